@@ -1,0 +1,79 @@
+/**
+ * Every way zcow can fail, once.
+ *
+ * The table is the single source for the `ErrorCode` type, for the errno that the commands report,
+ * and for `docs/errors.md` (generated). A code names a *cause*; the message of the error
+ * carries the subject and the numbers. Codes are part of the public interface: add, never rename.
+ */
+
+/** The branch of the error tree a code belongs to. */
+export type ErrorCategory =
+  /** The caller asked for something that cannot be asked. */
+  | "usage"
+  /** The place where bytes live failed. */
+  | "storage"
+  /** The bytes of an image break the rules of its format. */
+  | "format"
+  /** The image is valid (or the request is) but needs something this program does not do. */
+  | "unsupported"
+  /** The rules of a zoned device refuse the request. */
+  | "zone";
+
+export interface ErrorCodeInfo {
+  readonly category: ErrorCategory;
+  /** The POSIX errno name that stock tools report for the same cause. */
+  readonly errno: string;
+  /** One sentence: when this happens. */
+  readonly when: string;
+}
+
+const usage = (errno: string, when: string): ErrorCodeInfo => ({ category: "usage", errno, when });
+const storage = (errno: string, when: string): ErrorCodeInfo => ({ category: "storage", errno, when });
+const format = (when: string, errno = "EINVAL"): ErrorCodeInfo => ({ category: "format", errno, when });
+const unsupported = (when: string): ErrorCodeInfo => ({ category: "unsupported", errno: "ENOTSUP", when });
+const zone = (errno: string, when: string): ErrorCodeInfo => ({ category: "zone", errno, when });
+
+export const ERROR_CODES = {
+  // --- usage ---------------------------------------------------------------------------------
+  INVALID_ARGUMENT: usage("EINVAL", "An argument or option has a value that is not allowed."),
+  UNKNOWN_OPTION: usage("EINVAL", "An option name is not known for this format."),
+  OUT_OF_RANGE: usage("EINVAL", "A request reaches past the end of the device, or below zero."),
+  MISALIGNED: usage("EINVAL", "An offset or length is not a multiple of the device's request alignment."),
+  CLOSED: usage("EBADF", "The object was closed before the call."),
+  READ_ONLY: usage("EACCES", "The device or storage was opened read-only."),
+  IMPLICIT_FILE_DENIED: usage("EPERM", "The image names another file and the open policy does not allow it."),
+  FORMAT_UNKNOWN: usage("EINVAL", "No format of that name is registered, or none was given and probing is off."),
+
+  // --- storage -------------------------------------------------------------------------------
+  IO_ERROR: storage("EIO", "The operating system reported a failed read, write or flush."),
+  NOT_FOUND: storage("ENOENT", "The file does not exist."),
+  ACCESS_DENIED: storage("EACCES", "The operating system denies access to the file."),
+  NO_SPACE: storage("ENOSPC", "The storage has no room for the write."),
+  FILE_TOO_LARGE: storage("EFBIG", "The storage cannot hold a file of that length."),
+  LOCKED: storage("EAGAIN", "Another process holds a lock on the image that conflicts with this use."),
+  STORAGE_UNSUPPORTED: storage("ENOTSUP", "The storage lacks the capability that was asked for."),
+
+  // --- format: qcow2 header and tables --------------------------------------------------------
+  IMAGE_CORRUPT: format("A structure of the image contradicts another; the message names both.", "EIO"),
+  QCOW2_MAGIC: format("The file does not start with the qcow2 magic."),
+  QCOW2_TRUNCATED: format("The file ends inside a structure that must be there."),
+
+  // --- unsupported ---------------------------------------------------------------------------
+  NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
+
+  // --- zone ----------------------------------------------------------------------------------
+  ZONE_INVALID_WRITE: zone("EIO", "A write to a sequential zone does not start at its write pointer."),
+  ZONE_BOUNDARY: zone("EIO", "A write crosses the writable end of a zone or the end of the zone."),
+  ZONE_FULL: zone("EIO", "A write or append was sent to a full zone."),
+  ZONE_READ_ONLY: zone("EROFS", "The zone is in the read-only state."),
+  ZONE_OFFLINE: zone("ENXIO", "The zone is in the offline state."),
+  ZONE_TOO_MANY_OPEN: zone("ETOOMANYREFS", "No open resource is free and none can be freed by an implicit close."),
+  ZONE_TOO_MANY_ACTIVE: zone("EOVERFLOW", "No active resource is free."),
+  ZONE_INVALID_TRANSITION: zone("EINVAL", "The zone cannot go from its state to the requested one."),
+  ZONE_NOT_SEQUENTIAL: zone("EIO", "A zone operation was sent to a conventional zone."),
+  ZONE_MISALIGNED: zone("EINVAL", "An offset, length or append start is not aligned as zones require."),
+  ZONE_ABORTED: zone("EIO", "An earlier write in flight in the same zone failed, so this one was abandoned."),
+} as const satisfies Record<string, ErrorCodeInfo>;
+
+/** Stable literal naming the cause of a {@link ZcowError}. */
+export type ErrorCode = keyof typeof ERROR_CODES;

@@ -1,0 +1,88 @@
+import type { MaybePromise } from "../base/maybe-promise.js";
+
+/** The zoned part of a device's limits (ZBC, NVMe ZNS, virtio-blk zoned share these notions). */
+export interface ZonedLimits {
+  readonly model: "host-managed";
+  /** Bytes; every zone but possibly the last has this size. */
+  readonly zoneSize: number;
+  /** Bytes of each zone that can be written; <= zoneSize. */
+  readonly zoneCapacity: number;
+  /** Number of zones, conventional ones included. */
+  readonly zoneCount: number;
+  /** The first N zones take random writes. */
+  readonly conventionalZones: number;
+  /** 0 = no limit. */
+  readonly maxOpenZones: number;
+  /** 0 = no limit. */
+  readonly maxActiveZones: number;
+  /** Bytes of the largest append; at most the zone capacity. */
+  readonly maxAppendBytes: number;
+}
+
+export interface BlockLimits {
+  /** Offsets and lengths of requests must be multiples of this many bytes (1 = none). */
+  readonly requestAlignment: number;
+  /** Requests of this size and alignment (bytes) avoid copy-on-write. */
+  readonly optimalAlignment: number;
+  /** Present exactly on zoned devices. */
+  readonly zoned: ZonedLimits | undefined;
+}
+
+export interface WriteOptions {
+  /** Force unit access: the write and what it depends on are durable when it completes. */
+  readonly fua?: boolean;
+}
+
+export interface WriteZeroesOptions extends WriteOptions {
+  /** Host space may be given back. Default true. */
+  readonly unmap?: boolean;
+}
+
+/** How a run of guest bytes is stored. */
+export interface BlockExtent {
+  /** Guest offset in bytes. */
+  readonly offset: number;
+  /** Bytes, never 0. */
+  readonly length: number;
+  /** `data`: stored; `zero`: known to be zero by metadata; `unallocated`: not in this image (reads as zero or from the backing file). */
+  readonly kind: "data" | "zero" | "unallocated";
+  /** File offset of the run when it maps one to one to bytes of `storageName`. */
+  readonly hostOffset: number | undefined;
+  readonly compressed: boolean;
+  /** 0 = this image, 1 = its backing image, and so on. */
+  readonly depth: number;
+  /** Reads as zeros, whatever the kind. */
+  readonly zero: boolean;
+}
+
+/**
+ * The contract every disk fulfils.
+ *
+ * Offsets and lengths are bytes on the virtual disk. A request outside [0, size) fails with
+ * `OUT_OF_RANGE`, a misaligned one with `MISALIGNED`, a change of a read-only device with `READ_ONLY`,
+ * any request after `close` with `CLOSED`. Zero-length requests succeed and do nothing.
+ * A write is acknowledged when its promise resolves (or the call returns `undefined`); it is durable
+ * after the next `flush` that starts later and completes.
+ */
+export interface BlockDevice {
+  /** Name of the format that drives this device, as in `qcow2` or `raw`. */
+  readonly format: string;
+  /** How messages call this device. */
+  readonly name: string;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly limits: BlockLimits;
+
+  read(offset: number, into: Uint8Array): MaybePromise<void>;
+  write(offset: number, from: Uint8Array, options?: WriteOptions): MaybePromise<void>;
+  writeZeroes(offset: number, length: number, options?: WriteZeroesOptions): MaybePromise<void>;
+  /** A hint; refused on sequential zones. */
+  discard(offset: number, length: number): MaybePromise<void>;
+  flush(): MaybePromise<void>;
+  /** Covers exactly [offset, offset + length), in order. */
+  extents(offset: number, length: number): AsyncIterable<BlockExtent>;
+  /** Idempotent: waits for requests in flight, flushes when writable, releases locks. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}

@@ -1,0 +1,51 @@
+import type { MaybePromise } from "../../base/maybe-promise.js";
+import type { HostOffset } from "../../base/units.js";
+import type { BlockExtent } from "../../block/block-device.js";
+import type { Storage } from "../../storage/storage.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import type { Qcow2Header } from "./header.js";
+
+/**
+ * The mapped disk under a qcow2 device: guest bytes to host clusters, without zones.
+ *
+ * The plain device and the zoned device are both thin layers over it, which is why it is
+ * a contract of its own: zones are tested with a fake engine, the engine without zones.
+ * Arguments are already validated (range, alignment, writability).
+ */
+export interface Qcow2Engine {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  /** The header as it is on disk now. Changed only through `updateHeader`. */
+  readonly header: Qcow2Header;
+  readonly writable: boolean;
+
+  read(offset: number, into: Uint8Array): MaybePromise<void>;
+  write(offset: number, from: Uint8Array): MaybePromise<void>;
+  /** `unmap`: give space back where that keeps the zeros; otherwise keep allocated clusters in place as preallocated zeros. */
+  writeZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void>;
+  /**
+   * Drops whole clusters of the range. `hint`: as the stock tool does for a guest's discard.
+   * `forget`: the mapping goes away altogether unless a backing file or snapshot shows through, then zero clusters.
+   */
+  discard(offset: number, length: number, mode: "hint" | "forget"): MaybePromise<void>;
+  /** Data, then refcounts, then L2 and L1 tables are durable, in that order. */
+  flush(): MaybePromise<void>;
+  extents(offset: number, length: number): AsyncIterable<BlockExtent>;
+
+  /** Contiguous clusters with refcount 1, contents undefined. Durable after `flush`. */
+  allocateClusters(count: number): Promise<HostOffset>;
+  /** Drops one reference of each cluster of the range. */
+  freeClusters(offset: HostOffset, count: number): Promise<void>;
+  /** A metadata structure the engine does not own: every later write of data or tables into it is refused as corruption. */
+  protectMetadata(structure: string, offset: HostOffset, length: number): void;
+  unprotectMetadata(structure: string): void;
+  /** Rewrites cluster 0 in one write and flushes. `change` gets the current header and returns the new one. */
+  updateHeader(change: (header: Qcow2Header) => Qcow2Header): Promise<void>;
+  /** Called by every changing request before anything else: clears unknown autoclear bits, sets the dirty bit when refcounts are lazy. */
+  prepareForWriting(): MaybePromise<void>;
+  /** Marks the image corrupt (incompatible bit 1) and refuses all later writes with `reason`. */
+  markCorrupt(reason: Error): Promise<void>;
+
+  /** Waits for requests in flight, flushes when writable, clears the dirty bit, closes the storage. Idempotent. */
+  close(): Promise<void>;
+}
