@@ -1,0 +1,188 @@
+import { isAligned } from "../base/integers.js";
+import { ZcowError } from "../base/errors.js";
+import { isPromise, type MaybePromise } from "../base/maybe-promise.js";
+import type { BlockDevice, BlockExtent, BlockLimits, WriteOptions, WriteZeroesOptions } from "./block-device.js";
+
+/** What a driver tells about its device when it constructs one. */
+export interface BlockDeviceDescription {
+  readonly format: string;
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly limits: BlockLimits;
+}
+
+/**
+ * The part of a {@link BlockDevice} that is the same in every format: each public method checks its
+ * arguments once and then calls one hook, which may rely on them.
+ *
+ * Guarantees to the hooks: the range lies inside the disk and is aligned to `limits.requestAlignment`,
+ * the length is not zero, the device is open, and for changing calls it is writable. A hook that
+ * finishes synchronously returns `undefined` and costs no promise. Refusals are thrown, not returned, so a
+ * caller that does not `await` sees them too.
+ */
+export abstract class BaseBlockDevice implements BlockDevice {
+  readonly format: string;
+  readonly name: string;
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly limits: BlockLimits;
+
+  #open = true;
+  readonly #alignment: number;
+  #inFlight = 0;
+  #idle: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
+
+  protected constructor(description: BlockDeviceDescription) {
+    this.format = description.format;
+    this.name = description.name;
+    this.size = description.size;
+    this.readOnly = description.readOnly;
+    this.limits = description.limits;
+    this.#alignment = description.limits.requestAlignment;
+  }
+
+  read(offset: number, into: Uint8Array): MaybePromise<void> {
+    const length = into.length;
+    this.assertRequest("read", offset, length);
+    if (length === 0) return undefined;
+    const wait = this.doRead(offset, into);
+    return wait === undefined ? undefined : this.track(wait);
+  }
+
+  write(offset: number, from: Uint8Array, options?: WriteOptions): MaybePromise<void> {
+    const length = from.length;
+    this.assertRequest("write", offset, length);
+    this.assertWritable("write");
+    if (length === 0) return undefined;
+    let wait = this.doWrite(offset, from);
+    if (options?.fua === true) wait = this.#thenFlush(wait);
+    return wait === undefined ? undefined : this.track(wait);
+  }
+
+  writeZeroes(offset: number, length: number, options?: WriteZeroesOptions): MaybePromise<void> {
+    this.assertRequest("write zeroes", offset, length);
+    this.assertWritable("write zeroes");
+    if (length === 0) return undefined;
+    let wait = this.doWriteZeroes(offset, length, options?.unmap ?? true);
+    if (options?.fua === true) wait = this.#thenFlush(wait);
+    return wait === undefined ? undefined : this.track(wait);
+  }
+
+  discard(offset: number, length: number): MaybePromise<void> {
+    this.assertRequest("discard", offset, length);
+    this.assertWritable("discard");
+    if (length === 0) return undefined;
+    const wait = this.doDiscard(offset, length);
+    return wait === undefined ? undefined : this.track(wait);
+  }
+
+  flush(): MaybePromise<void> {
+    this.assertOpen("flush");
+    if (this.readOnly) return undefined;
+    const wait = this.doFlush();
+    return wait === undefined ? undefined : this.track(wait);
+  }
+
+  async *extents(offset: number, length: number): AsyncIterable<BlockExtent> {
+    this.assertRequest("map", offset, length);
+    if (length === 0) return;
+    for await (const extent of this.doExtents(offset, length)) {
+      yield extent;
+      this.assertOpen("map");
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#closeOnce();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  protected abstract doRead(offset: number, into: Uint8Array): MaybePromise<void>;
+  protected abstract doWrite(offset: number, from: Uint8Array): MaybePromise<void>;
+  protected abstract doWriteZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void>;
+  protected abstract doDiscard(offset: number, length: number): MaybePromise<void>;
+  /** Not called on read-only devices. */
+  protected abstract doFlush(): MaybePromise<void>;
+  protected abstract doExtents(offset: number, length: number): AsyncIterable<BlockExtent>;
+  /** Called once, when nothing is in flight and, on writable devices, after a flush. Releases what the device holds. */
+  protected abstract doClose(): Promise<void>;
+
+  /**
+   * Makes `close` wait for `work`. For operations that a driver adds to the contract;
+   * the hooks above are tracked already.
+   */
+  protected track<T>(work: Promise<T>): Promise<T> {
+    this.#inFlight += 1;
+    work.then(this.#finished, this.#finished);
+    return work;
+  }
+
+  protected assertOpen(operation: string): void {
+    if (!this.#open) throw new ZcowError("CLOSED", `${operation} on ${this.name}: the device is closed`, { data: { path: this.name } });
+  }
+
+  protected assertWritable(operation: string): void {
+    if (this.readOnly) {
+      throw new ZcowError("READ_ONLY", `${operation} on ${this.name}: the device is read-only`, { data: { path: this.name } });
+    }
+  }
+
+  /** Refuses a closed device, a range outside the disk, and a misaligned range, in this order. */
+  protected assertRequest(operation: string, offset: number, length: number): void {
+    // NaN, fractions, negative and overflowing values all fail these comparisons: valid requests pay for nothing more.
+    const inside = offset >= 0 && length >= 0 && offset + length <= this.size;
+    const aligned = isAligned(offset, this.#alignment) && isAligned(length, this.#alignment);
+    if (inside && aligned && this.#open) return;
+    this.assertOpen(operation);
+    this.#refuse(operation, offset, length);
+  }
+
+  #refuse(operation: string, offset: number, length: number): never {
+    const data = { path: this.name, offset, length };
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length)) {
+      throw new ZcowError("INVALID_ARGUMENT", `${operation} on ${this.name}: offset ${offset} and length ${length} must be integers`, { data });
+    }
+    if (offset < 0 || length < 0 || offset + length > this.size) {
+      throw new ZcowError(
+        "OUT_OF_RANGE",
+        `${operation} on ${this.name}: ${length} bytes at offset ${offset} do not fit a disk of ${this.size} bytes`,
+        { data: { ...data, limit: this.size } },
+      );
+    }
+    throw new ZcowError(
+      "MISALIGNED",
+      `${operation} on ${this.name}: offset ${offset} and length ${length} must be multiples of ${this.#alignment} bytes`,
+      { data: { ...data, limit: this.#alignment } },
+    );
+  }
+
+  #thenFlush(written: MaybePromise<void>): MaybePromise<void> {
+    return isPromise(written) ? written.then(() => this.doFlush()) : this.doFlush();
+  }
+
+  readonly #finished = (): void => {
+    this.#inFlight -= 1;
+    if (this.#inFlight === 0) this.#idle?.();
+  };
+
+  async #closeOnce(): Promise<void> {
+    this.#open = false;
+    if (this.#inFlight > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    }
+    try {
+      if (!this.readOnly) await this.doFlush();
+    } finally {
+      await this.doClose();
+    }
+  }
+}
