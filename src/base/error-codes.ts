@@ -47,6 +47,8 @@ export const ERROR_CODES = {
   // --- storage -------------------------------------------------------------------------------
   IO_ERROR: storage("EIO", "The operating system reported a failed read, write or flush."),
   NOT_FOUND: storage("ENOENT", "The file does not exist."),
+  ALREADY_EXISTS: storage("EEXIST", "The file exists already, and was to be created anew."),
+  NOT_A_DISK: storage("EISDIR", "The path is neither a regular file nor a block device."),
   ACCESS_DENIED: storage("EACCES", "The operating system denies access to the file."),
   NO_SPACE: storage("ENOSPC", "The storage has no room for the write."),
   FILE_TOO_LARGE: storage("EFBIG", "The storage cannot hold a file of that length."),
@@ -57,6 +59,22 @@ export const ERROR_CODES = {
   IMAGE_CORRUPT: format("A structure of the image contradicts another; the message names both.", "EIO"),
   QCOW2_MAGIC: format("The file does not start with the qcow2 magic."),
   QCOW2_TRUNCATED: format("The file ends inside a structure that must be there."),
+
+  // --- format: zoned extension and write-pointer table -----------------------------------------
+  ZONED_MODEL: format("The zone model is neither 0 (none) nor 1 (host-managed)."),
+  ZONED_ZONE_SIZE: format("The zone size is zero."),
+  ZONED_ZONE_SIZE_POWER: format("The zone size is not a power of two."),
+  ZONED_ZONE_SIZE_CLUSTER: format("The zone size is not a multiple of the cluster size."),
+  ZONED_CAPACITY: format("The zone capacity is zero or larger than the zone size."),
+  ZONED_CAPACITY_ALIGNMENT: format("The zone capacity is not a multiple of 512 bytes."),
+  ZONED_DISK_SIZE: format("The size of a zoned disk is not a multiple of 512 bytes."),
+  ZONED_ZONE_COUNT: format("The number of zones does not fit the disk size and the zone size."),
+  ZONED_TOO_MANY_ZONES: format("The disk would have more than 2^20 zones."),
+  ZONED_CONVENTIONAL: format("There are as many conventional zones as zones, or more."),
+  ZONED_MAX_APPEND: format("The append limit is not a multiple of 512 bytes or larger than the zone capacity."),
+  ZONED_WRITE_POINTER: format(
+    "A write-pointer table entry lies outside its zone, is not a multiple of 512 bytes, or has the wrong zone type.",
+  ),
 
   // --- unsupported ---------------------------------------------------------------------------
   NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
