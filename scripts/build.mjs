@@ -1,0 +1,37 @@
+// Builds dist/: the library with tsc (one module per source file, with types), the command with esbuild
+// (one file, because start-up counts).
+import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { build } from "esbuild";
+import { localProgram, passThrough, PROJECT_ROOT } from "./run-command.mjs";
+
+const { version } = JSON.parse(readFileSync(join(PROJECT_ROOT, "package.json"), "utf8"));
+const dist = join(PROJECT_ROOT, "dist");
+const cliSource = join(PROJECT_ROOT, "src/cli/main.ts");
+const cliProduct = join(dist, "cli/zcow.js");
+
+rmSync(dist, { recursive: true, force: true });
+const code = passThrough(localProgram("tsc"), ["-p", "tsconfig.build.json"]);
+if (code !== 0) process.exit(code);
+
+if (!existsSync(cliSource)) {
+  console.error("src/cli/main.ts is missing: the command was not built");
+  process.exit(1);
+}
+await build({
+  entryPoints: [cliSource],
+  outfile: cliProduct,
+  bundle: true,
+  platform: "node",
+  target: "node20.19",
+  format: "esm",
+  external: ["koffi"],
+  define: { ZCOW_VERSION: JSON.stringify(version) },
+  banner: {
+    // commander is CommonJS: its bundled copy asks for Node's own modules with require.
+    js: '#!/usr/bin/env node\nimport { createRequire as zcowCreateRequire } from "node:module";\nconst require = zcowCreateRequire(import.meta.url);',
+  },
+  legalComments: "eof",
+  logLevel: "warning",
+});
+chmodSync(cliProduct, 0o755);
