@@ -125,12 +125,17 @@ export abstract class BaseBlockDevice implements BlockDevice {
   }
 
   protected assertOpen(operation: string): void {
-    if (!this.#open) throw new ZcowError("CLOSED", `${operation} on ${this.name}: the device is closed`, { data: { path: this.name } });
+    if (!this.#open)
+      throw new ZcowError("CLOSED", `${operation} on ${this.name}: the device is closed`, {
+        data: { path: this.name },
+      });
   }
 
   protected assertWritable(operation: string): void {
     if (this.readOnly) {
-      throw new ZcowError("READ_ONLY", `${operation} on ${this.name}: the device is read-only`, { data: { path: this.name } });
+      throw new ZcowError("READ_ONLY", `${operation} on ${this.name}: the device is read-only`, {
+        data: { path: this.name },
+      });
     }
   }
 
@@ -147,7 +152,11 @@ export abstract class BaseBlockDevice implements BlockDevice {
   #refuse(operation: string, offset: number, length: number): never {
     const data = { path: this.name, offset, length };
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length)) {
-      throw new ZcowError("INVALID_ARGUMENT", `${operation} on ${this.name}: offset ${offset} and length ${length} must be integers`, { data });
+      throw new ZcowError(
+        "INVALID_ARGUMENT",
+        `${operation} on ${this.name}: offset ${offset} and length ${length} must be integers`,
+        { data },
+      );
     }
     if (offset < 0 || length < 0 || offset + length > this.size) {
       throw new ZcowError(
