@@ -1,0 +1,189 @@
+/**
+ * A second, deliberately naive reading of the qcow2 format, for judging what the product wrote. It shares no
+ * code with `src/`: everything is BigInt, nothing is cached, the whole file is one array. It knows standard clusters
+ * only (no compression, snapshots, backing file, extended entries) and the current layout of the zoned extension.
+ */
+const COPIED = 1n << 63n;
+const COMPRESSED = 1n << 62n;
+const OFFSET_MASK = 0x00ff_ffff_ffff_fe00n;
+const REFCOUNT_TABLE_MASK = 0xffff_ffff_ffff_fe00n;
+const CONVENTIONAL = 1n << 63n;
+const ZONED_MAGIC = 0x007a6264;
+
+export const INCOMPATIBLE_DIRTY = 1n << 0n;
+export const INCOMPATIBLE_CORRUPT = 1n << 1n;
+export const INCOMPATIBLE_ZONED = 1n << 5n;
+
+export interface ReferenceZoned {
+  readonly zoneCount: number;
+  readonly zoneSize: number;
+  readonly zoneCapacity: number;
+  readonly tableOffset: number;
+  readonly conventionalZones: number;
+  readonly maxActiveZones: number;
+  readonly maxOpenZones: number;
+}
+
+export interface ReferenceZone {
+  readonly start: number;
+  /** End of the writable part. */
+  readonly end: number;
+  readonly conventional: boolean;
+  readonly writePointer: number;
+}
+
+export interface ReferenceMapping {
+  readonly kind: "data" | "zero" | "unallocated" | "compressed";
+  readonly hostOffset: number;
+  readonly copied: boolean;
+  readonly raw: bigint;
+}
+
+export class ReferenceImage {
+  readonly bytes: Uint8Array;
+  readonly version: number;
+  readonly clusterSize: number;
+  readonly size: number;
+  readonly l1Size: number;
+  readonly l1Offset: number;
+  readonly refcountTableOffset: number;
+  readonly refcountTableClusters: number;
+  readonly refcountBits: number;
+  readonly incompatible: bigint;
+  readonly compatible: bigint;
+  readonly autoclear: bigint;
+  readonly zoned: ReferenceZoned | undefined;
+  readonly #view: DataView;
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#view = view;
+    if (bytes.length < 104 || view.getUint32(0) !== 0x514649fb) throw new Error("no qcow2 header");
+    this.version = view.getUint32(4);
+    this.clusterSize = 1 << view.getUint32(20);
+    this.size = this.u64(24);
+    this.l1Size = view.getUint32(36);
+    this.l1Offset = this.u64(40);
+    this.refcountTableOffset = this.u64(48);
+    this.refcountTableClusters = view.getUint32(56);
+    const v3 = this.version === 3;
+    this.incompatible = v3 ? view.getBigUint64(72) : 0n;
+    this.compatible = v3 ? view.getBigUint64(80) : 0n;
+    this.autoclear = v3 ? view.getBigUint64(88) : 0n;
+    this.refcountBits = v3 ? 1 << view.getUint32(96) : 16;
+    this.zoned = this.#findZoned(v3 ? view.getUint32(100) : 72);
+  }
+
+  u64(at: number): number {
+    return Number(this.#view.getBigUint64(at));
+  }
+
+  rawU64(at: number): bigint {
+    return at + 8 <= this.bytes.length ? this.#view.getBigUint64(at) : 0n;
+  }
+
+  get clusterCount(): number {
+    return Math.ceil(this.bytes.length / this.clusterSize);
+  }
+
+  get l2Entries(): number {
+    return this.clusterSize / 8;
+  }
+
+  l1Entry(index: number): bigint {
+    return this.rawU64(this.l1Offset + index * 8);
+  }
+
+  mapping(guestCluster: number): ReferenceMapping {
+    const l2Offset = Number(this.l1Entry(Math.floor(guestCluster / this.l2Entries)) & OFFSET_MASK);
+    if (l2Offset === 0) return { kind: "unallocated", hostOffset: 0, copied: false, raw: 0n };
+    return this.decodeL2(this.rawU64(l2Offset + (guestCluster % this.l2Entries) * 8));
+  }
+
+  decodeL2(raw: bigint): ReferenceMapping {
+    const hostOffset = Number(raw & OFFSET_MASK);
+    const copied = (raw & COPIED) !== 0n;
+    if ((raw & COMPRESSED) !== 0n) return { kind: "compressed", hostOffset, copied, raw };
+    if ((raw & 1n) !== 0n && this.version >= 3) return { kind: "zero", hostOffset, copied, raw };
+    return { kind: hostOffset === 0 ? "unallocated" : "data", hostOffset, copied, raw };
+  }
+
+  /** Bytes of the mapped disk, whatever the write pointers say. */
+  readGuest(offset: number, length: number): Uint8Array {
+    const out = new Uint8Array(length);
+    let done = 0;
+    while (done < length) {
+      const at = offset + done;
+      const inCluster = at % this.clusterSize;
+      const piece = Math.min(length - done, this.clusterSize - inCluster);
+      const mapping = this.mapping(Math.floor(at / this.clusterSize));
+      if (mapping.kind === "compressed") throw new Error(`compressed cluster at ${at}`);
+      if (mapping.kind === "data") {
+        const from = mapping.hostOffset + inCluster;
+        out.set(this.bytes.subarray(from, Math.min(from + piece, this.bytes.length)), done);
+      }
+      done += piece;
+    }
+    return out;
+  }
+
+  refcountBlockOffset(cluster: number): number {
+    const perBlock = (this.clusterSize * 8) / this.refcountBits;
+    const index = Math.floor(cluster / perBlock);
+    if (index >= (this.refcountTableClusters * this.clusterSize) / 8) return 0;
+    return Number(this.rawU64(this.refcountTableOffset + index * 8) & REFCOUNT_TABLE_MASK);
+  }
+
+  refcount(cluster: number): number {
+    const block = this.refcountBlockOffset(cluster);
+    if (block === 0) return 0;
+    const index = cluster % ((this.clusterSize * 8) / this.refcountBits);
+    if (this.refcountBits < 8) {
+      const bit = index * this.refcountBits;
+      const byte = this.bytes[block + Math.floor(bit / 8)] ?? 0;
+      return (byte >> (bit % 8)) & ((1 << this.refcountBits) - 1);
+    }
+    let value = 0n;
+    const width = this.refcountBits / 8;
+    for (let i = 0; i < width; i++) value = (value << 8n) | BigInt(this.bytes[block + index * width + i] ?? 0);
+    return Number(value);
+  }
+
+  zone(index: number): ReferenceZone {
+    const zoned = this.zoned;
+    if (zoned === undefined) throw new Error("not a zoned image");
+    const raw = this.rawU64(zoned.tableOffset + index * 8);
+    const start = index * zoned.zoneSize;
+    return {
+      start,
+      end: Math.min(start + zoned.zoneCapacity, this.size),
+      conventional: (raw & CONVENTIONAL) !== 0n,
+      writePointer: Number(raw & ~CONVENTIONAL),
+    };
+  }
+
+  #findZoned(from: number): ReferenceZoned | undefined {
+    const view = this.#view;
+    for (let at = from; at + 8 <= this.clusterSize; ) {
+      const type = view.getUint32(at);
+      const length = view.getUint32(at + 4);
+      if (type === 0) return undefined;
+      if (type === ZONED_MAGIC) {
+        if (length !== 44 || view.getUint8(at + 8) !== 1)
+          throw new Error("zoned extension is not of the current layout");
+        return {
+          zoneCount: view.getUint32(at + 12),
+          zoneSize: this.u64(at + 16),
+          zoneCapacity: this.u64(at + 24),
+          tableOffset: this.u64(at + 32),
+          conventionalZones: view.getUint32(at + 40),
+          maxActiveZones: view.getUint32(at + 44),
+          maxOpenZones: view.getUint32(at + 48),
+        };
+      }
+      at += 8 + Math.ceil(length / 8) * 8;
+    }
+    return undefined;
+  }
+}
