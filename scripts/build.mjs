@@ -3,7 +3,7 @@
 import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
-import { localProgram, passThrough, PROJECT_ROOT } from "./run-command.mjs";
+import { localProgram, PROJECT_ROOT, passThrough } from "./run-command.mjs";
 
 const { version } = JSON.parse(readFileSync(join(PROJECT_ROOT, "package.json"), "utf8"));
 const dist = join(PROJECT_ROOT, "dist");

@@ -11,15 +11,17 @@ import { setUp } from "./setup.mjs";
  * @param {...(readonly string[])} commands each a development dependency's program and its arguments
  * @returns {() => Promise<CommandResult>} runs them in order and stops at the first that fails
  */
-const programs = (...commands) => async () => {
-  let output = "";
-  for (const [program = "", ...args] of commands) {
-    const result = await capture(localProgram(program), args);
-    output += result.output;
-    if (result.code !== 0) return { code: result.code, output };
-  }
-  return { code: 0, output };
-};
+const programs =
+  (...commands) =>
+  async () => {
+    let output = "";
+    for (const [program = "", ...args] of commands) {
+      const result = await capture(localProgram(program), args);
+      output += result.output;
+      if (result.code !== 0) return { code: result.code, output };
+    }
+    return { code: 0, output };
+  };
 
 /** @type {Record<string, () => Promise<CommandResult>>} */
 const CHECKS = {

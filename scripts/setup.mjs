@@ -6,7 +6,14 @@ import { dirname, join } from "node:path";
 import { capture, findProgram, PROJECT_ROOT } from "./run-command.mjs";
 
 const BUILD_STAMP = join(PROJECT_ROOT, "node_modules", ".cache", "zcow", "build-inputs.sha256");
-const BUILD_INPUTS = ["src", "scripts/build.mjs", "package.json", "package-lock.json", "tsconfig.json", "tsconfig.build.json"];
+const BUILD_INPUTS = [
+  "src",
+  "scripts/build.mjs",
+  "package.json",
+  "package-lock.json",
+  "tsconfig.json",
+  "tsconfig.build.json",
+];
 const BUILD_PRODUCTS = ["dist/index.js", "dist/cli/zcow.js"];
 
 /** @param {string} text */

@@ -3,7 +3,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { passThrough, PROJECT_ROOT } from "./run-command.mjs";
+import { PROJECT_ROOT, passThrough } from "./run-command.mjs";
 import { setUp } from "./setup.mjs";
 
 /**
@@ -18,7 +18,9 @@ import { setUp } from "./setup.mjs";
 /** @param {VitestReport} report */
 function count(report) {
   // A file that cannot even be loaded has no test to its name, yet it failed.
-  const brokenFiles = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
+  const brokenFiles = report.testResults.filter(
+    (file) => file.status === "failed" && file.assertionResults.length === 0,
+  );
   return {
     passed: report.numPassedTests,
     failed: report.numFailedTests + brokenFiles.length,
