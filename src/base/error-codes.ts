@@ -37,7 +37,7 @@ export const ERROR_CODES = {
   // --- usage ---------------------------------------------------------------------------------
   INVALID_ARGUMENT: usage("EINVAL", "An argument or option has a value that is not allowed."),
   UNKNOWN_OPTION: usage("EINVAL", "An option name is not known for this format."),
-  OUT_OF_RANGE: usage("EINVAL", "A request reaches past the end of the device, or below zero."),
+  OUT_OF_RANGE: usage("EIO", "A request reaches past the end of the device, or below zero."),
   MISALIGNED: usage("EINVAL", "An offset or length is not a multiple of the device's request alignment."),
   CLOSED: usage("EBADF", "The object was closed before the call."),
   READ_ONLY: usage("EACCES", "The device or storage was opened read-only."),
@@ -126,6 +126,7 @@ export const ERROR_CODES = {
   ZONE_INVALID_TRANSITION: zone("EINVAL", "The zone cannot go from its state to the requested one."),
   ZONE_NOT_SEQUENTIAL: zone("EIO", "A zone operation was sent to a conventional zone."),
   ZONE_MISALIGNED: zone("EINVAL", "An offset, length or append start is not aligned as zones require."),
+  ZONE_APPEND_TOO_LARGE: zone("EINVAL", "An append is longer than the largest append of the device."),
   ZONE_ABORTED: zone("EIO", "An earlier write in flight in the same zone failed, so this one was abandoned."),
 } as const satisfies Record<string, ErrorCodeInfo>;
 

@@ -1,0 +1,65 @@
+import { ZcowError } from "../base/errors.js";
+import type { CommandContext } from "./context.js";
+import { UsageError } from "./usage-error.js";
+
+/** Exit status of a command that failed, as the stock tools have it. */
+export const EXIT_FAILURE = 1;
+
+/** What the C library calls an errno. */
+const STRERROR: Readonly<Record<string, string>> = {
+  EACCES: "Permission denied",
+  EAGAIN: "Resource temporarily unavailable",
+  EBADF: "Bad file descriptor",
+  EEXIST: "File exists",
+  EFBIG: "File too large",
+  EINVAL: "Invalid argument",
+  EIO: "Input/output error",
+  EISDIR: "Is a directory",
+  ENOENT: "No such file or directory",
+  ENOSPC: "No space left on device",
+  ENOTSUP: "Operation not supported",
+  ENXIO: "No such device or address",
+  EOVERFLOW: "Value too large for defined data type",
+  EPERM: "Operation not permitted",
+  EROFS: "Read-only file system",
+  ETOOMANYREFS: "Too many references: cannot splice",
+};
+
+/** The text of the errno that stock tools would report for `error`. */
+export function errnoText(error: unknown): string {
+  const errno = error instanceof ZcowError ? error.errno : "EIO";
+  return STRERROR[errno] ?? errno;
+}
+
+/** What to say about `error`: the stock tool's own words when standing in for it, the full message otherwise. */
+export function explain(error: unknown, context: CommandContext): string {
+  if (!(error instanceof ZcowError)) return error instanceof Error ? (error.stack ?? error.message) : String(error);
+  if (context.standIn) return error.stockText ?? error.message;
+  return [error.message, ...(error.data.reasons ?? []).map((reason) => `  ${reason}`)].join("\n");
+}
+
+/** Prints `text` as the stock tools print an error: behind the name of the program. */
+export function printError(context: CommandContext, text: string): void {
+  context.output.err(`${context.program}: ${text}\n`);
+}
+
+/** Reports whatever made a command fail; returns the exit status. */
+export function reportFailure(error: unknown, context: CommandContext): number {
+  if (error instanceof UsageError) {
+    printError(context, error.message);
+    if (error.hint) context.output.err(`Try '${context.program} --help' for more information\n`);
+  } else {
+    printError(context, explain(error, context));
+  }
+  return EXIT_FAILURE;
+}
+
+/** An error with the words that go in front of it, such as "Could not open 'x'". Its code and data stay. */
+export function withSubject(subject: string, error: unknown): unknown {
+  if (!(error instanceof ZcowError)) return error;
+  return new ZcowError(error.code, `${subject}: ${error.message}`, {
+    data: error.data,
+    cause: error,
+    stockText: `${subject}: ${error.stockText ?? error.message}`,
+  });
+}

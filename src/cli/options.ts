@@ -1,0 +1,101 @@
+import { UsageError } from "./usage-error.js";
+
+/** One option that a command takes. */
+export interface OptionSpec {
+  /** Name that the command uses for it. */
+  readonly name: string;
+  /** One letter, without the dash. */
+  readonly short?: string;
+  /** Word, without the dashes. */
+  readonly long?: string;
+  /** True when a value must follow. */
+  readonly value?: boolean;
+}
+
+/** One option as found on the command line, in order. */
+export interface FoundOption {
+  readonly name: string;
+  readonly value: string;
+}
+
+export interface ParsedArguments {
+  readonly options: readonly FoundOption[];
+  readonly positionals: readonly string[];
+}
+
+/**
+ * Splits arguments the way `getopt_long` does, on which the stock tools stand: options may follow positionals, letters
+ * may be joined ("-qU"), values may be attached ("-fqcow2", "--output=json"), long names may be cut as long as they
+ * stay unique, and "--" ends the options. Throws {@link UsageError} in the words of the stock tools.
+ */
+export function parseArguments(args: readonly string[], specs: readonly OptionSpec[]): ParsedArguments {
+  const options: FoundOption[] = [];
+  const positionals: string[] = [];
+  const rest = [...args];
+  for (let arg = rest.shift(); arg !== undefined; arg = rest.shift()) {
+    if (arg === "--") {
+      positionals.push(...rest.splice(0));
+    } else if (arg.startsWith("--")) {
+      options.push(parseLong(arg, specs, rest));
+    } else if (arg.startsWith("-") && arg !== "-") {
+      options.push(...parseShort(arg, specs, rest));
+    } else {
+      positionals.push(arg);
+    }
+  }
+  return { options, positionals };
+}
+
+function parseLong(arg: string, specs: readonly OptionSpec[], rest: string[]): FoundOption {
+  const equals = arg.indexOf("=");
+  const word = equals < 0 ? arg.slice(2) : arg.slice(2, equals);
+  const exact = specs.find((spec) => spec.long === word);
+  const matches = exact === undefined ? specs.filter((spec) => spec.long?.startsWith(word)) : [exact];
+  const [spec] = matches;
+  if (spec === undefined || matches.length > 1) throw unrecognized(arg);
+  if (spec.value !== true) {
+    if (equals >= 0) throw unrecognized(arg);
+    return { name: spec.name, value: "" };
+  }
+  const value = equals < 0 ? rest.shift() : arg.slice(equals + 1);
+  if (value === undefined) throw missingValue(arg);
+  return { name: spec.name, value };
+}
+
+function parseShort(arg: string, specs: readonly OptionSpec[], rest: string[]): FoundOption[] {
+  const found: FoundOption[] = [];
+  for (let at = 1; at < arg.length; at++) {
+    const spec = specs.find((candidate) => candidate.short === arg[at]);
+    if (spec === undefined) throw unrecognized(arg);
+    if (spec.value === true) {
+      const value = at + 1 < arg.length ? arg.slice(at + 1) : rest.shift();
+      if (value === undefined) throw missingValue(arg);
+      found.push({ name: spec.name, value });
+      break;
+    }
+    found.push({ name: spec.name, value: "" });
+  }
+  return found;
+}
+
+function unrecognized(arg: string): UsageError {
+  return new UsageError(`unrecognized option '${arg}'`);
+}
+
+function missingValue(arg: string): UsageError {
+  return new UsageError(`missing argument for option '${arg}'`);
+}
+
+/** The last value given for `name`; earlier ones are overridden, as in the stock tools. */
+export function lastValue(parsed: ParsedArguments, name: string): string | undefined {
+  return parsed.options.findLast((option) => option.name === name)?.value;
+}
+
+export function isGiven(parsed: ParsedArguments, name: string): boolean {
+  return parsed.options.some((option) => option.name === name);
+}
+
+/** All values given for `name`, in order. */
+export function allValues(parsed: ParsedArguments, name: string): string[] {
+  return parsed.options.filter((option) => option.name === name).map((option) => option.value);
+}

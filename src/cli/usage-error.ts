@@ -1,0 +1,9 @@
+/** The command line itself is wrong. `hint` adds the line that points to `--help`. */
+export class UsageError extends Error {
+  readonly hint: boolean;
+
+  constructor(message: string, hint = true) {
+    super(message);
+    this.hint = hint;
+  }
+}

@@ -1,0 +1,58 @@
+import { ZcowError, type WarningSink } from "../base/errors.js";
+import type { BlockDevice } from "../block/block-device.js";
+import type { FormatDriver, OpenDeviceOptions } from "../block/format-driver.js";
+import { type FileStorageOptions, openFileStorage } from "../storage/file-storage.js";
+import type { Storage } from "../storage/storage.js";
+import { type FormatName, formatDriver, probeFormat } from "./registry.js";
+
+/** Asks for the format to be recognised by content; see {@link OpenImageOptions.format}. */
+export type FormatChoice = FormatName | "probe";
+
+export interface OpenImageOptions extends OpenDeviceOptions {
+  /**
+   * The format of the image. `"probe"` recognises it by content, which is unsafe for images whose content somebody
+   * else controls: a guest can write the mark of another format onto its raw disk.
+   */
+  readonly format: FormatChoice;
+  /** How a path is opened; `writable` follows `readOnly`. */
+  readonly file?: Omit<FileStorageOptions, "writable" | "create" | "exclusive" | "truncate">;
+}
+
+/**
+ * Opens the disk image at `source`: a path, or a storage, which the device then owns.
+ *
+ * The device is writable unless `readOnly` is true. Zoned images give a `ZonedDevice`: test with `isZonedDevice`.
+ * Fails with `FORMAT_UNKNOWN`, `NOT_FOUND`, `ACCESS_DENIED`, `LOCKED`, and the codes of the format (`QCOW2_*`, `ZONED_*`).
+ * A storage that was passed in stays open when opening fails.
+ */
+export async function openImage(source: string | Storage, options: OpenImageOptions): Promise<BlockDevice> {
+  if (typeof source !== "string") return (await chooseDriver(source, options)).open(source, options);
+  if (options.format !== "probe") formatDriver(options.format);
+  const storage = await openFileStorage(source, { ...options.file, writable: options.readOnly !== true });
+  try {
+    return await (await chooseDriver(storage, options)).open(storage, options);
+  } catch (error) {
+    await storage.close();
+    throw error;
+  }
+}
+
+async function chooseDriver(storage: Storage, options: OpenImageOptions): Promise<FormatDriver> {
+  if (options.format === undefined) {
+    throw new ZcowError("FORMAT_UNKNOWN", `the format of ${storage.name} was not given, and formats are not guessed`, {
+      data: { option: "format", path: storage.name },
+    });
+  }
+  if (options.format !== "probe") return formatDriver(options.format);
+  const driver = await probeFormat(storage);
+  if (driver.name === "raw") warnAboutGuess(storage, options.onWarning);
+  return driver;
+}
+
+function warnAboutGuess(storage: Storage, onWarning: WarningSink | undefined): void {
+  onWarning?.({
+    code: "FORMAT_GUESSED_RAW",
+    message: `the format of ${storage.name} was not given and is guessed to be raw; whoever writes to a raw disk can make it look like another format`,
+    data: { path: storage.name },
+  });
+}

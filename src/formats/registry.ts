@@ -1,0 +1,32 @@
+import { ZcowError } from "../base/errors.js";
+import { type FormatDriver, PROBE_LENGTH } from "../block/format-driver.js";
+import type { Storage } from "../storage/storage.js";
+import { qcow2Driver } from "./qcow2/driver.js";
+import { rawDriver } from "./raw/driver.js";
+
+/** Every format, in the order in which probing asks them. */
+const DRIVERS: readonly FormatDriver[] = [qcow2Driver, rawDriver];
+
+/** Names of the formats that can be opened and created. */
+export type FormatName = "qcow2" | "raw";
+
+/** The driver called `name`; fails with `FORMAT_UNKNOWN`. */
+export function formatDriver(name: string): FormatDriver {
+  const driver = DRIVERS.find((candidate) => candidate.name === name);
+  if (driver !== undefined) return driver;
+  const known = DRIVERS.map((candidate) => candidate.name).join(", ");
+  throw new ZcowError("FORMAT_UNKNOWN", `there is no format '${name}'; known formats: ${known}`, {
+    data: { option: "format", value: name },
+    stockText: `Unknown driver '${name}'`,
+  });
+}
+
+/**
+ * The format whose mark the storage carries, raw when there is none. Anybody who can write to a raw disk can
+ * put any mark there: ask only where the answer cannot do harm.
+ */
+export async function probeFormat(storage: Storage): Promise<FormatDriver> {
+  const head = new Uint8Array(Math.min(PROBE_LENGTH, storage.size()));
+  await storage.read(0, head);
+  return DRIVERS.find((driver) => driver.probe(head)) ?? rawDriver;
+}
