@@ -1,4 +1,4 @@
-/** The published layouts of the zoned header extension (docs/format.md, "Layouts"). */
+/** The published layouts of the zoned header extension (docs/format.md, sections 2.1 and 2.2). */
 export const ZONED_LAYOUTS = ["current", "append-limit", "v8", "v5", "v3", "seed"] as const;
 export type ZonedLayout = (typeof ZONED_LAYOUTS)[number];
 
