@@ -108,11 +108,24 @@ export const ERROR_CODES = {
   ZONED_TOO_MANY_ZONES: format("The disk would have more than 2^20 zones."),
   ZONED_CONVENTIONAL: format("There are as many conventional zones as zones, or more."),
   ZONED_MAX_APPEND: format("The append limit is not a multiple of 512 bytes or larger than the zone capacity."),
-  ZONED_WRITE_POINTER: format(
-    "A write-pointer table entry lies outside its zone, is not a multiple of 512 bytes, or has the wrong zone type.",
+  ZONED_WRITE_POINTER: format("A write-pointer table entry lies outside its zone."),
+  ZONED_WRITE_POINTER_ALIGNMENT: format("A write-pointer table entry is not a multiple of 512 bytes."),
+  ZONED_CONVENTIONAL_BIT: format("A write-pointer table entry has the wrong zone type."),
+  ZONED_FEATURE_BIT: format("The zoned feature bit and the zoned extension contradict each other."),
+  ZONED_VERSION: format("A zoned image has version 2."),
+  ZONED_EXTENSION_LENGTH: format("The zoned extension is too short for its fields."),
+  ZONED_RESERVED: format("Reserved bytes of the zoned extension are not zero."),
+  ZONED_TABLE_SIZE: format("The stored size of the write-pointer table contradicts the number of zones."),
+  ZONED_TABLE_OFFSET: format("The write-pointer table is misaligned or not inside the file."),
+  ZONED_TABLE_OVERLAP: format("The write-pointer table overlaps other metadata."),
+  ZONED_LAYOUT_FIELD: format("A value is too large for the field of the zoned layout that stores it."),
+  ZONED_LAYOUT_UNKNOWN: format(
+    "The zoned extension keeps the rules of no known layout; the message says why each fails.",
   ),
+  ZONED_LAYOUT_AMBIGUOUS: format("The zoned extension keeps the rules of more than one layout."),
 
   // --- unsupported ---------------------------------------------------------------------------
+  CHECK_LIMIT: unsupported("Checking the image would take more memory or time than a sound image can need."),
   NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
 
   // --- zone ----------------------------------------------------------------------------------
