@@ -12,14 +12,14 @@ import { setUp } from "./setup.mjs";
  * @property {number} numFailedTests
  * @property {number} numPendingTests
  * @property {number} numTodoTests
- * @property {{ status: string, assertionResults: unknown[] }[]} testResults
+ * @property {{ status: string, assertionResults: { status: string }[] }[]} testResults
  */
 
 /** @param {VitestReport} report */
 function count(report) {
-  // A file that cannot even be loaded has no test to its name, yet it failed.
+  // A file that cannot be loaded, or whose hooks fail, has no failed test to its name, yet it failed.
   const brokenFiles = report.testResults.filter(
-    (file) => file.status === "failed" && file.assertionResults.length === 0,
+    (file) => file.status === "failed" && !file.assertionResults.some((test) => test.status === "failed"),
   );
   return {
     passed: report.numPassedTests,
@@ -56,6 +56,6 @@ if (skipped > 0 && process.env["CI"]) {
   code ||= 1;
 }
 // Errors outside any test make vitest fail without a failed test; the line must not look clean then.
-const shownFailures = failed === 0 && code !== 0 && skipped === 0 ? 1 : failed;
-console.log(`${passed} passed, ${shownFailures} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
+const strayErrors = code !== 0 && failed === 0 && skipped === 0 ? 1 : 0;
+console.log(`${passed} passed, ${failed + strayErrors} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
 process.exitCode = code !== 0 || failed > 0 ? 1 : 0;
