@@ -22,6 +22,19 @@ export interface FeatureName {
   readonly name: string;
 }
 
+/** Where the bitmaps extension says the bitmap directory is. Offsets and lengths in bytes. */
+export interface BitmapDirectory {
+  readonly count: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Where the LUKS header lies. Offsets and lengths in bytes. */
+export interface CryptHeader {
+  readonly offset: number;
+  readonly length: number;
+}
+
 /** A decoded, validated header: cluster 0 as far as it is in use. Offsets and sizes in bytes unless named. */
 export interface Qcow2Header {
   readonly version: 2 | 3;
@@ -45,11 +58,19 @@ export interface Qcow2Header {
   readonly headerLength: number;
   /** 0 zlib (deflate), 1 zstd. */
   readonly compressionType: number;
-  /** Header bytes after the last field this program knows, kept verbatim. */
+  /** Header bytes after compression_type (from byte 105), padding included, kept verbatim. */
   readonly unknownBytes: Uint8Array;
   readonly featureNames: readonly FeatureName[];
+  /** Name in the external data file extension. */
+  readonly dataFileName: string | undefined;
+  /** Present when the extension is there and its autoclear bit says that it is valid. */
+  readonly bitmaps: BitmapDirectory | undefined;
+  readonly cryptHeader: CryptHeader | undefined;
   /** All extensions in file order, known ones included: the source for rewriting. */
   readonly extensions: readonly RawExtension[];
   /** The zoned extension, decoded by layout, when there is one and `zoned` is not 0. */
   readonly zoned: ZonedExtension | undefined;
 }
+
+/** A header whose zoned extension, if any, is still among `extensions`: telling layouts apart needs the file. */
+export type UnresolvedHeader = Omit<Qcow2Header, "zoned">;

@@ -1,0 +1,27 @@
+/**
+ * File names stored in an image are bytes. Nearly all are UTF-8; any other byte is carried as a lone surrogate
+ * U+DC80..U+DCFF, so that a header is rewritten without changing a name it holds.
+ */
+
+const ESCAPE_BASE = 0xdc00;
+
+/** A stored name as a string. */
+export function decodeFileName(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return Array.from(bytes, (byte) => String.fromCharCode(byte < 0x80 ? byte : ESCAPE_BASE + byte)).join("");
+  }
+}
+
+/** The bytes that `decodeFileName` made `name` from; UTF-8 for any other string. */
+export function encodeFileName(name: string): Uint8Array {
+  const encoder = new TextEncoder();
+  const bytes: number[] = [];
+  for (const character of name) {
+    const code = character.codePointAt(0) ?? 0;
+    if (code >= ESCAPE_BASE + 0x80 && code <= ESCAPE_BASE + 0xff) bytes.push(code - ESCAPE_BASE);
+    else bytes.push(...encoder.encode(character));
+  }
+  return Uint8Array.from(bytes);
+}
