@@ -1,17 +1,16 @@
 import * as fs from "node:fs";
 import { ZcowError } from "../base/errors.js";
 import { SECTOR_SIZE } from "../base/units.js";
-import { storageError } from "./storage-error.js";
+import { directOpenFlag } from "../host/direct-io.js";
+import { errnoOf, storageError } from "./storage-error.js";
 
-/** How {@link openDescriptor} opens. */
+/** How {@link openDescriptor} opens. It never empties a file: that must wait until the image is locked. */
 export interface OpeningMode {
   readonly writable: boolean;
   /** Make the file when it does not exist. */
   readonly create: boolean;
   /** With `create`: the file must not exist. */
   readonly exclusive: boolean;
-  /** Empty the file. */
-  readonly truncate: boolean;
 }
 
 /** An open file or block device. */
@@ -20,15 +19,16 @@ export interface OpenDescriptor {
   /** Length in bytes when it was opened. */
   readonly size: number;
   readonly blockDevice: boolean;
+  /** The file did not exist before. */
+  readonly created: boolean;
 }
 
-function openFlags(mode: OpeningMode, extraFlags: number): number {
-  const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC } = fs.constants;
+function openFlags(mode: OpeningMode): number {
+  const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = fs.constants;
   let flags = mode.writable ? O_RDWR : O_RDONLY;
   if (mode.create) flags |= O_CREAT;
   if (mode.create && mode.exclusive) flags |= O_EXCL;
-  if (mode.truncate) flags |= O_TRUNC;
-  return flags | extraFlags;
+  return flags;
 }
 
 function kindOf(stats: fs.Stats): string {
@@ -43,9 +43,7 @@ function refuseNonDisk(path: string, stats: fs.Stats): void {
   if (stats.isFile() || stats.isBlockDevice()) return;
   throw new ZcowError("NOT_A_DISK", `${path} is ${kindOf(stats)}; an image is a regular file or a block device`, {
     data: { path },
-    stockText: stats.isCharacterDevice()
-      ? `'${path}' is not a regular file or block device`
-      : `'file' driver requires '${path}' to be a regular file`,
+    stockText: `'file' driver requires '${path}' to be a regular file`,
   });
 }
 
@@ -77,17 +75,18 @@ function blockDeviceSize(path: string, stats: fs.Stats): number {
 
 /**
  * Opens a regular file or block device, and nothing else: a pipe would hang, a directory has no bytes.
- * `extraFlags` are further `open(2)` flags.
  *
  * Throws `NOT_FOUND`, `ALREADY_EXISTS`, `ACCESS_DENIED`, `NOT_A_DISK`, `IO_ERROR`.
  */
-export function openDescriptor(path: string, mode: OpeningMode, extraFlags = 0): OpenDescriptor {
-  const operation = { verb: "open", name: path };
+export function openDescriptor(path: string, mode: OpeningMode): OpenDescriptor {
+  const operation = { verb: mode.create ? "create" : "open", name: path };
   let fd: number;
+  let created: boolean;
   try {
     const before = fs.statSync(path, { throwIfNoEntry: false });
     if (before !== undefined) refuseNonDisk(path, before);
-    fd = fs.openSync(path, openFlags(mode, extraFlags), 0o644);
+    created = before === undefined;
+    fd = fs.openSync(path, openFlags(mode), 0o644);
   } catch (cause) {
     throw storageError(cause, operation);
   }
@@ -95,9 +94,37 @@ export function openDescriptor(path: string, mode: OpeningMode, extraFlags = 0):
     const stats = fs.fstatSync(fd);
     refuseNonDisk(path, stats);
     const blockDevice = stats.isBlockDevice();
-    return { fd, size: blockDevice ? blockDeviceSize(path, stats) : stats.size, blockDevice };
+    return { fd, size: blockDevice ? blockDeviceSize(path, stats) : stats.size, blockDevice, created };
   } catch (cause) {
     fs.closeSync(fd);
     throw storageError(cause, operation);
+  }
+}
+
+/**
+ * Opens the file behind `fd` a second time for transfers that bypass the page cache.
+ *
+ * Throws `STORAGE_UNSUPPORTED` where the system or the file system cannot.
+ */
+export function openDirectly(path: string, fd: number, writable: boolean): number {
+  const flag = directOpenFlag();
+  const unsupported = (cause?: unknown): ZcowError =>
+    new ZcowError(
+      "STORAGE_UNSUPPORTED",
+      `${path} cannot be opened for direct I/O: its file system or this system does not have it`,
+      {
+        data: { path, option: "direct" },
+        cause,
+        stockText: `Could not open '${path}': filesystem does not support O_DIRECT`,
+      },
+    );
+  if (flag === undefined) throw unsupported();
+  try {
+    const access = writable ? fs.constants.O_RDWR : fs.constants.O_RDONLY;
+    // The path may name another file by now; the descriptor does not.
+    return fs.openSync(`/proc/self/fd/${fd}`, access | flag);
+  } catch (cause) {
+    if (errnoOf(cause) === "EINVAL") throw unsupported(cause);
+    throw storageError(cause, { verb: "open", name: path });
   }
 }

@@ -191,7 +191,7 @@ class ChunkedMemoryStorage implements MemoryStorage {
     for (const base of this.#chunks.keys()) {
       if (base + CHUNK_SIZE > at && base < end) bases.push(base);
     }
-    return bases.sort((a, b) => a - b);
+    return bases.toSorted((a, b) => a - b);
   }
 
   *#runs(at: number, end: number): Generator<StorageExtent> {

@@ -4,7 +4,7 @@ import { ZcowError } from "../base/errors.js";
 
 /** What was being done when the operating system refused. */
 export interface StorageOperation {
-  /** Verb as it reads after "cannot": "read", "write", "open". */
+  /** Verb as it reads after "cannot": "read", "write", "open", "create". */
   readonly verb: string;
   /** Path or URL of the storage. */
   readonly name: string;
@@ -78,21 +78,15 @@ export function storageError(cause: unknown, operation: StorageOperation): ZcowE
     ...(errno === undefined ? {} : { errno }),
   };
   const code = (errno === undefined ? undefined : CODE_BY_ERRNO[errno]) ?? "IO_ERROR";
-  const stockText = verb === "open" && errno !== undefined ? stockOpenText(name, errno) : undefined;
-  return new ZcowError(
-    code,
-    `cannot ${verb}${rangeText(offset, length)}${verb === "open" ? " " : " of "}${name}: ${reason}`,
-    {
-      data,
-      cause,
-      ...(stockText === undefined ? {} : { stockText }),
-    },
-  );
+  const aboutPath = verb === "open" || verb === "create";
+  const stockText = aboutPath && errno !== undefined ? stockOpenText(verb, name, errno) : undefined;
+  const message = `cannot ${verb}${rangeText(offset, length)}${aboutPath ? "" : " of"} ${name}: ${reason}`;
+  return new ZcowError(code, message, { data, cause, ...(stockText === undefined ? {} : { stockText }) });
 }
 
-function stockOpenText(name: string, errno: string): string | undefined {
+function stockOpenText(verb: string, name: string, errno: string): string | undefined {
   const text = ERRNO_TEXT[errno];
-  return text === undefined ? undefined : `Could not open '${name}': ${text}`;
+  return text === undefined ? undefined : `Could not ${verb} '${name}': ${text}`;
 }
 
 /** The error for a call on a storage that was closed. */

@@ -1,0 +1,99 @@
+import { isAligned } from "../base/integers.js";
+import { KiB } from "../base/units.js";
+import { AlignedBufferPool, DIRECT_ALIGNMENT } from "../host/direct-io.js";
+import { fillInPool, readOnceInPool, writeInPool, writeOnceInPool } from "./file-transfer.js";
+import type { FileTransfers } from "./file-transfers.js";
+import { errnoOf } from "./storage-error.js";
+
+/** Bytes moved at a time for callers whose own memory is not aligned. */
+const BOUNCE_SIZE = 256 * KiB;
+const IDLE_BOUNCE_BUFFERS = 16;
+
+/**
+ * Transfers that bypass the page cache, in the thread pool.
+ *
+ * Requests whose offset and length are multiples of `DIRECT_ALIGNMENT` go to the disk; others (small
+ * metadata) go through the page cache of the same file, which the kernel keeps coherent: it writes dirty pages back
+ * before a direct transfer of the same range and drops them after a direct write.
+ */
+export class DirectTransfers implements FileTransfers {
+  readonly #direct: number;
+  readonly #buffered: number;
+  readonly #bounces = new AlignedBufferPool(BOUNCE_SIZE, IDLE_BOUNCE_BUFFERS);
+  /** Set when the disk refused a caller's buffer: this disk minds addresses. */
+  #bounceAll = false;
+
+  /** `direct` was opened with `O_DIRECT`, `buffered` without; both on the same file. */
+  constructor(direct: number, buffered: number) {
+    this.#direct = direct;
+    this.#buffered = buffered;
+  }
+
+  async read(at: number, into: Uint8Array): Promise<void> {
+    if (!isDirect(at, into.length)) return fillInPool(this.#buffered, at, into, 0);
+    const done = await this.#withBounce(
+      () => readOnceInPool(this.#direct, at, into, 0),
+      () => this.#readBounced(at, into),
+    );
+    // Short: the file ends here, and not at a multiple of the alignment.
+    if (done < into.length) await fillInPool(this.#buffered, at, into, done);
+  }
+
+  async write(at: number, from: Uint8Array): Promise<void> {
+    if (!isDirect(at, from.length)) return writeInPool(this.#buffered, at, from);
+    const done = await this.#withBounce(
+      () => writeOnceInPool(this.#direct, at, from, 0),
+      () => this.#writeBounced(at, from),
+    );
+    // Short: the rest tells why (no space, most likely), or is written after all.
+    if (done < from.length) await writeInPool(this.#buffered, at, from, done);
+  }
+
+  async #withBounce(straight: () => Promise<number>, bounced: () => Promise<number>): Promise<number> {
+    if (this.#bounceAll) return bounced();
+    try {
+      return await straight();
+    } catch (cause) {
+      if (errnoOf(cause) !== "EINVAL") throw cause;
+    }
+    const done = await bounced();
+    this.#bounceAll = true;
+    return done;
+  }
+
+  async #readBounced(at: number, into: Uint8Array): Promise<number> {
+    const bounce = this.#bounces.take();
+    try {
+      for (let done = 0; done < into.length; ) {
+        const piece = bounce.subarray(0, Math.min(BOUNCE_SIZE, into.length - done));
+        const count = await readOnceInPool(this.#direct, at + done, piece, 0);
+        into.set(piece.subarray(0, count), done);
+        done += count;
+        if (count < piece.length) return done;
+      }
+      return into.length;
+    } finally {
+      this.#bounces.giveBack(bounce);
+    }
+  }
+
+  async #writeBounced(at: number, from: Uint8Array): Promise<number> {
+    const bounce = this.#bounces.take();
+    try {
+      for (let done = 0; done < from.length; ) {
+        const piece = bounce.subarray(0, Math.min(BOUNCE_SIZE, from.length - done));
+        piece.set(from.subarray(done, done + piece.length));
+        const count = await writeOnceInPool(this.#direct, at + done, piece, 0);
+        done += count;
+        if (count < piece.length) return done;
+      }
+      return from.length;
+    } finally {
+      this.#bounces.giveBack(bounce);
+    }
+  }
+}
+
+function isDirect(at: number, length: number): boolean {
+  return length > 0 && isAligned(at, DIRECT_ALIGNMENT) && isAligned(length, DIRECT_ALIGNMENT);
+}
