@@ -22,12 +22,16 @@ export interface MemoryStorageOptions {
 export interface MemoryStorage extends Storage {
   /** A copy of all bytes. Refused with `OUT_OF_RANGE` above 1 GiB. */
   bytes(): Uint8Array;
+  /** A writable storage with the same bytes. Costs time by chunks held; memory only as either side changes. */
+  clone(): MemoryStorage;
 }
 
 class ChunkedMemoryStorage implements MemoryStorage {
   readonly name: string;
   readonly capabilities: StorageCapabilities;
   readonly #chunks = new Map<number, Uint8Array>();
+  /** Offsets of chunks that a clone holds too: to be copied before they are changed. */
+  #shared = new Set<number>();
   #size = 0;
   #closed = false;
 
@@ -145,6 +149,25 @@ class ChunkedMemoryStorage implements MemoryStorage {
     return all;
   }
 
+  clone(): MemoryStorage {
+    const copy = new ChunkedMemoryStorage({ name: this.name });
+    for (const [base, chunk] of this.#chunks) copy.#chunks.set(base, chunk);
+    copy.#size = this.#size;
+    copy.#shared = new Set(this.#chunks.keys());
+    this.#shared = new Set(this.#chunks.keys());
+    return copy;
+  }
+
+  /** The chunk at `base` for changing, made or copied when needed. */
+  #chunkForChange(base: number): Uint8Array {
+    const chunk = this.#chunks.get(base);
+    if (chunk !== undefined && !this.#shared.has(base)) return chunk;
+    const own = chunk === undefined ? new Uint8Array(CHUNK_SIZE) : chunk.slice();
+    this.#chunks.set(base, own);
+    this.#shared.delete(base);
+    return own;
+  }
+
   #put(at: number, from: Uint8Array): void {
     let done = 0;
     while (done < from.length) {
@@ -152,12 +175,7 @@ class ChunkedMemoryStorage implements MemoryStorage {
       const base = alignDown(position, CHUNK_SIZE);
       const skip = position - base;
       const count = Math.min(CHUNK_SIZE - skip, from.length - done);
-      let chunk = this.#chunks.get(base);
-      if (chunk === undefined) {
-        chunk = new Uint8Array(CHUNK_SIZE);
-        this.#chunks.set(base, chunk);
-      }
-      chunk.set(from.subarray(done, done + count), skip);
+      this.#chunkForChange(base).set(from.subarray(done, done + count), skip);
       done += count;
     }
     if (from.length > 0) this.#size = Math.max(this.#size, at + from.length);
@@ -171,8 +189,9 @@ class ChunkedMemoryStorage implements MemoryStorage {
       const to = Math.min(end, base + CHUNK_SIZE) - base;
       if (from === 0 && (to === CHUNK_SIZE || base + to >= this.#size)) {
         this.#chunks.delete(base);
+        this.#shared.delete(base);
       } else {
-        this.#chunks.get(base)?.fill(0, from, to);
+        this.#chunkForChange(base).fill(0, from, to);
       }
     }
   }
