@@ -1,6 +1,6 @@
 // Builds dist/: the library with tsc (one module per source file, with types), the command with esbuild
 // (one file, because start-up counts).
-import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { localProgram, PROJECT_ROOT, passThrough } from "./run-command.mjs";
@@ -24,14 +24,16 @@ await build({
   bundle: true,
   platform: "node",
   target: "node20.19",
-  format: "esm",
+  // CommonJS: starts 3 ms faster than an ES module, and on Node 20 only there can a program still choose the size
+  // of its thread pool.
+  format: "cjs",
   external: ["koffi"],
-  define: { ZCOW_VERSION: JSON.stringify(version) },
+  define: { ZCOW_VERSION: JSON.stringify(version), "import.meta.url": "zcowModuleUrl" },
   banner: {
-    // commander is CommonJS: its bundled copy asks for Node's own modules with require.
-    js: '#!/usr/bin/env node\nimport { createRequire as zcowCreateRequire } from "node:module";\nconst require = zcowCreateRequire(import.meta.url);',
+    js: '#!/usr/bin/env node\nconst zcowModuleUrl = require("node:url").pathToFileURL(__filename).href;',
   },
   legalComments: "eof",
   logLevel: "warning",
 });
+writeFileSync(join(dist, "cli/package.json"), '{ "type": "commonjs" }\n');
 chmodSync(cliProduct, 0o755);
