@@ -85,7 +85,7 @@ export function outOfRange(operation: string, offset: number, length: number, di
 
 /** `failedAt`: where the write that failed started; the write pointer is back there. */
 export function aborted(zone: ZoneIndex, failedAt: number, cause: unknown): ZcowError {
-  const text = `abandoned: an earlier write at ${failedAt} failed and not all writes behind it have ended`;
+  const text = `refused: the write at ${failedAt} failed, and writes that were in flight with it have not all ended`;
   return zoneError("ZONE_ABORTED", zone, text, { offset: failedAt, value: failedAt }, cause);
 }
 

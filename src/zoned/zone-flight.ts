@@ -5,6 +5,7 @@
  * Live writes form a queue in write-pointer order: its head is where the committed pointer stands.
  * When one fails, it and all behind it leave the queue at once; those whose I/O still runs are only counted
  * (`draining`), for until they end their bytes may still land in the zone.
+ * Nothing is accepted until the zone is idle.
  */
 import type { ZoneIndex } from "../base/units.js";
 import { aborted } from "./zone-errors.js";
@@ -56,9 +57,11 @@ export class ZoneFlight {
   head: ZoneWrite | undefined = undefined;
   /** Abandoned writes whose I/O has not ended. */
   draining = 0;
-  /** Where the failed write started, while anything drains. */
+  /** A write failed: nothing is accepted until nothing is in flight. */
+  broken = false;
+  /** Where the failed write started, when broken. */
   failedAt = 0;
-  /** Why, while anything drains. */
+  /** Why, when broken. */
   failure: unknown = undefined;
   #tail: ZoneWrite | undefined = undefined;
 
@@ -88,6 +91,7 @@ export class ZoneFlight {
   /** Takes the failed write and all behind it out of the queue. */
   cutAt(failed: ZoneWrite, cause: unknown): void {
     this.#truncateBefore(failed);
+    this.broken = true;
     this.failedAt = failed.offset;
     this.failure = cause;
     failed.phase = "ended";

@@ -83,8 +83,8 @@ export class ZoneModel {
    * hand the ticket to `complete` or `fail`, exactly once.
    *
    * Throws, changing nothing: `ZONE_INVALID_WRITE`, `ZONE_BOUNDARY`, `ZONE_FULL`, `ZONE_READ_ONLY`, `ZONE_OFFLINE`,
-   * `ZONE_TOO_MANY_OPEN`, `ZONE_TOO_MANY_ACTIVE`, `ZONE_MISALIGNED`, `ZONE_ABORTED` (a write failed and those behind it
-   * have not all ended), `OUT_OF_RANGE`.
+   * `ZONE_TOO_MANY_OPEN`, `ZONE_TOO_MANY_ACTIVE`, `ZONE_MISALIGNED`, `ZONE_ABORTED` (a write failed and others of the
+   * zone are still in flight), `OUT_OF_RANGE`.
    */
   submitWrite(offset: number, length: number): ZoneWrite | undefined {
     this.#requireSectors("write", offset, length);
@@ -310,7 +310,7 @@ export class ZoneModel {
   #requireWritable(zone: ZoneIndex, offset: number): ZoneFlight | undefined {
     this.requireChangeable("write", zone);
     const flight = this.#flights.get(zone);
-    if (flight !== undefined && flight.draining > 0) throw errors.aborted(zone, flight.failedAt, flight.failure);
+    if (flight !== undefined && flight.broken) throw errors.aborted(zone, flight.failedAt, flight.failure);
     if (this.writePointer(zone) >= this.geometry.writableEnd(zone)) throw errors.zoneFull(zone, offset);
     return flight;
   }

@@ -112,6 +112,17 @@ describe("a failed write", () => {
     expect([model.writePointer(Z), model.committedPointer(Z)]).toEqual([START, START]);
   });
 
+  it("keeps new writes out while an earlier one is in flight, too", () => {
+    const model = makeModel();
+    const [a, b, c] = three(model);
+    model.fail(c, cause);
+    refusal(() => model.submitWrite(START + 1024, 512), "ZONE_ABORTED");
+    void model.complete(a);
+    refusal(() => model.submitWrite(START + 1024, 512), "ZONE_ABORTED");
+    void model.complete(b);
+    write(model, START + 1024, 512);
+  });
+
   it("leaves earlier writes in flight alone", () => {
     const model = makeModel();
     const [a, b, c] = three(model);
