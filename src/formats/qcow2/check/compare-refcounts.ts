@@ -1,0 +1,147 @@
+import { viewOf } from "../../../base/bytes.js";
+import { isPromise } from "../../../base/maybe-promise.js";
+import { isZcowError } from "../../../base/errors.js";
+import { getRefcount } from "../refcount-entries.js";
+import type { CheckSession } from "./check-session.js";
+import { NO_BLOCK, type RefcountTable } from "./refcount-structures.js";
+
+/** A cluster whose stored count is not the number of references found. */
+export interface Mismatch {
+  readonly cluster: number;
+  readonly stored: number;
+  readonly references: number;
+}
+
+/** What to do with mismatches: nothing more than report, or try to mend first. */
+export interface Comparison {
+  /** Called for each mismatch, in ascending order of clusters. */
+  mismatch(mismatch: Mismatch, block: StoredBlock): void;
+  /** Called when all counts of a block were compared, with the block if its bytes are there. */
+  blockDone?(block: StoredBlock): Promise<void>;
+}
+
+/** A refcount block as read from the file. */
+export interface StoredBlock {
+  readonly index: number;
+  /** Byte offset in the file; undefined when there is no block and all its counts are 0. */
+  readonly offset: number | undefined;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Compares every stored count with the references found, and notes the last cluster in use.
+ *
+ * Only blocks that exist and clusters in touched chunks cost time, so a sparse file of any length is cheap.
+ */
+export async function compareRefcounts(
+  session: CheckSession,
+  table: RefcountTable,
+  comparison: Comparison,
+): Promise<void> {
+  const { refcountsPerBlock, clusterSize } = session.geometry;
+  const total = session.comparedClusters;
+  const bytes = new Uint8Array(clusterSize);
+  let highest = -1;
+  for (let index = 0; index * refcountsPerBlock < total; ) {
+    const first = index * refcountsPerBlock;
+    const last = Math.min(first + refcountsPerBlock, total);
+    const offset = table.blockOffset(index);
+    if (offset === NO_BLOCK && session.counts.isUntouched(first, last)) {
+      index = nextBlock(session, table, index);
+      continue;
+    }
+    if (offset === undefined) {
+      unreadable(session, table, index, first, last);
+    } else {
+      const block = { index, offset: offset === NO_BLOCK ? undefined : offset, bytes };
+      if (await fetchBlock(session, block, first, last)) {
+        highest = Math.max(highest, compareBlock(session, block, first, last, comparison));
+        await comparison.blockDone?.(block);
+      }
+    }
+    index++;
+  }
+  session.tally.imageEndOffset = (Math.max(highest, 0) + 1) * clusterSize;
+}
+
+/** Skips blocks that do not exist and whose clusters nobody refers to. */
+function nextBlock(session: CheckSession, table: RefcountTable, index: number): number {
+  const { refcountsPerBlock } = session.geometry;
+  if (index + 1 < table.length) return index + 1;
+  const touched = session.counts.nextTouched((index + 1) * refcountsPerBlock);
+  return Math.max(index + 1, Math.floor(touched / refcountsPerBlock));
+}
+
+/** Fills `block.bytes`. False when the storage failed, which is reported and makes the block one to be rebuilt. */
+async function fetchBlock(session: CheckSession, block: StoredBlock, first: number, last: number): Promise<boolean> {
+  if (block.offset === undefined || block.offset >= session.fileLength) {
+    block.bytes.fill(0);
+    return true;
+  }
+  try {
+    const wait = session.storage.read(block.offset, block.bytes);
+    if (isPromise(wait)) await wait;
+    return true;
+  } catch (error) {
+    if (!isZcowError(error)) throw error;
+    reportUnreadable(session, first, last);
+    return false;
+  }
+}
+
+function unreadable(session: CheckSession, table: RefcountTable, index: number, first: number, last: number): void {
+  session.report(
+    { kind: "refcount-unreadable", severity: "note", structure: `refcount block ${index}` },
+    () =>
+      `qcow2: Image is corrupt: Refblock offset 0x${table.offsetText(index)} unaligned (reftable index: ` +
+      `${index === 0 ? "0" : `0x${index.toString(16)}`}); further non-fatal corruption events will be suppressed`,
+  );
+  reportUnreadable(session, first, last);
+}
+
+function reportUnreadable(session: CheckSession, first: number, last: number): void {
+  session.needsRebuild = true;
+  session.blocksUnreadable = true;
+  for (let cluster = first; cluster < last; cluster++) {
+    session.report(
+      {
+        kind: "refcount-unreadable",
+        severity: "error",
+        structure: `cluster ${cluster}`,
+        offset: cluster * session.geometry.clusterSize,
+      },
+      () => `Can't get refcount for cluster ${cluster}: Input/output error`,
+    );
+  }
+}
+
+/** Returns the highest cluster of the block in use, or -1. */
+function compareBlock(
+  session: CheckSession,
+  block: StoredBlock,
+  first: number,
+  last: number,
+  comparison: Comparison,
+): number {
+  const { counts, geometry } = session;
+  const order = geometry.refcountOrder;
+  const { bytes } = block;
+  let highest = -1;
+  if (order === 4) {
+    const view = viewOf(bytes);
+    for (let cluster = first, at = 0; cluster < last; cluster++, at += 2) {
+      const stored = view.getUint16(at);
+      const references = counts.get(cluster);
+      if (stored !== 0 || references !== 0) highest = cluster;
+      if (stored !== references) comparison.mismatch({ cluster, stored, references }, block);
+    }
+    return highest;
+  }
+  for (let cluster = first; cluster < last; cluster++) {
+    const stored = getRefcount(bytes, cluster - first, order);
+    const references = counts.get(cluster);
+    if (stored !== 0 || references !== 0) highest = cluster;
+    if (stored !== references) comparison.mismatch({ cluster, stored, references }, block);
+  }
+  return highest;
+}

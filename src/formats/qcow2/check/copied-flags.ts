@@ -1,0 +1,204 @@
+import { viewOf } from "../../../base/bytes.js";
+import { isPromise } from "../../../base/maybe-promise.js";
+import { CheckStopped, type CheckSession } from "./check-session.js";
+import { hex64 } from "./l2-references.js";
+import type { RefcountTable } from "./refcount-structures.js";
+import { storedRefcount } from "./stored-refcounts.js";
+import { TableReader } from "./table-reader.js";
+
+/**
+ * The copied flag (bit 63) of active L1 and L2 entries promises that the stored refcount is exactly 1.
+ *
+ * Tables whose flags are all right are recognised by one quick loop; only the others are looked at entry by entry.
+ * Runs after the stored counts were brought into `session.counts`.
+ */
+
+const TWO_32 = 0x1_0000_0000;
+const COPIED = 0x8000_0000;
+const COMPRESSED = 0x4000_0000;
+const OFFSET_HIGH = 0x00ff_ffff;
+const ZERO = 1;
+
+export class CopiedFlags {
+  readonly #session: CheckSession;
+  readonly #table: RefcountTable;
+  readonly #repair: boolean;
+  /** Tables with something wrong, copied out of the read-ahead buffer. */
+  readonly #bulk = new Set<number>();
+  readonly #suspects: { readonly offset: number; readonly bytes: Uint8Array }[] = [];
+
+  constructor(session: CheckSession, table: RefcountTable, repair: boolean) {
+    this.#session = session;
+    this.#table = table;
+    this.#repair = repair;
+  }
+
+  async check(): Promise<void> {
+    const session = this.#session;
+    const { l1Size, l1TableOffset } = session.header;
+    if (l1Size === 0 || l1TableOffset >= session.fileLength) return;
+    const bytes = new Uint8Array(l1Size * 8);
+    await session.read(l1TableOffset, bytes, "check_oflag_copied");
+    const reader = new TableReader(session, "check_oflag_copied", (view, at, offset) =>
+      this.#suspect(view, at, offset),
+    );
+    const view = viewOf(bytes);
+    for (let index = 0; index < l1Size; index++) {
+      const high = view.getUint32(index * 8);
+      const low = view.getUint32(index * 8 + 4);
+      const offset = (high & OFFSET_HIGH) * TWO_32 + ((low & ~0x1ff) >>> 0);
+      if (offset === 0 || offset % session.geometry.clusterSize !== 0) continue;
+      if (!this.#flagIsRight(high, offset)) {
+        await this.#settle(reader);
+        await this.#judgeL1Entry(view, index, offset);
+      }
+      if (offset >= session.fileLength || this.#isSeenBefore(offset)) continue;
+      const wait = reader.ask(offset, index);
+      if (isPromise(wait)) await wait;
+      if (this.#suspects.length > 0) await this.#settle(reader);
+    }
+    await this.#settle(reader);
+  }
+
+  /** Tables that were counted in bulk because of many references are looked at once only. */
+  #isSeenBefore(offset: number): boolean {
+    const cluster = offset / this.#session.geometry.clusterSize;
+    if (!this.#session.visits.isOwed(cluster)) return false;
+    if (this.#bulk.has(cluster)) return true;
+    this.#bulk.add(cluster);
+    return false;
+  }
+
+  #flagIsRight(high: number, offset: number): boolean {
+    const { counts, comparedClusters, geometry } = this.#session;
+    const cluster = offset / geometry.clusterSize;
+    return cluster < comparedClusters && (counts.get(cluster) === 1) === high > 0x7fff_ffff;
+  }
+
+  async #settle(reader: TableReader): Promise<void> {
+    await reader.flush();
+    for (const suspect of this.#suspects.splice(0)) await this.#judgeTable(suspect.offset, suspect.bytes);
+  }
+
+  #suspect(view: DataView, at: number, offset: number): void {
+    const { clusterSize } = this.#session.geometry;
+    if (this.#isConsistent(view, at)) return;
+    const bytes = new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset + at, clusterSize).slice();
+    this.#suspects.push({ offset, bytes });
+  }
+
+  /** The quick loop: every entry is nothing, or a cluster of the file whose flag and count agree. */
+  #isConsistent(view: DataView, at: number): boolean {
+    const { geometry, counts, comparedClusters, hasDataFile } = this.#session;
+    if (hasDataFile) return false;
+    const { clusterSize, clusterBits, l2EntrySize } = geometry;
+    const highFactor = TWO_32 / clusterSize;
+    const end = at + clusterSize;
+    for (let position = at; position < end; position += l2EntrySize) {
+      const high = view.getUint32(position);
+      if ((high & COMPRESSED) !== 0) continue;
+      const low = view.getUint32(position + 4);
+      const cluster = (high & OFFSET_HIGH) * highFactor + (low >>> clusterBits);
+      if (cluster === 0 && (low & ~0x1ff) === 0) continue;
+      if (cluster >= comparedClusters) return false;
+      if ((counts.get(cluster) === 1) !== (high | 0) < 0) return false;
+    }
+    return true;
+  }
+
+  async #judgeL1Entry(view: DataView, index: number, offset: number): Promise<void> {
+    const session = this.#session;
+    const high = view.getUint32(index * 8);
+    const low = view.getUint32(index * 8 + 4);
+    const refcount = await storedRefcount(session, this.#table, offset / session.geometry.clusterSize);
+    if (refcount === undefined || (refcount === 1) === high > 0x7fff_ffff) return;
+    this.#report(
+      "L2 cluster",
+      offset,
+      `OFLAG_COPIED L2 cluster: l1_index=${index} l1_entry=${hex64(high, low)} refcount=${refcount}`,
+    );
+    if (!this.#repair) return;
+    this.#refuseSharedL1();
+    const entry = new Uint8Array(8);
+    viewOf(entry).setUint32(0, flagged(high, refcount));
+    viewOf(entry).setUint32(4, low);
+    await session.storage.write(session.header.l1TableOffset + index * 8, entry);
+    this.#fixed(1);
+  }
+
+  async #judgeTable(offset: number, bytes: Uint8Array): Promise<void> {
+    const session = this.#session;
+    const { l2EntrySize, clusterSize } = session.geometry;
+    const view = viewOf(bytes);
+    let changed = 0;
+    for (let at = 0; at < clusterSize; at += l2EntrySize) {
+      const high = view.getUint32(at);
+      const low = view.getUint32(at + 4);
+      if (!isAllocated(session, high, low)) continue;
+      const dataOffset = (high & OFFSET_HIGH) * TWO_32 + ((low & ~0x1ff) >>> 0);
+      const cluster = Math.floor(dataOffset / clusterSize);
+      const refcount = session.hasDataFile ? 1 : await storedRefcount(session, this.#table, cluster);
+      if (refcount === undefined || (refcount === 1) === high > 0x7fff_ffff) continue;
+      this.#report(
+        "data cluster",
+        offset,
+        `OFLAG_COPIED data cluster: l2_entry=${hex64(high, low)} refcount=${refcount}`,
+      );
+      view.setUint32(at, flagged(high, refcount));
+      changed++;
+    }
+    if (!this.#repair || changed === 0) return;
+    this.#refuseSharedTable(offset);
+    await session.storage.write(offset, bytes);
+    this.#fixed(changed);
+  }
+
+  #report(structure: string, offset: number, text: string): void {
+    const repaired = this.#repair;
+    this.#session.report(
+      { kind: "copied-flag", severity: "corruption", structure, offset, repaired },
+      () => `${repaired ? "Repairing" : "ERROR"} ${text}`,
+    );
+  }
+
+  #fixed(count: number): void {
+    this.#session.tally.corruptions -= count;
+    this.#session.tally.corruptionsFixed += count;
+  }
+
+  /** Flags are only written into clusters that are L2 tables and nothing else. */
+  #refuseSharedTable(offset: number): void {
+    const { counts, visits, geometry } = this.#session;
+    const cluster = offset / geometry.clusterSize;
+    if (counts.get(cluster) !== visits.count(cluster)) this.#overlap("L2 table", offset);
+  }
+
+  #refuseSharedL1(): void {
+    const { counts, geometry, header } = this.#session;
+    const first = header.l1TableOffset / geometry.clusterSize;
+    const clusters = Math.ceil((header.l1Size * 8) / geometry.clusterSize);
+    for (let cluster = first; cluster < first + clusters; cluster++) {
+      if (counts.get(cluster) !== 1) this.#overlap("L1 table", header.l1TableOffset);
+    }
+  }
+
+  #overlap(structure: string, offset: number): never {
+    this.#session.report(
+      { kind: "io-error", severity: "error", structure, offset },
+      () => `ERROR: Could not write ${structure}; metadata overlap check failed: Input/output error`,
+    );
+    throw new CheckStopped("Input/output error");
+  }
+}
+
+function flagged(high: number, refcount: number): number {
+  return (refcount === 1 ? high | COPIED : high & ~COPIED) >>> 0;
+}
+
+function isAllocated(session: CheckSession, high: number, low: number): boolean {
+  if ((high & COMPRESSED) !== 0) return false;
+  const empty = (high & OFFSET_HIGH) === 0 && (low & ~0x1ff) === 0;
+  if (!empty) return true;
+  const zeroFlag = !session.extendedL2 && (low & ZERO) !== 0;
+  return session.hasDataFile && !zeroFlag && high > 0x7fff_ffff;
+}

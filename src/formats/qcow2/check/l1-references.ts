@@ -1,0 +1,129 @@
+import { viewOf } from "../../../base/bytes.js";
+import type { CheckSession } from "./check-session.js";
+import { MAX_REVISITED_ENTRIES } from "./check-limits.js";
+import { countL2Table, hex64, type EntryToZero } from "./l2-references.js";
+import { countRegion } from "./regions.js";
+import { TableReader } from "./table-reader.js";
+
+const TWO_32 = 0x1_0000_0000;
+const OFFSET_HIGH = 0x00ff_ffff;
+const RESERVED_HIGH = 0x7f00_0000;
+const RESERVED_LOW = 0x1ff;
+
+/** An L1 table somewhere in the file. `length` in entries. */
+export interface L1Location {
+  readonly offset: number;
+  readonly length: number;
+  /** The table of the live disk, not of a snapshot. */
+  readonly active: boolean;
+}
+
+/** Walks L1 tables and the L2 tables under them. */
+export class MappingWalk {
+  readonly toZero: EntryToZero[] = [];
+  readonly #session: CheckSession;
+  #revisited = 0;
+
+  constructor(session: CheckSession) {
+    this.#session = session;
+  }
+
+  /** Counts the L1 table, its L2 tables, and what they refer to. */
+  async countL1(location: L1Location): Promise<void> {
+    const session = this.#session;
+    if (location.length === 0) return;
+    const bytes = new Uint8Array(location.length * 8);
+    countRegion(session, location.offset, bytes.length);
+    if (location.offset + bytes.length - session.fileLength >= session.geometry.clusterSize) {
+      session.unreadReferences = "an L1 table reaches past the end of the file";
+    }
+    if (location.offset >= session.fileLength) return;
+    await session.read(location.offset, bytes, "check_refcounts_l1");
+    const reader = new TableReader(session, "check_refcounts_l2", (view, at, offset) =>
+      countL2Table(session, view, at, offset, location.active, 1, this.toZero),
+    );
+    const view = viewOf(bytes);
+    for (let at = 0; at < bytes.length; at += 8) {
+      const high = view.getUint32(at);
+      const low = view.getUint32(at + 4);
+      if (high === 0 && low === 0) continue;
+      // Findings come in the order of the entries: what was asked for before a damaged entry is judged before it.
+      if (this.#isDamaged(high, low)) await reader.flush();
+      const offset = this.#judgeEntry(location, high, low);
+      if (offset === undefined) continue;
+      const wait = reader.ask(offset, 0);
+      if (wait) await wait;
+    }
+    await reader.flush();
+  }
+
+  /** Reads every table that is still owed visits once, and counts it for all of them. */
+  async settle(): Promise<void> {
+    const session = this.#session;
+    const reader = new TableReader(session, "check_refcounts_l2", (view, at, offset, times) =>
+      countL2Table(session, view, at, offset, false, times, this.toZero),
+    );
+    for (const [cluster, times] of session.visits.owed()) {
+      const wait = reader.ask(cluster * session.geometry.clusterSize, times);
+      if (wait) await wait;
+    }
+    await reader.flush();
+  }
+
+  #isDamaged(high: number, low: number): boolean {
+    const offset = offsetOf(high, low);
+    return isReserved(high, low) || this.#isMisplaced(offset);
+  }
+
+  #isMisplaced(offset: number): boolean {
+    return offset % this.#session.geometry.clusterSize !== 0 || offset === 0 || offset >= this.#session.fileLength;
+  }
+
+  /** The offset of an L2 table to be read now, or undefined. */
+  #judgeEntry(location: L1Location, high: number, low: number): number | undefined {
+    const session = this.#session;
+    const { clusterSize, l2Entries } = session.geometry;
+    const offset = offsetOf(high, low);
+    const reserved = isReserved(high, low);
+    if (reserved) this.#corrupt(location, `ERROR found L1 entry with reserved bits set: ${hex64(high, low)}`);
+    if (offset === 0) {
+      if (reserved) session.unreadReferences = "an L1 entry is damaged";
+      return undefined;
+    }
+    countRegion(session, offset, clusterSize);
+    if (offset % clusterSize !== 0) {
+      this.#corrupt(
+        location,
+        `ERROR l2_offset=${offset.toString(16)}: Table is not cluster aligned; L1 entry corrupted`,
+      );
+    }
+    if (this.#isMisplaced(offset)) {
+      session.unreadReferences = "an L1 entry points outside the file or between clusters";
+      return undefined;
+    }
+    const cluster = offset / clusterSize;
+    if (session.visits.visit(cluster) > 1) {
+      this.#revisited += l2Entries;
+      if (this.#revisited > MAX_REVISITED_ENTRIES) {
+        session.visits.owe(cluster);
+        return undefined;
+      }
+    }
+    return offset;
+  }
+
+  #corrupt(location: L1Location, message: string): void {
+    this.#session.report(
+      { kind: "l1-entry", severity: "corruption", structure: "L1 table", offset: location.offset },
+      () => message,
+    );
+  }
+}
+
+function offsetOf(high: number, low: number): number {
+  return (high & OFFSET_HIGH) * TWO_32 + ((low & ~0x1ff) >>> 0);
+}
+
+function isReserved(high: number, low: number): boolean {
+  return (high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0;
+}

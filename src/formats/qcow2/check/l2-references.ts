@@ -1,0 +1,203 @@
+import type { CheckSession } from "./check-session.js";
+import { countRegion } from "./regions.js";
+import { compressedLength } from "../entries.js";
+
+/**
+ * Counts what an L2 table refers to, and judges its entries (qcow2 specification, "Cluster mapping").
+ *
+ * Entries are taken as two 32-bit halves. The loop handles plain data clusters itself, one
+ * addition per entry; everything else goes through `judgeEntry`, which is also all that is used with extended entries.
+ */
+
+const TWO_32 = 0x1_0000_0000;
+const COMPRESSED = 0x4000_0000;
+const COPIED = 0x8000_0000;
+const OFFSET_HIGH = 0x00ff_ffff;
+const RESERVED_HIGH = 0x3f00_0000;
+const RESERVED_LOW = 0x0000_01fe;
+const ZERO = 1;
+/** Any of these in the upper half makes an entry more than a plain data cluster or nothing. */
+const NOT_PLAIN_HIGH = COMPRESSED | RESERVED_HIGH;
+
+/** An entry to be set to zero by the repair: a preallocated zero cluster with an impossible offset. */
+export interface EntryToZero {
+  readonly tableOffset: number;
+  readonly index: number;
+  /** The impossible offset. */
+  readonly offset: number;
+}
+
+/** Running state of a table: where the next cluster would be if the data were in one piece. */
+interface TableScan {
+  readonly session: CheckSession;
+  readonly tableOffset: number;
+  /** Counts fragmentation: the active tables do. */
+  readonly active: boolean;
+  readonly times: number;
+  readonly toZero: EntryToZero[];
+  nextOffset: number;
+}
+
+/** Hexadecimal of a 64-bit word, without leading zeros. */
+export function hex64(high: number, low: number): string {
+  return high === 0 ? (low >>> 0).toString(16) : (high >>> 0).toString(16) + (low >>> 0).toString(16).padStart(8, "0");
+}
+
+/**
+ * Counts one L2 table that starts at byte `at` of `view`. `times`: how many L1 entries it is counted for at once.
+ */
+export function countL2Table(
+  session: CheckSession,
+  view: DataView,
+  at: number,
+  tableOffset: number,
+  active: boolean,
+  times: number,
+  toZero: EntryToZero[],
+): void {
+  const scan: TableScan = { session, tableOffset, active, times, toZero, nextOffset: 0 };
+  if (session.extendedL2 || session.hasDataFile || times !== 1) {
+    scanSlowly(scan, view, at);
+    return;
+  }
+  const { clusterSize, clusterBits } = session.geometry;
+  const { counts, fileClusters, tally } = session;
+  const end = at + clusterSize;
+  const lowMask = clusterSize - 1;
+  const highFactor = TWO_32 / clusterSize;
+  let allocated = 0;
+  let fragmented = 0;
+  let nextCluster = 0;
+  for (let position = at; position < end; position += 8) {
+    const high = view.getUint32(position);
+    const low = view.getUint32(position + 4);
+    if ((high & NOT_PLAIN_HIGH) === 0 && (low & lowMask) === 0) {
+      const cluster = (high & OFFSET_HIGH) * highFactor + (low >>> clusterBits);
+      if (cluster === 0) continue;
+      if (cluster < fileClusters && counts.add(cluster)) {
+        allocated++;
+        if (nextCluster !== 0 && cluster !== nextCluster) fragmented++;
+        nextCluster = cluster + 1;
+        continue;
+      }
+    }
+    scan.nextOffset = nextCluster * clusterSize;
+    judgeEntry(scan, (position - at) / 8, high, low, 0, 0);
+    nextCluster = scan.nextOffset / clusterSize;
+  }
+  if (active) {
+    tally.allocatedClusters += allocated;
+    tally.fragmentedClusters += fragmented;
+  }
+}
+
+function scanSlowly(scan: TableScan, view: DataView, at: number): void {
+  const { l2EntrySize, l2Entries } = scan.session.geometry;
+  for (let index = 0; index < l2Entries; index++) {
+    const position = at + index * l2EntrySize;
+    const zeroBits = l2EntrySize === 16 ? view.getUint32(position + 8) : 0;
+    const dataBits = l2EntrySize === 16 ? view.getUint32(position + 12) : 0;
+    judgeEntry(scan, index, view.getUint32(position), view.getUint32(position + 4), zeroBits, dataBits);
+  }
+}
+
+function judgeEntry(
+  scan: TableScan,
+  index: number,
+  high: number,
+  low: number,
+  zeroBits: number,
+  dataBits: number,
+): void {
+  if ((high & COMPRESSED) !== 0) {
+    judgeCompressed(scan, index, high, low, zeroBits !== 0 || dataBits !== 0);
+    return;
+  }
+  if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0) {
+    corruptEntry(scan, `ERROR found l2 entry with reserved bits set: ${hex64(high, low)}`);
+  }
+  const offset = (high & OFFSET_HIGH) * TWO_32 + ((low & ~0x1ff) >>> 0);
+  const zeroFlag = !scan.session.extendedL2 && (low & ZERO) !== 0;
+  // Cluster 0 of an external data file is data; the copied flag tells it from nothing.
+  const atZero = scan.session.hasDataFile && !zeroFlag && (high & COPIED) !== 0;
+  if (offset === 0 && !atZero) {
+    if (dataBits !== 0) corruptEntry(scan, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
+    return;
+  }
+  judgeAllocated(scan, index, offset, zeroFlag, zeroBits, dataBits);
+}
+
+function judgeAllocated(
+  scan: TableScan,
+  index: number,
+  offset: number,
+  zeroFlag: boolean,
+  zeroBits: number,
+  dataBits: number,
+): void {
+  const { session, times } = scan;
+  const { clusterSize } = session.geometry;
+  if ((zeroBits & dataBits) !== 0) {
+    corruptEntry(
+      scan,
+      `ERROR offset=${offset.toString(16)}: Allocated cluster has corrupted subcluster allocation bitmap`,
+    );
+  }
+  if (offset % clusterSize !== 0) {
+    const holdsData = session.extendedL2 ? dataBits !== 0 : !zeroFlag;
+    if (!holdsData && session.fix === "all") {
+      scan.toZero.push({ tableOffset: scan.tableOffset, index, offset });
+      return;
+    }
+    const what = holdsData ? "Data" : "Preallocated";
+    corruptEntry(
+      scan,
+      `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; L2 entry corrupted.`,
+    );
+  }
+  if (scan.active) {
+    session.tally.allocatedClusters += times;
+    if (scan.nextOffset !== 0 && offset !== scan.nextOffset) session.tally.fragmentedClusters += times;
+  }
+  scan.nextOffset = offset + clusterSize;
+  if (!session.hasDataFile) countRegion(session, offset, clusterSize, undefined, times);
+}
+
+function judgeCompressed(scan: TableScan, index: number, high: number, low: number, bitmapSet: boolean): void {
+  const { session, times } = scan;
+  const { clusterBits } = session.geometry;
+  const offsetHigh = high & (2 ** (38 - clusterBits) - 1);
+  if ((high & COPIED) !== 0) {
+    corruptEntry(
+      scan,
+      `ERROR: coffset=0x${hex64(offsetHigh, low)}: copied flag must never be set for compressed clusters`,
+    );
+  }
+  const entry = hex64(high & ~COPIED, low);
+  if (session.hasDataFile) {
+    corruptEntry(scan, `ERROR compressed cluster ${index} with data file, entry=0x${entry}`);
+    return;
+  }
+  if (bitmapSet) {
+    corruptEntry(
+      scan,
+      `ERROR compressed cluster ${index} with non-zero subcluster allocation bitmap, entry=0x${entry}`,
+    );
+    return;
+  }
+  const offset = offsetHigh * TWO_32 + low;
+  countRegion(session, offset, compressedLength(high, low, clusterBits), () => hex64(offsetHigh, low), times);
+  if (scan.active) {
+    session.tally.allocatedClusters += times;
+    session.tally.compressedClusters += times;
+    session.tally.fragmentedClusters += times;
+  }
+}
+
+function corruptEntry(scan: TableScan, message: string): void {
+  scan.session.report(
+    { kind: "l2-entry", severity: "corruption", structure: "L2 table", offset: scan.tableOffset },
+    () => message,
+    scan.times,
+  );
+}
