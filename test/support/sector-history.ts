@@ -19,30 +19,76 @@ interface SectorState {
   readonly bytes: Uint8Array;
 }
 
-interface FlushSpan {
-  readonly start: number;
-  readonly end: number;
-}
-
 export interface Span {
   readonly start: number;
   readonly end: number;
   readonly fua?: boolean;
 }
 
+/** The flushes that were acknowledged, shared by all histories of one disk. */
+export class FlushLog {
+  readonly #spans: Span[] = [];
+
+  add(span: Span): void {
+    this.#spans.push(span);
+  }
+
+  /** Operations acknowledged up to this position must survive a crash at `position`. */
+  durableUpTo(position: number): number {
+    let result = 0;
+    for (const flush of this.#spans) if (flush.end <= position) result = Math.max(result, flush.start);
+    return result;
+  }
+}
+
+/** What a workload tells about its requests. */
+export interface DiskRecord {
+  /** What a reader sees now. */
+  readonly live: Uint8Array;
+  changed(offset: number, bytes: Uint8Array, span: Span): void;
+  zeroed(offset: number, length: number, span: Span): void;
+  flushed(span: Span): void;
+  /** True when a reader may see `bytes` now, `at` bytes into the sector. */
+  mayShow(sector: number, at: number, bytes: Uint8Array): boolean;
+}
+
+/** The current bytes alone, for workloads without crashes and failures. */
+export class LiveBytes implements DiskRecord {
+  readonly live: Uint8Array;
+
+  constructor(size: number) {
+    this.live = new Uint8Array(size);
+  }
+
+  changed(offset: number, bytes: Uint8Array): void {
+    this.live.set(bytes, offset);
+  }
+
+  zeroed(offset: number, length: number): void {
+    this.live.fill(0, offset, offset + length);
+  }
+
+  flushed(): void {}
+
+  mayShow(): boolean {
+    return false;
+  }
+}
+
 const ZERO_SECTOR = new Uint8Array(SECTOR);
 
-export class SectorHistory {
+export class SectorHistory implements DiskRecord {
   readonly size: number;
   /** What a reader sees now. Sectors touched by a failed operation hold one of several states. */
   readonly live: Uint8Array;
   readonly #sectors = new Map<number, SectorState[]>();
-  readonly #flushes: FlushSpan[] = [];
+  readonly #flushes: FlushLog;
   /** Content at position 0, durable. */
   readonly #initial: Uint8Array | undefined;
 
-  constructor(size: number, initial?: Uint8Array) {
+  constructor(size: number, initial?: Uint8Array, flushes = new FlushLog()) {
     this.size = size;
+    this.#flushes = flushes;
     this.live = new Uint8Array(size);
     if (initial !== undefined) this.live.set(initial.subarray(0, size));
     this.#initial = initial?.slice(0, size);
@@ -64,12 +110,17 @@ export class SectorHistory {
     this.changed(offset, new Uint8Array(length), span);
   }
 
-  flushed(span: FlushSpan): void {
-    this.#flushes.push(span);
+  flushed(span: Span): void {
+    this.#flushes.add(span);
   }
 
   /** True when a reader may see `bytes` in this sector after a crash at `position`. */
-  allows(sector: number, bytes: Uint8Array, position: number, durableUpTo = this.durableUpTo(position)): boolean {
+  allows(
+    sector: number,
+    bytes: Uint8Array,
+    position: number,
+    durableUpTo = this.#flushes.durableUpTo(position),
+  ): boolean {
     const states = this.#sectors.get(sector);
     if (states === undefined) return equalBytes(bytes, this.#first(sector));
     let durable = -1;
@@ -88,17 +139,23 @@ export class SectorHistory {
     return false;
   }
 
-  /** Operations acknowledged up to this position must survive a crash at `position`. */
-  durableUpTo(position: number): number {
-    let result = 0;
-    for (const flush of this.#flushes) if (flush.end <= position) result = Math.max(result, flush.start);
-    return result;
+  /**
+   * True when a reader may see `bytes` now, at `at` bytes into the sector: the newest state, or, after failed
+   * operations, any state since the last one that succeeded.
+   */
+  mayShow(sector: number, at: number, bytes: Uint8Array): boolean {
+    const states = this.#sectors.get(sector) ?? [];
+    for (const state of states.toReversed()) {
+      if (equalBytes(state.bytes.subarray(at, at + bytes.length), bytes)) return true;
+      if (state.end !== Number.POSITIVE_INFINITY) return false;
+    }
+    return equalBytes(this.#first(sector).subarray(at, at + bytes.length), bytes);
   }
 
   /** Compares a whole disk read after a crash at `position`; one line per wrong sector, at most `limit`. */
   judge(actual: Uint8Array, position: number, limit = 5): string[] {
     const problems: string[] = [];
-    const durableUpTo = this.durableUpTo(position);
+    const durableUpTo = this.#flushes.durableUpTo(position);
     const sectors = Math.ceil(this.size / SECTOR);
     for (let sector = 0; sector < sectors && problems.length < limit; sector++) {
       const bytes = this.#copy(actual, sector);
@@ -110,7 +167,7 @@ export class SectorHistory {
   #explain(sector: number, bytes: Uint8Array, position: number): string {
     const states = this.#sectors.get(sector) ?? [];
     const known = states.map((state) => `${state.start}..${state.end} ${hex(state.bytes)}`).join("; ");
-    const flushed = this.durableUpTo(position);
+    const flushed = this.#flushes.durableUpTo(position);
     return `sector ${sector} holds ${hex(bytes)} after a crash at ${position} (flushed up to ${flushed}); states: ${known}`;
   }
 

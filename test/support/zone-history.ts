@@ -1,5 +1,5 @@
 import type { ZoneDescriptor } from "../../src/zoned/zone-state.js";
-import { equalBytes, SECTOR, type Span } from "./sector-history.js";
+import { equalBytes, FlushLog, SECTOR, type Span } from "./sector-history.js";
 
 /**
  * What each sequential zone may look like after a crash (positions as in `sector-history.ts`).
@@ -9,6 +9,8 @@ import { equalBytes, SECTOR, type Span } from "./sector-history.js";
  */
 interface ZoneEvent {
   readonly kind: "write" | "finish" | "reset";
+  /** The operation failed and the zone goes on as if it had not been; a crash may still show its effect. */
+  readonly abandoned: boolean;
   readonly start: number;
   readonly end: number;
   readonly durable: boolean;
@@ -41,10 +43,11 @@ interface Allowed {
 export class ZoneHistory {
   readonly layout: ZoneHistoryLayout;
   readonly #zones = new Map<number, ZoneLife>();
-  readonly #flushes: { start: number; end: number }[] = [];
+  readonly #flushes: FlushLog;
 
-  constructor(layout: ZoneHistoryLayout) {
+  constructor(layout: ZoneHistoryLayout, flushes = new FlushLog()) {
     this.layout = layout;
+    this.#flushes = flushes;
   }
 
   /** Bytes that can be written in the zone. */
@@ -65,6 +68,11 @@ export class ZoneHistory {
 
   wrote(zone: number, at: number, bytes: Uint8Array, span: Span): void {
     const life = this.#life(zone);
+    if (at !== this.pointerOf(zone)) {
+      throw new Error(
+        `zone ${zone}: ${bytes.length} bytes were acknowledged at +${at}, expected +${this.pointerOf(zone)}`,
+      );
+    }
     this.contentsOf(zone).set(bytes, at);
     life.events.push(this.#event(life, "write", at + bytes.length, span, span.fua ?? false));
   }
@@ -81,8 +89,22 @@ export class ZoneHistory {
     life.events.push(this.#event(life, "reset", 0, span, true));
   }
 
+  /** A reset that failed; `pointer` is where the device says the zone is now. */
+  resetFailed(zone: number, span: Span, pointer: number): void {
+    const failed = { start: span.start, end: Number.POSITIVE_INFINITY };
+    if (pointer === 0) this.reset(zone, failed);
+    else this.#abandon(zone, "reset", failed);
+  }
+
+  /** A finish that failed; `pointer` is where the device says the zone is now. */
+  finishFailed(zone: number, span: Span, pointer: number): void {
+    const failed = { start: span.start, end: Number.POSITIVE_INFINITY };
+    if (pointer === this.capacityOf(zone)) this.finished(zone, failed);
+    else this.#abandon(zone, "finish", failed);
+  }
+
   flushed(span: Span): void {
-    this.#flushes.push({ start: span.start, end: span.end });
+    this.#flushes.add(span);
   }
 
   /** Judges one zone read back after a crash at `position`: its report line and all bytes of its zone size. */
@@ -107,14 +129,22 @@ export class ZoneHistory {
   /** The generations and pointers that may be found after a crash at `position`. */
   allowedAt(zone: number, position: number): Allowed[] {
     const { events } = this.#life(zone);
-    const durableUpTo = this.#durableUpTo(position);
+    const durableUpTo = this.#flushes.durableUpTo(position);
     let durable = -1;
     for (let i = 0; i < events.length; i++) {
       const event = events[i] as ZoneEvent;
       if (event.end <= durableUpTo || (event.durable && event.end <= position)) durable = i;
     }
     const base = events[durable];
-    const first: ZoneEvent = base ?? { kind: "reset", start: 0, end: 0, durable: true, generation: 0, pointer: 0 };
+    const first: ZoneEvent = base ?? {
+      kind: "reset",
+      start: 0,
+      end: 0,
+      abandoned: false,
+      durable: true,
+      generation: 0,
+      pointer: 0,
+    };
     let current: Allowed = {
       generation: first.generation,
       lowest: first.pointer,
@@ -123,8 +153,10 @@ export class ZoneHistory {
     };
     const result: Allowed[] = [];
     for (const event of events.slice(durable + 1)) {
-      if (event.start >= position) continue;
-      if (event.kind === "reset") {
+      if (event.start >= position || (event.abandoned && event.start < durableUpTo)) continue;
+      if (event.abandoned && event.kind === "reset") {
+        result.push({ generation: event.generation, lowest: 0, highest: 0, finished: false });
+      } else if (event.kind === "reset") {
         result.push(current);
         current = { generation: event.generation, lowest: 0, highest: 0, finished: false };
       } else if (event.kind === "finish") {
@@ -145,7 +177,13 @@ export class ZoneHistory {
   }
 
   #event(life: ZoneLife, kind: ZoneEvent["kind"], pointer: number, span: Span, durable: boolean): ZoneEvent {
-    return { kind, start: span.start, end: span.end, durable, generation: life.contents.length - 1, pointer };
+    const generation = life.contents.length - 1;
+    return { kind, abandoned: false, start: span.start, end: span.end, durable, generation, pointer };
+  }
+
+  #abandon(zone: number, kind: "finish" | "reset", span: Span): void {
+    const life = this.#life(zone);
+    life.events.push({ ...this.#event(life, kind, this.pointerOf(zone), span, false), abandoned: true });
   }
 
   #life(zone: number): ZoneLife {
@@ -155,11 +193,5 @@ export class ZoneHistory {
       this.#zones.set(zone, life);
     }
     return life;
-  }
-
-  #durableUpTo(position: number): number {
-    let result = 0;
-    for (const flush of this.#flushes) if (flush.end <= position) result = Math.max(result, flush.start);
-    return result;
   }
 }

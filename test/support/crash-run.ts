@@ -1,0 +1,189 @@
+import type { BlockDevice } from "../../src/block/block-device.js";
+import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js";
+import { openQcow2 } from "../../src/formats/qcow2/open.js";
+import { memoryStorage } from "../../src/storage/memory-storage.js";
+import { type RecordingStorage, recordingStorage } from "../../src/storage/recording-storage.js";
+import { CRASH_KINDS, type CrashKind, crashedFile } from "./crash-images.js";
+import { JitteryStorage } from "./jittery-storage.js";
+import { PlainWorkload } from "./plain-workload.js";
+import { Random } from "./random.js";
+import { referenceCheck } from "./reference-check.js";
+import { ReferenceImage } from "./reference-image.js";
+import { FlushLog, SectorHistory } from "./sector-history.js";
+import { ZoneHistory } from "./zone-history.js";
+import { ZonedWorkload } from "./zoned-workload.js";
+
+/** Runs a random workload on a recorded image, cuts the power at many moments, and judges what is left. */
+
+export interface CrashPlan {
+  /** The image to begin with. */
+  readonly image: Uint8Array;
+  readonly seed: number;
+  /** Requests before each power cut. */
+  readonly steps: number;
+  /** Moments at which the power is cut; each is tried in all ways of losing unflushed writes. */
+  readonly cuts: number;
+  /** Lives: after each, one of the crashed images is taken, used again, and crashed again. */
+  readonly lives: number;
+  readonly unaligned?: boolean;
+  readonly cacheBytes?: number;
+  /** Sees some of the crashed images, for slower judges. */
+  readonly onSample?: (file: Uint8Array, where: string) => Promise<void>;
+}
+
+export interface CrashTally {
+  images: number;
+}
+
+/** All that may be known about a disk: its random-access part and its zones. */
+class DiskHistory {
+  readonly sectors: SectorHistory;
+  readonly zones: ZoneHistory | undefined;
+  readonly randomBytes: number;
+
+  constructor(image: ReferenceImage) {
+    const zoned = image.zoned;
+    this.randomBytes = zoned === undefined ? image.size : zoned.conventionalZones * zoned.zoneSize;
+    const flushes = new FlushLog();
+    this.sectors = new SectorHistory(this.randomBytes, image.readGuest(0, this.randomBytes), flushes);
+    this.zones = zoned && new ZoneHistory({ ...zoned, size: image.size }, flushes);
+    if (zoned === undefined) return;
+    for (let index = zoned.conventionalZones; index < zoned.zoneCount; index++) {
+      const zone = image.zone(index);
+      const written = image.readGuest(zone.start, zone.writePointer - zone.start);
+      if (written.length > 0) this.zones?.wrote(index, 0, written, { start: 0, end: 0, fua: true });
+    }
+  }
+}
+
+async function useDisk(
+  device: BlockDevice,
+  history: DiskHistory,
+  plan: CrashPlan,
+  recorder: RecordingStorage,
+  random: Random,
+) {
+  const position = (): number => recorder.moment();
+  const clusterSize = device.limits.optimalAlignment;
+  const { unaligned = false } = plan;
+  const plain =
+    history.randomBytes === 0
+      ? undefined
+      : new PlainWorkload({
+          random,
+          device,
+          history: history.sectors,
+          position,
+          clusterSize,
+          unaligned,
+          to: history.randomBytes,
+        });
+  if (!isZonedDevice(device) || history.zones === undefined) {
+    await plain?.run(plan.steps);
+    await plain?.verify();
+    return;
+  }
+  const zoned = new ZonedWorkload({ random, device, history: history.zones, position });
+  for (let step = 0; step < plan.steps; step++) {
+    if (plain !== undefined && random.chance(0.2)) await plain.step();
+    else await zoned.step();
+  }
+  await zoned.verify();
+}
+
+/** Reads the recovered disk and compares it with what it may be. */
+async function judgeContents(device: BlockDevice, history: DiskHistory, moment: number): Promise<string[]> {
+  const area = new Uint8Array(history.randomBytes);
+  if (area.length > 0) await device.read(0, area);
+  const problems = history.sectors.judge(area, moment);
+  if (history.zones === undefined) return problems;
+  for (const zone of (device as ZonedDevice).report()) {
+    if (zone.type === "conventional") continue;
+    const bytes = new Uint8Array(zone.length);
+    await device.read(zone.start, bytes);
+    problems.push(...history.zones.judge(zone.index, zone, bytes, moment));
+  }
+  return problems;
+}
+
+async function judgeCrash(file: Uint8Array, history: DiskHistory, moment: number): Promise<string[]> {
+  const verdict = referenceCheck(file);
+  if (verdict.corruptions.length > 0) return verdict.corruptions.map((text) => `crashed image: ${text}`);
+  const storage = memoryStorage(file);
+  const device = await openQcow2(storage, {});
+  const problems = await judgeContents(device, history, moment);
+  await useALittle(device);
+  await device.close();
+  const afterwards = referenceCheck(storage.bytes());
+  if (afterwards.dirty) problems.push("the image is still dirty after a clean close");
+  return [...problems, ...afterwards.corruptions.map((text) => `recovered image: ${text}`)];
+}
+
+/** The recovered disk must work: writes and zones of the recovered image are used once, without judging again. */
+async function useALittle(device: BlockDevice): Promise<void> {
+  const bytes = new Uint8Array(1024).fill(0x77);
+  if (!isZonedDevice(device)) {
+    await device.write(0, bytes.subarray(0, Math.min(1024, device.size)));
+    return;
+  }
+  const zone = device.report().find((one) => one.type !== "conventional" && one.state !== "full");
+  if (zone !== undefined && zone.writePointer + 1024 <= zone.start + zone.capacity)
+    await device.append(zone.start, bytes);
+}
+
+function chooseMoments(recorder: RecordingStorage, random: Random, cuts: number): number[] {
+  const boundaries = random.shuffled(recorder.flushMoments()).slice(0, Math.ceil(cuts / 2));
+  const others = Array.from({ length: cuts - boundaries.length }, () => random.below(recorder.moment() + 1));
+  return [...new Set([...boundaries, ...others])].toSorted((a, b) => a - b);
+}
+
+/** Throws with every problem of the first image that has one. */
+export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
+  const random = new Random(plan.seed);
+  const tally = { images: 0 };
+  let image = plan.image;
+  for (let life = 0; life < plan.lives; life++) {
+    const history = new DiskHistory(new ReferenceImage(image));
+    const memory = memoryStorage(image);
+    const recorder = recordingStorage(random.chance(0.7) ? new JitteryStorage(memory, random) : memory, memory);
+    const device = await openQcow2(recorder, { ...(plan.cacheBytes && { cacheBytes: plan.cacheBytes }) });
+    await useDisk(device, history, plan, recorder, random);
+    if (random.chance(0.5)) await device.close();
+    const calls = { initial: image, changes: recorder.changes, flushes: recorder.flushes };
+    for (const moment of chooseMoments(recorder, random, plan.cuts)) {
+      for (const kind of CRASH_KINDS) {
+        const file = crashedFile(calls, moment, kind, random);
+        const where = `seed ${plan.seed}, life ${life}, power cut at ${moment} of ${recorder.moment()}, ${kind}`;
+        await judgeOne(file, history, moment, where);
+        tally.images += 1;
+        if (random.chance(0.02)) await plan.onSample?.(file, where);
+      }
+    }
+    image = await nextLife(calls, recorder, random);
+  }
+  return tally;
+}
+
+async function judgeOne(file: Uint8Array, history: DiskHistory, moment: number, where: string): Promise<void> {
+  let problems: string[];
+  try {
+    problems = await judgeCrash(file, history, moment);
+  } catch (error) {
+    throw new Error(`${where}: the image does not open or work: ${String(error)}`, { cause: error });
+  }
+  if (problems.length > 0) throw new Error(`${where}:\n${problems.join("\n")}`);
+}
+
+/** One crashed image, opened once by the product so that stale counts are mended before the naive reader sees it. */
+async function nextLife(
+  calls: Parameters<typeof crashedFile>[0],
+  recorder: RecordingStorage,
+  random: Random,
+): Promise<Uint8Array> {
+  const kind: CrashKind = random.pick(CRASH_KINDS);
+  const storage = memoryStorage(crashedFile(calls, random.below(recorder.moment() + 1), kind, random));
+  const keeper = storage.clone();
+  const device = await openQcow2(storage, {});
+  await device.close();
+  return random.chance(0.5) ? keeper.bytes() : storage.bytes();
+}
