@@ -2,12 +2,13 @@
 import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { build } from "esbuild";
 import { PROJECT_ROOT } from "./run-command.mjs";
 
 /** Loads a TypeScript module of the project as it is now, without a build. */
 async function loadSource(/** @type {string} */ path) {
   const outfile = join(PROJECT_ROOT, ".cache/docs", `${path.replaceAll("/", "-")}.mjs`);
+  // Not at the top: `npm run check` loads this file before its set-up has installed anything.
+  const { build } = await import("esbuild");
   await build({
     entryPoints: [join(PROJECT_ROOT, path)],
     outfile,
