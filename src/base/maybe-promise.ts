@@ -10,3 +10,10 @@ export type MaybePromise<T> = T | Promise<T>;
 export function isPromise<T>(value: MaybePromise<T>): value is Promise<T> {
   return value instanceof Promise;
 }
+
+/** Waits until all have ended, then fails with the first failure in the order given: no buffer is in use afterwards. */
+export async function whenAll(waits: readonly MaybePromise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(waits)) {
+    if (result.status === "rejected") throw result.reason;
+  }
+}

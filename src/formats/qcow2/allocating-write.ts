@@ -1,0 +1,198 @@
+import { ZcowError } from "../../base/errors.js";
+import { isPromise } from "../../base/maybe-promise.js";
+import { writePlacement, type Placement } from "./cow.js";
+import { entryHigh, entryLow } from "./entries.js";
+import type { ImageState } from "./image-state.js";
+import type { Reservation } from "./in-flight.js";
+import type { MappingRun } from "./mapping.js";
+import { TABLE_ENTRY_BYTES } from "./limits.js";
+import type { TableSlice } from "./table-cache.js";
+
+/** A part of a request that is under way. */
+interface Step {
+  /** Guest bytes it covers. */
+  readonly length: number;
+  readonly work: Promise<void>;
+}
+
+/** What a step found: how many guest clusters, and where their data goes. */
+interface Plan {
+  readonly reservation: Reservation;
+  readonly run: MappingRun;
+}
+
+/**
+ * Writes `from` at guest `offset`, allocating what is not there. The request is cut into steps, each within one L2
+ * slice and contiguous in the file; steps are set up one after the other and write their data in parallel.
+ *
+ * A step: reserve the guest clusters, allocate host clusters, write data and what surrounds it, change the L2 entries,
+ * end the reservation. When it fails nothing refers to the new clusters and they are given back.
+ */
+export async function writeAllocating(state: ImageState, offset: number, from: Uint8Array): Promise<void> {
+  const running: Promise<void>[] = [];
+  const failures: unknown[] = [];
+  const note = (error: unknown): void => {
+    failures.push(error);
+  };
+  try {
+    for (let done = 0; done < from.length && failures.length === 0; ) {
+      const step = await startStep(state, offset + done, from.subarray(done));
+      done += step.length;
+      running.push(step.work.catch(note));
+    }
+  } catch (error) {
+    note(error);
+  }
+  await Promise.all(running);
+  if (failures.length > 0) return state.fail(failures[0]);
+}
+
+async function startStep(state: ImageState, offset: number, data: Uint8Array): Promise<Step> {
+  const { geometry, map, reservations, tables } = state;
+  const cluster = Math.floor(offset / geometry.clusterSize);
+  const inside = offset - cluster * geometry.clusterSize;
+  const wanted = Math.min(Math.ceil((inside + data.length) / geometry.clusterSize), map.clustersToSliceEnd(cluster));
+  for (;;) {
+    const table = await tables.writable(map.l1Index(cluster));
+    const acquired = map.acquire(table, cluster);
+    const slice = isPromise(acquired) ? await acquired : acquired;
+    const other = reservations.find(cluster, wanted);
+    if (other !== undefined && other.first <= cluster) {
+      map.cache.release(slice);
+      await other.finished;
+      continue;
+    }
+    let found: MappingRun | Plan;
+    try {
+      found = plan(state, slice, cluster, other === undefined ? wanted : other.first - cluster);
+    } finally {
+      map.cache.release(slice);
+    }
+    if (!("reservation" in found)) return startInPlace(state, found, inside, data);
+    return startAllocation(state, found, inside, data);
+  }
+}
+
+/** Looks at the mapping and reserves the clusters, in one turn. Data that may be written in place needs no reservation. */
+function plan(state: ImageState, slice: TableSlice, cluster: number, limit: number): MappingRun | Plan {
+  const { map, reservations, geometry } = state;
+  const run = map.runAt(slice, cluster, limit);
+  if (run.kind === "compressed") throw compressedUnsupported(cluster * geometry.clusterSize);
+  if (run.kind === "data" && run.copied) return run;
+  let count = run.count;
+  if (run.kind === "unallocated" || run.kind === "zero") {
+    while (count < limit) {
+      const next = map.runAt(slice, cluster + count, limit - count);
+      if (next.kind !== "unallocated" && next.kind !== "zero") break;
+      count += next.count;
+    }
+  }
+  return { reservation: reservations.add(cluster, count), run };
+}
+
+function startInPlace(state: ImageState, run: MappingRun, inside: number, data: Uint8Array): Step {
+  if (run.kind !== "data") throw new Error("only data is written in place");
+  const length = Math.min(data.length, run.count * state.geometry.clusterSize - inside);
+  return { length, work: writeGuestData(state, run.host + inside, data.subarray(0, length)) };
+}
+
+/** Writes guest data to clusters that are mapped already. */
+async function writeGuestData(state: ImageState, at: number, data: Uint8Array): Promise<void> {
+  const violation = state.owners.violation("guest data", at, data.length);
+  if (violation !== undefined) throw violation;
+  const wait = state.requests.follow(state.storage.write(at, data));
+  if (isPromise(wait)) await wait;
+  state.writeBack.unflushedData = true;
+}
+
+/** Host clusters for a plan. */
+interface Place {
+  readonly host: number;
+  readonly count: number;
+  /** Allocated by this step: to be given back when it fails. */
+  readonly allocated: boolean;
+  readonly rest: Placement["rest"];
+}
+
+async function startAllocation(state: ImageState, { reservation, run }: Plan, inside: number, data: Uint8Array): Promise<Step> {
+  const { clusterSize } = state.geometry;
+  try {
+    const place = await findPlace(state, run, reservation.count);
+    const length = Math.min(data.length, place.count * clusterSize - inside);
+    const work = finishAllocation(state, { reservation, run }, place, inside, data.subarray(0, length));
+    return { length, work };
+  } catch (error) {
+    state.reservations.end(reservation);
+    throw error;
+  }
+}
+
+async function findPlace(state: ImageState, run: MappingRun, count: number): Promise<Place> {
+  if (run.kind === "zero-preallocated" && run.copied) {
+    return { host: run.host, count: run.count, allocated: false, rest: "zero" };
+  }
+  const { offset, count: got, fresh } = await state.allocator.allocate(count, false);
+  return { host: offset, count: got, allocated: true, rest: run.kind === "data" ? "copy" : fresh ? "fresh" : "zero" };
+}
+
+async function finishAllocation(
+  state: ImageState,
+  { reservation, run }: Plan,
+  place: Place,
+  inside: number,
+  data: Uint8Array,
+): Promise<void> {
+  const { clusterSize } = state.geometry;
+  try {
+    const length = place.count * clusterSize;
+    const violation = state.owners.violation("guest data", place.host, length);
+    if (violation !== undefined) throw violation;
+    const copyFrom = run.kind === "data" ? run.host : 0;
+    const placement = { host: place.host, length, dataAt: inside, rest: place.rest, copyFrom };
+    const wait = state.requests.follow(writePlacement(state.storage, placement, data));
+    if (isPromise(wait)) await wait;
+    state.writeBack.unflushedData = true;
+    await link(state, reservation.first, place, run);
+  } catch (error) {
+    // When even that fails the clusters leak, which check repairs.
+    if (place.allocated) await state.allocator.release(place.host, place.count).catch(() => undefined);
+    throw error;
+  } finally {
+    state.reservations.end(reservation);
+  }
+}
+
+/** Points the L2 entries at the new clusters. The last step, and it cannot fail half-way. */
+async function link(state: ImageState, cluster: number, place: Place, old: MappingRun): Promise<void> {
+  const { map, geometry, frees } = state;
+  const slice = await acquireForEdit(state, cluster);
+  map.cache.edit(slice);
+  let at = map.entryAt(cluster);
+  for (let i = 0; i < place.count; i++) {
+    const host = place.host + i * geometry.clusterSize;
+    slice.view.setUint32(at, entryHigh(host, true));
+    slice.view.setUint32(at + 4, entryLow(host, false));
+    at += TABLE_ENTRY_BYTES;
+  }
+  map.cache.release(slice);
+  if (place.allocated && (old.kind === "data" || old.kind === "zero-preallocated")) {
+    frees.add(old.host, place.count * geometry.clusterSize);
+  }
+}
+
+/** The slice that maps `cluster`, held, when the cache has room for it to become dirty. Its table is writable already. */
+async function acquireForEdit(state: ImageState, cluster: number): Promise<TableSlice> {
+  const { map, writeBack } = state;
+  for (;;) {
+    const slice = await map.acquire(map.tableAt(map.l1Index(cluster)), cluster);
+    if (map.cache.mayEdit(slice)) return slice;
+    map.cache.release(slice);
+    await writeBack.flush(true);
+  }
+}
+
+export function compressedUnsupported(offset: number): ZcowError {
+  return new ZcowError("NOT_SUPPORTED", `The cluster at guest offset ${offset} is compressed, which is not supported yet`, {
+    data: { structure: "L2 table", offset },
+  });
+}

@@ -1,0 +1,170 @@
+import { ZcowError } from "../../base/errors.js";
+import { alignUp } from "../../base/integers.js";
+import type { MaybePromise } from "../../base/maybe-promise.js";
+import { Mutex } from "../../base/mutex.js";
+import type { HostOffset } from "../../base/units.js";
+import type { Storage } from "../../storage/storage.js";
+import type { DeferredFrees } from "./deferred-frees.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import type { ImageHeader } from "./image-header.js";
+import type { MetadataOwners } from "./overlap.js";
+import { clusterAt, clusterStart, type ClusterRun } from "./positions.js";
+import { planGrowth, writeGrowth } from "./refcount-growth.js";
+import type { Refcounts } from "./refcounts.js";
+
+export interface AllocatorParts {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  readonly header: ImageHeader;
+  readonly refcounts: Refcounts;
+  readonly owners: MetadataOwners;
+  readonly frees: DeferredFrees;
+  /** Writes all metadata back. */
+  readonly flush: () => MaybePromise<void>;
+  /** Reports corruption; always throws. */
+  readonly corrupt: (error: ZcowError) => Promise<never>;
+}
+
+/** Clusters that now belong to the caller, with a count of 1. */
+export interface Allocation {
+  readonly offset: HostOffset;
+  readonly count: number;
+  /** Never used since the file got there: reads as zeros. */
+  readonly fresh: boolean;
+}
+
+/**
+ * Hands out host clusters, first fit. One allocation at a time: this lock is held for refcount work only, never for
+ * guest data.
+ */
+export class ClusterAllocator {
+  readonly #parts: AllocatorParts;
+  readonly #lock = new Mutex();
+  /** No cluster below is free. */
+  #firstFree = 0;
+  /** Host offset from which on no byte was ever written. */
+  #freshFrom: number;
+
+  constructor(parts: AllocatorParts) {
+    this.#parts = parts;
+    this.#freshFrom = alignUp(parts.storage.size(), parts.geometry.clusterSize);
+  }
+
+  /**
+   * 1 .. `wanted` contiguous clusters, or exactly `wanted` when `exact`. Fails with `NO_SPACE`, `FILE_TOO_LARGE`,
+   * `REFCOUNT_OVERFLOW`, `IMAGE_CORRUPT`; then nothing is allocated.
+   */
+  allocate(wanted: number, exact: boolean): Promise<Allocation> {
+    return this.#lock.run(() => this.#allocate(wanted, exact));
+  }
+
+  /** Gives back clusters that no mapping in the file has ever referred to; they can be handed out at once. */
+  async release(offset: number, count: number): Promise<void> {
+    const first = clusterAt(offset, this.#parts.geometry);
+    await this.#parts.refcounts.decrease({ first, count });
+    this.noteFree(first);
+  }
+
+  /** The count of `cluster` went to 0. */
+  noteFree(cluster: number): void {
+    if (cluster < this.#firstFree) this.#firstFree = cluster;
+  }
+
+  async #allocate(wanted: number, exact: boolean): Promise<Allocation> {
+    const { refcounts, geometry, header } = this.#parts;
+    for (;;) {
+      // Which refcount table the file has is not known, and the other one may lie in clusters that look free.
+      if (header.isUncertain) await header.restore();
+      const from = this.#firstFree;
+      // Clusters that become free during the search lower it again.
+      this.#firstFree = Number.POSITIVE_INFINITY;
+      let known = from;
+      try {
+        const run = await refcounts.findFree(from, wanted, exact);
+        known = run.firstFree;
+        await this.#refuseMetadata(run);
+        this.#refuseBeyondEnd(run);
+        const uncovered = refcounts.uncovered(run);
+        if (uncovered !== undefined) {
+          await this.#cover(uncovered);
+          continue;
+        }
+        await refcounts.increase(run);
+        if (run.first === run.firstFree) known = run.first + run.count;
+        const offset = clusterStart(run.first, geometry);
+        return { offset, count: run.count, fresh: this.#use(offset, run.count) };
+      } finally {
+        this.noteFree(known);
+      }
+    }
+  }
+
+  /** Makes the refcount block for `cluster`, and a larger table when the table does not reach it. */
+  async #cover(cluster: number): Promise<void> {
+    const { refcounts, geometry } = this.#parts;
+    const table = refcounts.table;
+    if (table !== undefined && refcounts.blockIndex(cluster) >= table.entries) return this.#growTable(cluster);
+    this.#use(cluster * geometry.clusterSize, 1);
+    return refcounts.createBlock(cluster);
+  }
+
+  async #growTable(cluster: number): Promise<void> {
+    const { storage, geometry, header, refcounts, frees } = this.#parts;
+    // The new table is a copy: entries that wait for their block to be durable must not be in it.
+    for (let table = refcounts.table; table?.isDirty === true; table = refcounts.table) await this.#parts.flush();
+    const old = refcounts.table;
+    if (old === undefined) return;
+    const plan = planGrowth(cluster, old.entries, geometry);
+    this.#refuseBeyondEnd({ first: clusterAt(plan.first * geometry.clusterSize, geometry), count: plan.blocks + plan.tableClusters });
+    this.#use(plan.first * geometry.clusterSize, plan.blocks + plan.tableClusters);
+    const table = await writeGrowth(storage, plan, old, geometry);
+    await header.update((current) => ({
+      ...current,
+      refcountTableOffset: table.at,
+      refcountTableClusters: plan.tableClusters,
+    }));
+    refcounts.cache.forget(plan.first * geometry.clusterSize, plan.blocks * geometry.clusterSize);
+    refcounts.adopt(table);
+    frees.add(old.at, old.bytes.length);
+  }
+
+  /** Marks clusters as used from now on; true when they never were before. */
+  #use(offset: number, count: number): boolean {
+    const fresh = offset >= this.#freshFrom;
+    this.#freshFrom = Math.max(this.#freshFrom, offset + count * this.#parts.geometry.clusterSize);
+    return fresh;
+  }
+
+  async #refuseMetadata(run: ClusterRun): Promise<void> {
+    const { owners, geometry, corrupt } = this.#parts;
+    for (let i = 0; i < run.count; i++) {
+      const owner = owners.ownerOf(run.first + i);
+      if (owner === 0) continue;
+      const offset = clusterStart(run.first + i, geometry);
+      const name = owners.nameOf(owner);
+      await corrupt(
+        new ZcowError("IMAGE_CORRUPT", `Cluster at file offset ${offset} has refcount 0 but holds the ${name}`, {
+          data: { structure: name, field: "refcount", offset, value: 0, limit: 1 },
+          stockText:
+            offset === 0
+              ? "Preventing invalid allocation of data cluster at offset 0"
+              : `Preventing invalid write on metadata (overlaps with ${name})`,
+        }),
+      );
+    }
+  }
+
+  #refuseBeyondEnd(run: ClusterRun): void {
+    const { storage, geometry } = this.#parts;
+    const end = (run.first + run.count) * geometry.clusterSize;
+    if (end > Number.MAX_SAFE_INTEGER) {
+      throw new ZcowError("FILE_TOO_LARGE", `${storage.name} cannot grow to ${end} bytes, the limit is 2^53-1`, {
+        data: { path: storage.name, value: end, limit: Number.MAX_SAFE_INTEGER },
+      });
+    }
+    if (storage.capabilities.resizable || end <= storage.size()) return;
+    throw new ZcowError("NO_SPACE", `${storage.name} is full: ${storage.size()} bytes, ${end} needed`, {
+      data: { path: storage.name, value: end, limit: storage.size() },
+    });
+  }
+}

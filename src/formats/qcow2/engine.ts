@@ -1,0 +1,336 @@
+import { isZcowError } from "../../base/errors.js";
+import { isPromise, whenAll, type MaybePromise } from "../../base/maybe-promise.js";
+import type { HostOffset } from "../../base/units.js";
+import type { BlockExtent } from "../../block/block-device.js";
+import type { Storage } from "../../storage/storage.js";
+import { compressedUnsupported, writeAllocating } from "./allocating-write.js";
+import type { Qcow2Engine } from "./engine-contract.js";
+import { imageExtents } from "./extents.js";
+import { autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./features.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import type { Qcow2Header } from "./header.js";
+import { ImageState, type ImageStateInput } from "./image-state.js";
+import { GuestMap, type MappingRun } from "./mapping.js";
+import { Reclaimer } from "./reclaim.js";
+import type { TableSlice } from "./table-cache.js";
+import { discard, writeZeroes } from "./zeroing.js";
+
+/**
+ * The qcow2 engine: guest bytes to host clusters, and the order in which things reach the file.
+ *
+ * Invariants. "Durable" means written before a storage flush that succeeded.
+ *
+ * R1  A host cluster is counted (refcount >= 1) before anything refers to it: in memory by the order of changes, in the file
+ *     because refcount blocks are durable before refcount table entries, those before L2 tables, those before L1
+ *     entries. With lazy refcounts the durable dirty bit stands in for the first two.
+ * R2  Guest data, with the zeros or old bytes around it, is durable before the L2 entry that points at it is written.
+ * R3  A new table or block is complete in the file, and durable, before the entry above it is written.
+ * R4  A cluster that lost its mapping keeps its count until that loss is durable and every request that may still work on
+ *     it is over; then the hole is punched, then the count goes down, then it can be handed out (deferred-frees.ts, reclaim.ts).
+ * R5  L2 tables, refcount blocks, L1 and refcount table entries are written by WriteBack only, as they were at one moment. Nothing
+ *     is clean until the barrier after its write; a failed step leaves everything dirty for the next flush.
+ * R6  No write goes to a cluster that another structure owns (overlap.ts). A violation, or an entry that breaks the format's
+ *     rules, marks the image corrupt and ends writing.
+ * R7  Guest clusters under an allocating write are reserved (in-flight.ts): their mapping is changed by nobody else. There is no
+ *     lock around data, and none across clusters but the one that hands out host clusters.
+ * R8  After a storage flush failed with guest data outstanding, no flush reports success any more.
+ *
+ * What a crash can leave in the file, step by step:
+ *
+ *     allocating write    | on disk after a crash in this step     | effect
+ *     count raised        | old or new count                       | leak at most
+ *     data written        | old mapping, some new data             | leak; old contents (zeros) are read
+ *     L2 entry in memory  | as above                               | as above
+ *     flush: counts       | some counts new                        | leak
+ *     flush: barrier      | counts and data durable                | leak
+ *     flush: L2 written   | some entries new                       | each reads old or new contents, both counted
+ *     flush: barrier      | done                                   |
+ *
+ *     new L2 table        | zeroed cluster, counted, unreferenced  | leak
+ *     flush: L1 written   | entry old or new; table durable        | leak, or table in use
+ *
+ *     discard             | old mapping, data intact               | nothing happened
+ *     flush: L2 written   | some entries gone; counts unchanged    | leak
+ *     punch, count lower  | hole in unmapped clusters; count old   | leak
+ *
+ *     larger refcount     | new blocks and table written           | nothing refers to them
+ *     table               | header old or new, both tables durable | old table or new table, equal for all older clusters
+ */
+export class ClusterEngine implements Qcow2Engine {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  readonly writable: boolean;
+  readonly #state: ImageState;
+  readonly #map: GuestMap;
+  readonly #reclaimer: Reclaimer;
+  readonly #clusterSize: number;
+  readonly #inverseClusterSize: number;
+  readonly #lowMask: number;
+  #prepared = false;
+  #preparing: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(input: ImageStateInput) {
+    this.#state = new ImageState(input);
+    this.#map = this.#state.map;
+    this.#reclaimer = new Reclaimer(this.#state);
+    this.storage = input.storage;
+    this.geometry = input.geometry;
+    this.writable = input.writable;
+    this.#clusterSize = input.geometry.clusterSize;
+    this.#inverseClusterSize = 1 / input.geometry.clusterSize;
+    this.#lowMask = input.geometry.clusterSize - 1;
+  }
+
+  get header(): Qcow2Header {
+    return this.#state.header.current;
+  }
+
+  // --- reading ------------------------------------------------------------------------------------
+
+  read(offset: number, into: Uint8Array): MaybePromise<void> {
+    const cluster = Math.floor(offset * this.#inverseClusterSize);
+    const inside = offset - cluster * this.#clusterSize;
+    if (inside + into.length <= this.#clusterSize) {
+      const slice = this.#map.peek(cluster);
+      if (slice !== undefined) {
+        const host = GuestMap.dataOffset(slice.view, this.#map.entryAt(cluster), this.#lowMask);
+        if (host > 0) {
+          const wait = this.storage.read(host + inside, into);
+          return wait === undefined ? undefined : this.#state.requests.follow(wait);
+        }
+      }
+    }
+    return this.#readRuns(offset, into, 0, []);
+  }
+
+  /** Reads from byte `done` of the request on, without waiting as long as tables are in memory. */
+  #readRuns(offset: number, into: Uint8Array, done: number, waits: Promise<void>[]): MaybePromise<void> {
+    try {
+      for (let at = done; at < into.length; ) {
+        const cluster = Math.floor((offset + at) * this.#inverseClusterSize);
+        const table = this.#map.tableAt(this.#map.l1Index(cluster));
+        if (table === 0) {
+          const holeEnd = this.#map.firstCluster(this.#map.l1Index(cluster) + 1) * this.#clusterSize;
+          const count = Math.min(into.length - at, holeEnd - offset - at);
+          into.fill(0, at, at + count);
+          at += count;
+          continue;
+        }
+        const acquired = this.#map.acquire(table, cluster);
+        if (isPromise(acquired)) return this.#readAfter(acquired, offset, into, at, waits);
+        try {
+          const inside = offset + at - cluster * this.#clusterSize;
+          const clusters = Math.ceil((inside + into.length - at) * this.#inverseClusterSize);
+          const run = this.#map.runAt(acquired, cluster, clusters);
+          const count = Math.min(into.length - at, run.count * this.#clusterSize - inside);
+          const wait = this.#readRun(run, inside, cluster, into.subarray(at, at + count));
+          if (isPromise(wait)) waits.push(wait);
+          at += count;
+        } finally {
+          this.#map.cache.release(acquired);
+        }
+      }
+    } catch (error) {
+      return Promise.allSettled(waits).then(() => this.#state.fail(error));
+    }
+    if (waits.length === 0) return undefined;
+    return waits.length === 1 ? waits[0] : whenAll(waits);
+  }
+
+  async #readAfter(
+    loading: Promise<TableSlice>,
+    offset: number,
+    into: Uint8Array,
+    done: number,
+    waits: Promise<void>[],
+  ): Promise<void> {
+    let slice: TableSlice;
+    try {
+      slice = await loading;
+    } catch (error) {
+      await Promise.allSettled(waits);
+      throw error;
+    }
+    let rest: MaybePromise<void>;
+    try {
+      rest = this.#readRuns(offset, into, done, waits);
+    } finally {
+      this.#map.cache.release(slice);
+    }
+    if (isPromise(rest)) await rest;
+  }
+
+  #readRun(run: MappingRun, inside: number, cluster: number, into: Uint8Array): MaybePromise<void> {
+    switch (run.kind) {
+      case "data":
+        return this.#state.requests.follow(this.storage.read(run.host + inside, into));
+      case "compressed":
+        throw compressedUnsupported(cluster * this.#clusterSize);
+      default:
+        into.fill(0);
+        return undefined;
+    }
+  }
+
+  // --- writing ------------------------------------------------------------------------------------
+
+  write(offset: number, from: Uint8Array): MaybePromise<void> {
+    if (!this.#prepared || this.#state.refusal !== undefined) return this.#writeLater(offset, from);
+    const cluster = Math.floor(offset * this.#inverseClusterSize);
+    const inside = offset - cluster * this.#clusterSize;
+    if (inside + from.length <= this.#clusterSize) {
+      const slice = this.#map.peek(cluster);
+      if (slice !== undefined) {
+        const host = GuestMap.writableDataOffset(slice.view, this.#map.entryAt(cluster), this.#lowMask);
+        if (host > 0 && this.#state.owners.ownerOf(host * this.#inverseClusterSize) === 0) {
+          return this.#writeInPlace(host + inside, from);
+        }
+      }
+    }
+    return this.#writeLater(offset, from);
+  }
+
+  #writeInPlace(at: number, from: Uint8Array): MaybePromise<void> {
+    const wait = this.storage.write(at, from);
+    if (wait === undefined) {
+      this.#state.writeBack.unflushedData = true;
+      return undefined;
+    }
+    const tracked = wait.then(() => {
+      this.#state.writeBack.unflushedData = true;
+    });
+    return this.#state.requests.follow(tracked);
+  }
+
+  async #writeLater(offset: number, from: Uint8Array): Promise<void> {
+    await this.prepareForWriting();
+    return this.#withRoom(() => writeAllocating(this.#state, offset, from));
+  }
+
+  async writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
+    await this.prepareForWriting();
+    const write = (at: number, data: Uint8Array): MaybePromise<void> => this.write(at, data);
+    return this.#withRoom(() => writeZeroes(this.#state, offset, length, unmap, write));
+  }
+
+  async discard(offset: number, length: number, mode: "hint" | "forget"): Promise<void> {
+    await this.prepareForWriting();
+    return this.#withRoom(() => discard(this.#state, offset, length, mode === "hint" ? "discard-hint" : "forget"));
+  }
+
+  /** When the storage is full but freed clusters wait for a flush, flushes and tries once more. */
+  async #withRoom(change: () => Promise<void>): Promise<void> {
+    try {
+      await change();
+    } catch (error) {
+      const { frees } = this.#state;
+      if (!isZcowError(error, "NO_SPACE") || !(frees.isWaiting || frees.hasGone)) return this.#state.fail(error);
+      await this.flush();
+      await change();
+    }
+  }
+
+  prepareForWriting(): MaybePromise<void> {
+    const { refusal } = this.#state;
+    if (refusal !== undefined) throw refusal;
+    if (this.#prepared) return undefined;
+    this.#preparing ??= this.#prepare().finally(() => {
+      this.#preparing = undefined;
+    });
+    return this.#preparing;
+  }
+
+  async #prepare(): Promise<void> {
+    await this.#state.loadForWriting();
+    const { features } = this.header;
+    const stale = autoclearBitsToClear(features);
+    const lazy = (features.compatible & COMPATIBLE.lazyRefcounts) !== 0n;
+    const incompatible = lazy ? features.incompatible | INCOMPATIBLE.dirty : features.incompatible;
+    if (stale !== 0n || incompatible !== features.incompatible) {
+      await this.updateHeader((header) => ({
+        ...header,
+        features: { ...features, incompatible, autoclear: features.autoclear & ~stale },
+      }));
+    }
+    this.#prepared = true;
+  }
+
+  flush(): MaybePromise<void> {
+    if (!this.writable) return undefined;
+    const wait = this.#state.writeBack.flush(false);
+    if (wait === undefined && !this.#state.frees.hasGone) return undefined;
+    return this.#reclaimAfter(wait);
+  }
+
+  async #reclaimAfter(flushed: MaybePromise<void>): Promise<void> {
+    await flushed;
+    await this.#reclaimer.run();
+  }
+
+  // --- the rest -----------------------------------------------------------------------------------
+
+  async *extents(offset: number, length: number): AsyncGenerator<BlockExtent> {
+    try {
+      yield* imageExtents(this.#state, offset, length);
+    } catch (error) {
+      await this.#state.fail(error);
+    }
+  }
+
+  async allocateClusters(count: number): Promise<HostOffset> {
+    await this.prepareForWriting();
+    const { offset } = await this.#state.allocator.allocate(count, true);
+    return offset;
+  }
+
+  async freeClusters(offset: HostOffset, count: number): Promise<void> {
+    await this.prepareForWriting();
+    this.#state.frees.add(offset, count * this.#clusterSize);
+  }
+
+  protectMetadata(structure: string, offset: HostOffset, length: number): void {
+    this.#state.owners.protect(structure, offset, length);
+  }
+
+  unprotectMetadata(structure: string): void {
+    this.#state.owners.unprotect(structure);
+  }
+
+  updateHeader(change: (header: Qcow2Header) => Qcow2Header): Promise<void> {
+    return this.#state.header.update(change);
+  }
+
+  markCorrupt(reason: Error): Promise<void> {
+    return this.#state.markCorrupt(reason);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#state.reservations.drained();
+      await this.#state.requests.settled();
+      if (this.writable && this.#state.refusal === undefined) await this.#leaveClean();
+    } finally {
+      await this.storage.close();
+    }
+  }
+
+  /** Everything durable, space given back, dirty bit clear. */
+  async #leaveClean(): Promise<void> {
+    const { writeBack, header } = this.#state;
+    await writeBack.flush(true);
+    // What is given back changes refcounts once more.
+    await this.#reclaimer.run();
+    if (writeBack.isDirty) await writeBack.flush(true);
+    if (!this.#prepared || (header.current.features.incompatible & INCOMPATIBLE.dirty) === 0n) return;
+    await header.update((current) => ({
+      ...current,
+      features: { ...current.features, incompatible: current.features.incompatible & ~INCOMPATIBLE.dirty },
+    }));
+  }
+}

@@ -1,0 +1,152 @@
+import { isZcowError, ZcowError, type WarningSink } from "../../base/errors.js";
+import type { MaybePromise } from "../../base/maybe-promise.js";
+import { KiB } from "../../base/units.js";
+import type { Storage } from "../../storage/storage.js";
+import { ClusterAllocator } from "./allocator.js";
+import { DataRequests } from "./data-io.js";
+import { DeferredFrees } from "./deferred-frees.js";
+import { isL1EntryCorrupt, l1Offset } from "./entries.js";
+import { COMPATIBLE, INCOMPATIBLE } from "./features.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import type { Qcow2Header } from "./header.js";
+import { ImageHeader } from "./image-header.js";
+import { Reservations } from "./in-flight.js";
+import { L2Tables } from "./l2-tables.js";
+import { GuestMap } from "./mapping.js";
+import { MetadataOwners, OWNER_HEADER, OWNER_L1, OWNER_L2 } from "./overlap.js";
+import { Refcounts } from "./refcounts.js";
+import type { RootTable } from "./root-table.js";
+import { TableCache } from "./table-cache.js";
+import { WriteBack } from "./write-back.js";
+
+/** Bytes of a table read or written at once: small enough that a random miss is cheap, large enough for scans. */
+const SLICE_BYTES = 16 * KiB;
+/** Part of the cache that refcount blocks get: they serve allocation only, so a quarter is plenty. */
+const REFCOUNT_SHARE = 1 / 4;
+
+export interface ImageStateInput {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  readonly header: Qcow2Header;
+  readonly l1: RootTable;
+  readonly writable: boolean;
+  /** Bytes for L2 tables and refcount blocks together. */
+  readonly cacheBytes: number;
+  readonly onWarning: WarningSink;
+}
+
+/** The parts of an open image, put together. Each part knows one thing; the operations in the files beside work on them. */
+export class ImageState {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  readonly header: ImageHeader;
+  readonly writable: boolean;
+  readonly onWarning: WarningSink;
+  readonly map: GuestMap;
+  readonly owners: MetadataOwners;
+  readonly refcounts: Refcounts;
+  readonly allocator: ClusterAllocator;
+  readonly tables: L2Tables;
+  readonly reservations = new Reservations();
+  readonly requests = new DataRequests();
+  readonly frees = new DeferredFrees();
+  readonly writeBack: WriteBack;
+  /** Why the image takes no writes any more. */
+  refusal: ZcowError | undefined;
+
+  constructor(input: ImageStateInput) {
+    const { storage, geometry } = input;
+    this.storage = storage;
+    this.geometry = geometry;
+    this.writable = input.writable;
+    this.onWarning = input.onWarning;
+    this.header = new ImageHeader(storage, input.header);
+    this.owners = new MetadataOwners(geometry);
+    const sliceSize = Math.min(geometry.clusterSize, SLICE_BYTES);
+    const slices = Math.floor(input.cacheBytes / sliceSize);
+    const forCounts = Math.floor(slices * REFCOUNT_SHARE);
+    const flush = (): MaybePromise<void> => this.writeBack.flush(true);
+    const corrupt = (error: ZcowError): Promise<never> => this.corrupt(error);
+    this.map = new GuestMap(geometry, input.l1, new TableCache(storage, sliceSize, slices - forCounts));
+    this.refcounts = new Refcounts({
+      storage,
+      geometry,
+      cache: new TableCache(storage, sliceSize, forCounts),
+      owners: this.owners,
+      flush,
+    });
+    const { header, owners, refcounts, frees, requests, map } = this;
+    this.allocator = new ClusterAllocator({ storage, geometry, header, refcounts, owners, frees, flush, corrupt });
+    this.tables = new L2Tables({ storage, geometry, map, owners, frees, allocator: this.allocator });
+    this.writeBack = new WriteBack({
+      storage,
+      header,
+      refcounts,
+      l2: map.cache,
+      l1: map.l1,
+      frees,
+      owners,
+      requests,
+      lazyRefcounts: () => this.hasLazyRefcounts,
+      refusal: () => this.refusal,
+      corrupt,
+    });
+  }
+
+  /** Refcounts in the file may be behind: the dirty bit is set, and whoever opens the image after a crash rebuilds them. */
+  get hasLazyRefcounts(): boolean {
+    const { compatible, incompatible } = this.header.current.features;
+    return (compatible & COMPATIBLE.lazyRefcounts) !== 0n && (incompatible & INCOMPATIBLE.dirty) !== 0n;
+  }
+
+  /** Loads what only writing needs: the refcount table, and where all metadata lies. */
+  async loadForWriting(): Promise<void> {
+    if (this.refcounts.table !== undefined) return;
+    const { geometry, owners, map } = this;
+    const header = this.header.current;
+    owners.claim(OWNER_HEADER, 0, geometry.clusterSize);
+    owners.claim(OWNER_L1, map.l1.at, map.l1.bytes.length);
+    for (let index = 0; index < map.l1.entries; index++) {
+      const high = map.l1.high(index);
+      const low = map.l1.low(index);
+      if ((high | low) === 0 || isL1EntryCorrupt(high, low, geometry.clusterSize)) continue;
+      owners.claim(OWNER_L2, l1Offset(high, low), geometry.clusterSize);
+    }
+    await this.refcounts.load(header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize);
+    const conflict = owners.conflict;
+    if (conflict !== undefined) await this.corrupt(conflict);
+  }
+
+  /** Marks the image corrupt and refuses writes from now on; then throws `error`. A read-only image is left alone. */
+  async corrupt(error: ZcowError): Promise<never> {
+    if (this.writable && this.refusal === undefined) await this.markCorrupt(error);
+    throw error;
+  }
+
+  /** Refuses all later writes with `reason`, and says so in the file where the format can (version 3). */
+  async markCorrupt(reason: Error): Promise<void> {
+    if (this.refusal !== undefined) return;
+    this.refusal = isZcowError(reason)
+      ? reason
+      : new ZcowError("IMAGE_CORRUPT", `${this.storage.name}: ${reason.message}`, { cause: reason });
+    if (this.geometry.version === 2) return;
+    try {
+      await this.header.update((header) => ({
+        ...header,
+        features: { ...header.features, incompatible: header.features.incompatible | INCOMPATIBLE.corrupt },
+      }));
+    } catch (cause) {
+      // The first finding matters more than the failure to record it.
+      this.onWarning({
+        code: "CORRUPT_BIT_NOT_SET",
+        message: `${this.storage.name} could not be marked corrupt: ${cause instanceof Error ? cause.message : String(cause)}`,
+      });
+    }
+  }
+
+  /** Passes errors on; corruption found on the way is recorded first. */
+  async fail(error: unknown): Promise<never> {
+    if (isZcowError(error, "IMAGE_CORRUPT")) return this.corrupt(error);
+    throw error;
+  }
+}

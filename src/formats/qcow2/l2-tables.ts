@@ -1,0 +1,81 @@
+import type { Storage } from "../../storage/storage.js";
+import type { ClusterAllocator } from "./allocator.js";
+import type { DeferredFrees } from "./deferred-frees.js";
+import { entryHigh, entryLow } from "./entries.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import type { GuestMap } from "./mapping.js";
+import { OWNER_L2, type MetadataOwners } from "./overlap.js";
+
+export interface L2TableParts {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  readonly map: GuestMap;
+  readonly owners: MetadataOwners;
+  readonly frees: DeferredFrees;
+  readonly allocator: ClusterAllocator;
+}
+
+/** Provides L2 tables that may be changed in place: new ones for holes in L1, copies for shared ones. */
+export class L2Tables {
+  readonly #parts: L2TableParts;
+  readonly #making = new Map<number, Promise<void>>();
+
+  constructor(parts: L2TableParts) {
+    this.#parts = parts;
+  }
+
+  /** File offset of the table that L1 entry `index` refers to, ready to be changed. */
+  async writable(index: number): Promise<number> {
+    for (;;) {
+      const making = this.#making.get(index);
+      if (making !== undefined) {
+        // Its maker reports a failure; whoever waits here tries anew.
+        await making.catch(() => undefined);
+        continue;
+      }
+      const table = this.#parts.map.tableAt(index);
+      if (table !== 0 && this.#parts.map.isTableCopied(index)) return table;
+      const made = this.#make(index, table);
+      this.#making.set(index, made);
+      try {
+        await made;
+      } finally {
+        this.#making.delete(index);
+      }
+    }
+  }
+
+  /** The new table is complete in the file before L1 refers to it, even in memory. */
+  async #make(index: number, old: number): Promise<void> {
+    const { geometry, map, owners, frees, allocator } = this.#parts;
+    const { offset } = await allocator.allocate(1, true);
+    try {
+      await this.#fill(offset, index, old);
+    } catch (error) {
+      await allocator.release(offset, 1).catch(() => undefined);
+      throw error;
+    }
+    map.cache.forget(offset, geometry.clusterSize);
+    owners.claim(OWNER_L2, offset, geometry.clusterSize);
+    map.l1.set(index, entryHigh(offset, true), entryLow(offset, false));
+    if (old === 0) return;
+    owners.release(OWNER_L2, old, geometry.clusterSize);
+    frees.add(old, geometry.clusterSize);
+  }
+
+  async #fill(offset: number, index: number, old: number): Promise<void> {
+    const { storage, geometry, map } = this.#parts;
+    if (old === 0) {
+      await storage.writeZeroes(offset, geometry.clusterSize);
+      return;
+    }
+    const bytes = new Uint8Array(geometry.clusterSize);
+    const firstCluster = map.firstCluster(index);
+    for (let cluster = 0; cluster < geometry.l2Entries; cluster += map.sliceEntries) {
+      const slice = await map.acquire(old, firstCluster + cluster);
+      bytes.set(slice.bytes, slice.at - old);
+      map.cache.release(slice);
+    }
+    await storage.write(offset, bytes);
+  }
+}

@@ -1,0 +1,208 @@
+import { ZcowError } from "../../base/errors.js";
+import type { MaybePromise } from "../../base/maybe-promise.js";
+import { hostOffset, type HostOffset } from "../../base/units.js";
+import {
+  compressedIsCorrupt,
+  compressedOffset,
+  isCopied,
+  isL1EntryCorrupt,
+  L2_COMPRESSED,
+  L2_CORRUPT,
+  L2_DATA,
+  L2_UNALLOCATED,
+  L2_ZERO,
+  l1Offset,
+  l2Kind,
+  l2Offset,
+  l2ReservedLow,
+} from "./entries.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import { TABLE_ENTRY_BYTES } from "./limits.js";
+import type { RootTable } from "./root-table.js";
+import type { TableCache, TableSlice } from "./table-cache.js";
+
+const TWO_32 = 0x1_0000_0000;
+/** Bits of an L1 or L2 entry's upper half that a table or data cluster in reach does not have (63, COPIED, apart). */
+const UNUSUAL_HIGH = 0x7fe0_0000;
+const OFFSET_HIGH = 0x001f_ffff;
+
+/** Neighbouring guest clusters that are mapped alike; data and preallocated clusters are neighbours in the file too. */
+export type MappingRun =
+  | { readonly kind: "unallocated" | "zero"; readonly count: number }
+  | {
+      readonly kind: "data" | "zero-preallocated";
+      readonly count: number;
+      readonly host: HostOffset;
+      /** Exactly one reference: may be written in place. */
+      readonly copied: boolean;
+    }
+  | { readonly kind: "compressed"; readonly count: 1; readonly host: HostOffset };
+
+/**
+ * Guest clusters to host clusters (qcow2 specification, "Cluster mapping"): the L1 table in memory, L2 tables through
+ * the cache. Knows how to find and decode entries; who changes them, and when, is the engine's business.
+ */
+export class GuestMap {
+  readonly l1: RootTable;
+  readonly cache: TableCache;
+  /** L2 entries in one slice. */
+  readonly sliceEntries: number;
+  readonly #geometry: Qcow2Geometry;
+  readonly #inverseL2Entries: number;
+  readonly #sliceShift: number;
+  readonly #lowMask: number;
+  readonly #reservedLow: number;
+
+  constructor(geometry: Qcow2Geometry, l1: RootTable, cache: TableCache) {
+    this.#geometry = geometry;
+    this.l1 = l1;
+    this.cache = cache;
+    this.sliceEntries = cache.sliceSize / TABLE_ENTRY_BYTES;
+    this.#inverseL2Entries = 1 / geometry.l2Entries;
+    this.#sliceShift = Math.log2(this.sliceEntries);
+    this.#lowMask = geometry.clusterSize - 1;
+    this.#reservedLow = l2ReservedLow(geometry);
+  }
+
+  /** The L1 entry that maps guest cluster `cluster`. */
+  l1Index(cluster: number): number {
+    return Math.floor(cluster * this.#inverseL2Entries);
+  }
+
+  /** The slice that maps `cluster` when it is in memory and nothing is odd about its table; otherwise undefined. */
+  peek(cluster: number): TableSlice | undefined {
+    const index = Math.floor(cluster * this.#inverseL2Entries);
+    const view = this.l1.view;
+    const high = view.getUint32(index * 8);
+    const low = view.getUint32(index * 8 + 4);
+    if (((high & UNUSUAL_HIGH) | (low & this.#lowMask)) !== 0) return undefined;
+    const table = (high & OFFSET_HIGH) * TWO_32 + low;
+    if (table === 0) return undefined;
+    const slice = (cluster - index * this.#geometry.l2Entries) >>> this.#sliceShift;
+    return this.cache.peek(table + slice * this.cache.sliceSize);
+  }
+
+  /** Byte position of the entry of `cluster` in its slice. */
+  entryAt(cluster: number): number {
+    const inTable = cluster - Math.floor(cluster * this.#inverseL2Entries) * this.#geometry.l2Entries;
+    return (inTable & (this.sliceEntries - 1)) * TABLE_ENTRY_BYTES;
+  }
+
+  /** Host offset of plain data when the entry at `at` says so and nothing else; -1 for everything that needs thought. */
+  static dataOffset(view: DataView, at: number, lowMask: number): number {
+    const high = view.getUint32(at);
+    const low = view.getUint32(at + 4);
+    if (((high & UNUSUAL_HIGH) | (low & lowMask)) !== 0) return -1;
+    const offset = (high & OFFSET_HIGH) * TWO_32 + low;
+    return offset === 0 ? -1 : offset;
+  }
+
+  /** As `dataOffset`, and the cluster may be written in place. */
+  static writableDataOffset(view: DataView, at: number, lowMask: number): number {
+    return view.getUint8(at) < 0x80 ? -1 : GuestMap.dataOffset(view, at, lowMask);
+  }
+
+  /** File offset of the L2 table of L1 entry `index`, 0 = none. Throws `IMAGE_CORRUPT`. */
+  tableAt(index: number): number {
+    const high = this.l1.high(index);
+    const low = this.l1.low(index);
+    const offset = l1Offset(high, low);
+    if (isL1EntryCorrupt(high, low, this.#geometry.clusterSize)) {
+      throw new ZcowError(
+        "IMAGE_CORRUPT",
+        `L1 entry ${index} is 0x${(BigInt(high) * 0x1_0000_0000n + BigInt(low)).toString(16)}: its L2 table offset is not a multiple of ${this.#geometry.clusterSize} below 2^53, or reserved bits are set`,
+        {
+          data: { structure: "L1 table", field: `entry ${index}`, value: offset, limit: this.#geometry.clusterSize },
+          stockText: `L2 table offset 0x${offset.toString(16)} unaligned (L1 index: 0x${index.toString(16)})`,
+        },
+      );
+    }
+    return offset;
+  }
+
+  /** The L2 table of L1 entry `index` has one reference: it may be changed in place. */
+  isTableCopied(index: number): boolean {
+    return isCopied(this.l1.high(index));
+  }
+
+  /** First guest cluster that L1 entry `index` maps. */
+  firstCluster(index: number): number {
+    return index * this.#geometry.l2Entries;
+  }
+
+  /** File offset of the slice that maps `cluster`, in a table at `table`. */
+  sliceOffset(table: number, cluster: number): number {
+    const inTable = cluster - this.l1Index(cluster) * this.#geometry.l2Entries;
+    return table + (inTable >>> this.#sliceShift) * this.cache.sliceSize;
+  }
+
+  /** Guest clusters from `cluster` to the end of its slice. */
+  clustersToSliceEnd(cluster: number): number {
+    return this.sliceEntries - this.entryAt(cluster) / TABLE_ENTRY_BYTES;
+  }
+
+  acquire(table: number, cluster: number): MaybePromise<TableSlice> {
+    return this.cache.acquire(this.sliceOffset(table, cluster));
+  }
+
+  /**
+   * The run that starts at guest `cluster`, at most `limit` clusters, not past the end of the slice.
+   * Throws `IMAGE_CORRUPT` when the first entry breaks the rules; a later one ends the run.
+   */
+  runAt(slice: TableSlice, cluster: number, limit: number): MappingRun {
+    const { view } = slice;
+    const first = this.entryAt(cluster);
+    const end = Math.min(this.sliceEntries * TABLE_ENTRY_BYTES, first + limit * TABLE_ENTRY_BYTES);
+    const high = view.getUint32(first);
+    const low = view.getUint32(first + 4);
+    const kind = l2Kind(high, low, this.#reservedLow);
+    if (kind === L2_CORRUPT) throw this.#corruptEntry(slice, first, cluster);
+    if (kind === L2_COMPRESSED) return this.#compressed(slice, first, cluster);
+    if (kind === L2_UNALLOCATED || kind === L2_ZERO) {
+      let at = first + TABLE_ENTRY_BYTES;
+      while (at < end && l2Kind(view.getUint32(at), view.getUint32(at + 4), this.#reservedLow) === kind) {
+        at += TABLE_ENTRY_BYTES;
+      }
+      return { kind: kind === L2_ZERO ? "zero" : "unallocated", count: (at - first) / TABLE_ENTRY_BYTES };
+    }
+    const host = l2Offset(high, low);
+    const copied = isCopied(high);
+    let next = host + this.#geometry.clusterSize;
+    let at = first + TABLE_ENTRY_BYTES;
+    for (; at < end; at += TABLE_ENTRY_BYTES) {
+      const nextHigh = view.getUint32(at);
+      const nextLow = view.getUint32(at + 4);
+      if (l2Kind(nextHigh, nextLow, this.#reservedLow) !== kind || isCopied(nextHigh) !== copied) break;
+      if (l2Offset(nextHigh, nextLow) !== next) break;
+      next += this.#geometry.clusterSize;
+    }
+    return {
+      kind: kind === L2_DATA ? "data" : "zero-preallocated",
+      count: (at - first) / TABLE_ENTRY_BYTES,
+      host: hostOffset(host),
+      copied,
+    };
+  }
+
+  #compressed(slice: TableSlice, at: number, cluster: number): MappingRun {
+    const high = slice.view.getUint32(at);
+    const low = slice.view.getUint32(at + 4);
+    if (compressedIsCorrupt(high, low, this.#geometry.clusterBits)) throw this.#corruptEntry(slice, at, cluster);
+    return { kind: "compressed", count: 1, host: hostOffset(compressedOffset(high, low, this.#geometry.clusterBits)) };
+  }
+
+  #corruptEntry(slice: TableSlice, at: number, cluster: number): ZcowError {
+    const value = slice.view.getBigUint64(at);
+    const offset = l2Offset(slice.view.getUint32(at), slice.view.getUint32(at + 4));
+    const table = slice.at - (slice.at % this.#geometry.clusterSize);
+    const index = (slice.at - table + at) / TABLE_ENTRY_BYTES;
+    return new ZcowError(
+      "IMAGE_CORRUPT",
+      `L2 entry ${index} of the table at file offset ${table} (guest offset ${cluster * this.#geometry.clusterSize}) is 0x${value.toString(16)}: its cluster offset is not a multiple of ${this.#geometry.clusterSize} below 2^53, or reserved bits are set`,
+      {
+        data: { structure: "L2 table", field: `entry ${index}`, offset: slice.at + at, value },
+        stockText: `Cluster allocation offset 0x${offset.toString(16)} unaligned (L2 offset: 0x${table.toString(16)}, L2 index: 0x${index.toString(16)})`,
+      },
+    );
+  }
+}

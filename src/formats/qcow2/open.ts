@@ -1,0 +1,78 @@
+import { ZcowError } from "../../base/errors.js";
+import { alignUp } from "../../base/integers.js";
+import { isPromise } from "../../base/maybe-promise.js";
+import { MiB, SECTOR_SIZE } from "../../base/units.js";
+import type { OpenDeviceOptions } from "../../block/format-driver.js";
+import type { Storage } from "../../storage/storage.js";
+import { checkQcow2 } from "./check/check.js";
+import { Qcow2Device } from "./device.js";
+import { ClusterEngine } from "./engine.js";
+import { INCOMPATIBLE } from "./features.js";
+import { qcow2Geometry } from "./geometry.js";
+import { readHeader } from "./header-read.js";
+import type { Qcow2Header } from "./header.js";
+import { TABLE_ENTRY_BYTES } from "./limits.js";
+import { RootTable } from "./root-table.js";
+import { refuseUnsupported } from "./unsupported.js";
+
+/** Cache for L2 tables and refcount blocks: maps 192 GiB at a time with 64 KiB clusters. */
+export const DEFAULT_CACHE_BYTES = 32 * MiB;
+
+/**
+ * Opens the disk of a qcow2 image. Reads the header and the L1 table only; the rest follows as it is needed.
+ *
+ * Read-only opens change nothing. An image with the dirty bit is repaired first when it is opened for writing.
+ * Throws the `QCOW2_*` and `ZONED_*` codes of the header, `NOT_SUPPORTED` for features that are not
+ * built yet, `IMAGE_CORRUPT` when a dirty image cannot be repaired, and the codes of the storage.
+ */
+export async function openQcow2(storage: Storage, options: OpenDeviceOptions = {}): Promise<Qcow2Device> {
+  const engine = await openEngine(storage, options);
+  return new Qcow2Device(engine);
+}
+
+/** Opens the engine alone: what the plain and the zoned device share. */
+export async function openEngine(storage: Storage, options: OpenDeviceOptions = {}): Promise<ClusterEngine> {
+  const writable = !(options.readOnly ?? !storage.capabilities.writable);
+  if (writable && !storage.capabilities.writable) {
+    throw new ZcowError("READ_ONLY", `${storage.name} is open for reading only`, { data: { path: storage.name } });
+  }
+  const onWarning = options.onWarning ?? ((): void => undefined);
+  const onFinding = (finding: ZcowError): void =>
+    onWarning({ code: finding.code, message: finding.message, data: finding.data });
+  let header = await readHeader(storage, { writable, onFinding });
+  refuseUnsupported(header);
+  if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n) header = await repairDirty(storage);
+  const geometry = qcow2Geometry({
+    size: header.size,
+    version: header.version,
+    clusterBits: header.clusterBits,
+    refcountOrder: header.refcountOrder,
+    extendedL2: (header.features.incompatible & INCOMPATIBLE.extendedL2) !== 0n,
+  });
+  const l1 = await readL1(storage, header);
+  const cacheBytes = options.cacheBytes ?? DEFAULT_CACHE_BYTES;
+  return new ClusterEngine({ storage, geometry, header, l1, writable, cacheBytes, onWarning });
+}
+
+/** The length is bounded by the header's own limit, 32 MiB. Whole sectors, so that entries can be written in sectors. */
+async function readL1(storage: Storage, header: Qcow2Header): Promise<RootTable> {
+  const bytes = new Uint8Array(alignUp(header.l1Size * TABLE_ENTRY_BYTES, SECTOR_SIZE));
+  const wait = bytes.length === 0 ? undefined : storage.read(header.l1TableOffset, bytes);
+  if (isPromise(wait)) await wait;
+  return new RootTable(header.l1TableOffset, bytes, header.l1Size);
+}
+
+/** Refcounts were not up to date when the image was last in use: rebuilds them, silently as the stock tool does. */
+async function repairDirty(storage: Storage): Promise<Qcow2Header> {
+  const result = await checkQcow2(storage, { repair: "all" });
+  const header = await readHeader(storage, { writable: true });
+  if ((header.features.incompatible & INCOMPATIBLE.dirty) === 0n) return header;
+  throw new ZcowError(
+    "IMAGE_CORRUPT",
+    `${storage.name} was not closed properly and could not be repaired: ${result.corruptions} corruptions and ${result.checkErrors} errors are left`,
+    {
+      data: { structure: "header", field: "incompatible_features", path: storage.name },
+      stockText: "Could not repair dirty image: Input/output error",
+    },
+  );
+}

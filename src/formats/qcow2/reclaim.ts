@@ -1,0 +1,70 @@
+import type { FreedRange } from "./deferred-frees.js";
+import type { ImageState } from "./image-state.js";
+import { clusterAt } from "./positions.js";
+
+/**
+ * Gives back clusters whose mapping is durably gone.
+ *
+ * Order for each range: requests that may still work on the clusters end; holes are punched; only then the counts go
+ * down and the allocator may hand the clusters out. So a late request or a late punch never hits a new owner.
+ */
+export class Reclaimer {
+  readonly #state: ImageState;
+  #running: Promise<void> | undefined;
+
+  constructor(state: ImageState) {
+    this.#state = state;
+  }
+
+  /** Undefined when there is nothing to do. Never rejects: a range that cannot be given back now stays for later. */
+  run(): Promise<void> | undefined {
+    if (this.#running === undefined && this.#state.frees.hasGone) {
+      this.#running = this.#drain().finally(() => {
+        this.#running = undefined;
+      });
+    }
+    return this.#running;
+  }
+
+  async #drain(): Promise<void> {
+    const { frees, onWarning, storage } = this.#state;
+    for (let range = frees.next(); range !== undefined; range = frees.next()) {
+      try {
+        await this.#giveBack(range);
+      } catch (cause) {
+        frees.putBack(range);
+        onWarning({
+          code: "SPACE_NOT_RECLAIMED",
+          message: `${storage.name}: ${range.length} unused bytes at file offset ${range.offset} could not be given back: ${cause instanceof Error ? cause.message : String(cause)}`,
+          data: { path: storage.name, offset: range.offset, length: range.length },
+        });
+        return;
+      }
+    }
+  }
+
+  async #giveBack(range: FreedRange): Promise<void> {
+    const { geometry, requests, refcounts, allocator } = this.#state;
+    await requests.settled();
+    const first = clusterAt(range.offset, geometry);
+    const count = range.length / geometry.clusterSize;
+    for (let done = 0; done < count; ) {
+      const equal = await refcounts.runOfEqual(first + done, count - done);
+      const run = { first: clusterAt(range.offset + done * geometry.clusterSize, geometry), count: equal.clusters };
+      if (equal.count === 1) await this.#punch(run.first * geometry.clusterSize, run.count * geometry.clusterSize);
+      await refcounts.decrease(run);
+      if (equal.count === 1) allocator.noteFree(run.first);
+      done += equal.clusters;
+    }
+  }
+
+  async #punch(offset: number, length: number): Promise<void> {
+    const { storage } = this.#state;
+    if (!storage.capabilities.discard) return;
+    try {
+      await storage.discard(offset, length);
+    } catch {
+      // Host space stays in use; the clusters are free all the same.
+    }
+  }
+}

@@ -1,0 +1,245 @@
+import { ZcowError } from "../../base/errors.js";
+import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
+import { clusterIndex } from "../../base/units.js";
+import type { Storage } from "../../storage/storage.js";
+import { entryHigh, entryLow } from "./entries.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import { OWNER_REFBLOCK, OWNER_REFTABLE, type MetadataOwners } from "./overlap.js";
+import type { ClusterRun } from "./positions.js";
+import { getRefcount, isReftableEntryCorrupt, reftableEntryOffset, setRefcount } from "./refcount-entries.js";
+import { RootTable } from "./root-table.js";
+import type { TableCache, TableSlice } from "./table-cache.js";
+
+export interface RefcountParts {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  readonly cache: TableCache;
+  readonly owners: MetadataOwners;
+  /** Makes room in the caches: writes all metadata back. */
+  readonly flush: () => MaybePromise<void>;
+}
+
+/**
+ * Reference counts of host clusters (qcow2 specification, "Host cluster management"): the refcount table in
+ * memory, blocks through the cache. A missing block means that every cluster it would cover is free.
+ *
+ * Counts go up under the lock of the allocator; they go down from anywhere, because only clusters that nobody
+ * else can get are given back.
+ */
+export class Refcounts {
+  readonly cache: TableCache;
+  readonly #parts: RefcountParts;
+  readonly #order: number;
+  /** Counts in one slice of a block. */
+  readonly #sliceCounts: number;
+  #table: RootTable | undefined;
+
+  constructor(parts: RefcountParts) {
+    this.#parts = parts;
+    this.cache = parts.cache;
+    this.#order = parts.geometry.refcountOrder;
+    this.#sliceCounts = (parts.cache.sliceSize * 8) / parts.geometry.refcountBits;
+  }
+
+  /** Undefined until `load`. */
+  get table(): RootTable | undefined {
+    return this.#table;
+  }
+
+  get isDirty(): boolean {
+    return this.cache.isDirty || (this.#table?.isDirty ?? false);
+  }
+
+  /** Reads the table, `length` bytes at `offset`, and tells the overlap check where the blocks are. */
+  async load(offset: number, length: number): Promise<void> {
+    const bytes = new Uint8Array(length);
+    await this.#parts.storage.read(offset, bytes);
+    this.adopt(new RootTable(offset, bytes));
+  }
+
+  /** Makes `table` the refcount table from now on. */
+  adopt(table: RootTable): void {
+    const { owners, geometry } = this.#parts;
+    if (this.#table !== undefined) owners.release(OWNER_REFTABLE, this.#table.at, this.#table.bytes.length);
+    this.#table = table;
+    owners.claim(OWNER_REFTABLE, table.at, table.bytes.length);
+    for (let index = 0; index < table.entries; index++) {
+      const high = table.high(index);
+      const low = table.low(index);
+      if ((high | low) === 0 || isReftableEntryCorrupt(high, low, geometry.clusterSize)) continue;
+      owners.claim(OWNER_REFBLOCK, reftableEntryOffset(high, low), geometry.clusterSize);
+    }
+  }
+
+  /** Index of the block that counts `cluster`. */
+  blockIndex(cluster: number): number {
+    return Math.floor(cluster / this.#parts.geometry.refcountsPerBlock);
+  }
+
+  /** File offset of block `index`, 0 when there is none. Throws `IMAGE_CORRUPT`. */
+  blockAt(index: number): number {
+    const table = this.#loaded();
+    if (index >= table.entries) return 0;
+    const high = table.high(index);
+    const low = table.low(index);
+    const offset = reftableEntryOffset(high, low);
+    if (!isReftableEntryCorrupt(high, low, this.#parts.geometry.clusterSize)) return offset;
+    throw new ZcowError(
+      "IMAGE_CORRUPT",
+      `Refcount table entry ${index} is 0x${offset.toString(16)}, not a multiple of the cluster size ${this.#parts.geometry.clusterSize} below 2^53`,
+      {
+        data: { structure: "refcount table", field: `entry ${index}`, value: offset },
+        stockText: `Refblock offset 0x${offset.toString(16)} unaligned (reftable index: 0x${index.toString(16)})`,
+      },
+    );
+  }
+
+  /** The count of `first`, and how many clusters from there on, at most `limit`, surely have the same. */
+  async runOfEqual(first: number, limit: number): Promise<{ readonly count: number; readonly clusters: number }> {
+    const block = this.blockAt(this.blockIndex(first));
+    if (block === 0) return { count: 0, clusters: Math.min(limit, this.#untilBlockEnd(first)) };
+    const slice = await this.cache.acquire(this.#sliceOffset(block, first));
+    const start = this.#inSlice(first);
+    const end = Math.min(this.#sliceCounts, start + limit);
+    const count = getRefcount(slice.bytes, start, this.#order);
+    let at = start + 1;
+    while (at < end && getRefcount(slice.bytes, at, this.#order) === count) at += 1;
+    this.cache.release(slice);
+    return { count, clusters: at - start };
+  }
+
+  /**
+   * The first run of free clusters at or after `from`: `wanted` clusters when `exact`, else 1 .. `wanted`.
+   * `firstFree` is the first free cluster seen, part of the run or not.
+   */
+  async findFree(from: number, wanted: number, exact: boolean): Promise<ClusterRun & { readonly firstFree: number }> {
+    let first = from;
+    let count = 0;
+    let firstFree = -1;
+    while (count < wanted) {
+      const cluster = first + count;
+      const block = this.blockAt(this.blockIndex(cluster));
+      if (block === 0) {
+        if (firstFree < 0) firstFree = cluster;
+        count += Math.min(wanted - count, this.#untilBlockEnd(cluster));
+        continue;
+      }
+      const acquired = this.cache.acquire(this.#sliceOffset(block, cluster));
+      const slice = isPromise(acquired) ? await acquired : acquired;
+      for (let at = this.#inSlice(cluster); at < this.#sliceCounts && count < wanted; at++) {
+        if (getRefcount(slice.bytes, at, this.#order) === 0) {
+          if (firstFree < 0) firstFree = first + count;
+          count += 1;
+        } else if (count > 0 && !exact) {
+          this.cache.release(slice);
+          return { first: clusterIndex(first), count, firstFree };
+        } else {
+          first += count + 1;
+          count = 0;
+        }
+      }
+      this.cache.release(slice);
+    }
+    return { first: clusterIndex(first), count, firstFree };
+  }
+
+  /** The first cluster of `run` whose block does not exist, undefined when all do. */
+  uncovered(run: ClusterRun): number | undefined {
+    const last = this.blockIndex(run.first + run.count - 1);
+    for (let index = this.blockIndex(run.first); index <= last; index++) {
+      if (this.blockAt(index) === 0) return Math.max(run.first, index * this.#parts.geometry.refcountsPerBlock);
+    }
+    return undefined;
+  }
+
+  /** Makes the missing block that counts `cluster`, a free cluster, out of `cluster` itself: it counts itself. */
+  async createBlock(cluster: number): Promise<void> {
+    const { storage, geometry, owners } = this.#parts;
+    const offset = cluster * geometry.clusterSize;
+    await storage.writeZeroes(offset, geometry.clusterSize);
+    this.cache.forget(offset, geometry.clusterSize);
+    const slice = await this.#editable(this.#sliceOffset(offset, cluster));
+    this.cache.edit(slice);
+    setRefcount(slice.bytes, this.#inSlice(cluster), this.#order, 1);
+    this.cache.release(slice);
+    owners.claim(OWNER_REFBLOCK, offset, geometry.clusterSize);
+    this.#loaded().set(this.blockIndex(cluster), entryHigh(offset, false), entryLow(offset, false));
+  }
+
+  /** Adds one to each count. Every block must exist. When it fails, counts already raised are lowered again. */
+  async increase(run: ClusterRun): Promise<void> {
+    let done = 0;
+    try {
+      while (done < run.count) {
+        const cluster = run.first + done;
+        done += await this.#change(cluster, run.count - done, (count) => count + 1);
+      }
+    } catch (error) {
+      if (done > 0) await this.decrease({ first: run.first, count: done }).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Takes one from each count. Counts of 0, and counts too large to know, stay as they are. */
+  async decrease(run: ClusterRun): Promise<void> {
+    for (let done = 0; done < run.count; ) {
+      const cluster = run.first + done;
+      if (this.blockAt(this.blockIndex(cluster)) === 0) {
+        done += Math.min(run.count - done, this.#untilBlockEnd(cluster));
+      } else {
+        done += await this.#change(cluster, run.count - done, (count) => Math.max(0, count - 1));
+      }
+    }
+  }
+
+  /** Changes counts from `cluster` on, within one slice, at most `limit`; returns how many. */
+  async #change(cluster: number, limit: number, change: (count: number) => number): Promise<number> {
+    const slice = await this.#editable(this.#sliceOffset(this.blockAt(this.blockIndex(cluster)), cluster));
+    const start = this.#inSlice(cluster);
+    const end = Math.min(this.#sliceCounts, start + limit);
+    this.cache.edit(slice);
+    let at = start;
+    try {
+      for (; at < end; at++) {
+        const count = getRefcount(slice.bytes, at, this.#order);
+        if (Number.isFinite(count)) setRefcount(slice.bytes, at, this.#order, change(count));
+      }
+    } catch (error) {
+      while (at-- > start) {
+        setRefcount(slice.bytes, at, this.#order, getRefcount(slice.bytes, at, this.#order) - 1);
+      }
+      throw error;
+    } finally {
+      this.cache.release(slice);
+    }
+    return end - start;
+  }
+
+  async #editable(at: number): Promise<TableSlice> {
+    for (;;) {
+      const slice = await this.cache.acquire(at);
+      if (this.cache.mayEdit(slice)) return slice;
+      this.cache.release(slice);
+      await this.#parts.flush();
+    }
+  }
+
+  #untilBlockEnd(cluster: number): number {
+    const perBlock = this.#parts.geometry.refcountsPerBlock;
+    return perBlock - (cluster - this.blockIndex(cluster) * perBlock);
+  }
+
+  #sliceOffset(block: number, cluster: number): number {
+    const inBlock = cluster - this.blockIndex(cluster) * this.#parts.geometry.refcountsPerBlock;
+    return block + Math.floor(inBlock / this.#sliceCounts) * this.cache.sliceSize;
+  }
+
+  #inSlice(cluster: number): number {
+    return cluster - Math.floor(cluster / this.#sliceCounts) * this.#sliceCounts;
+  }
+
+  #loaded(): RootTable {
+    if (this.#table === undefined) throw new Error("the refcount table is used before it is loaded");
+    return this.#table;
+  }
+}

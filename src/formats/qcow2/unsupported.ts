@@ -1,0 +1,69 @@
+import { ZcowError } from "../../base/errors.js";
+import type { ErrorCode } from "../../base/error-codes.js";
+import { INCOMPATIBLE } from "./features.js";
+import type { UnresolvedHeader } from "./header.js";
+
+/**
+ * Features that are decoded and checked but not used yet. Where the disk could not even be read right the image is
+ * refused; where only a write would do harm it opens read-only.
+ */
+interface UnsupportedFeature {
+  readonly code: ErrorCode;
+  readonly what: string;
+  /** The guest's data can be read right without it. */
+  readonly readable: boolean;
+  readonly isUsed: (header: UnresolvedHeader) => boolean;
+}
+
+const has = (header: UnresolvedHeader, bit: bigint): boolean => (header.features.incompatible & bit) !== 0n;
+
+const FEATURES: readonly UnsupportedFeature[] = [
+  {
+    code: "UNSUPPORTED_BACKING_FILE",
+    what: "a backing file",
+    readable: false,
+    isUsed: (header) => header.backingFileName !== undefined,
+  },
+  { code: "UNSUPPORTED_ENCRYPTION", what: "encryption", readable: false, isUsed: (header) => header.cryptMethod !== 0 },
+  {
+    code: "UNSUPPORTED_DATA_FILE",
+    what: "an external data file",
+    readable: false,
+    isUsed: (header) => has(header, INCOMPATIBLE.externalData),
+  },
+  {
+    code: "UNSUPPORTED_EXTENDED_L2",
+    what: "extended L2 entries",
+    readable: false,
+    isUsed: (header) => has(header, INCOMPATIBLE.extendedL2),
+  },
+  {
+    code: "UNSUPPORTED_COMPRESSION",
+    what: "zstd compression",
+    readable: false,
+    isUsed: (header) => header.compressionType !== 0,
+  },
+  {
+    code: "UNSUPPORTED_SNAPSHOTS",
+    what: "internal snapshots",
+    readable: true,
+    isUsed: (header) => header.snapshotCount !== 0,
+  },
+  {
+    code: "UNSUPPORTED_BITMAPS",
+    what: "persistent bitmaps",
+    readable: true,
+    isUsed: (header) => header.bitmaps !== undefined,
+  },
+];
+
+/** Throws the `UNSUPPORTED_*` code of the first feature that stands in the way of opening the image. */
+export function refuseUnsupported(header: UnresolvedHeader, writable: boolean): void {
+  for (const { code, what, readable, isUsed } of FEATURES) {
+    if (!isUsed(header) || (readable && !writable)) continue;
+    const allowed = readable ? "; it can be opened read-only" : "";
+    throw new ZcowError(code, `The image uses ${what}, which is not supported yet${allowed}`, {
+      data: { structure: "header", field: what },
+    });
+  }
+}
