@@ -65,6 +65,7 @@ function typescriptExamples(paths) {
 
 /** @param {readonly Example[]} examples */
 async function compileExamples(examples) {
+  if (examples.length === 0) return [];
   rmSync(EXAMPLES, { recursive: true, force: true });
   mkdirSync(EXAMPLES, { recursive: true });
   const compilerOptions = { noEmit: false, outDir: "out", rootDir: ".", noUnusedLocals: false };
