@@ -70,6 +70,8 @@ class PlannedFaultStorage extends ForwardingStorage implements FaultStorage {
   #total = 0;
   #rules: CountedRule[] = [];
   #space = Number.POSITIVE_INFINITY;
+  /** Calls held back here, which the inner storage does not know of. */
+  readonly #held = new Set<Promise<void>>();
 
   constructor(inner: Storage, plan: FaultPlan) {
     super(inner);
@@ -117,12 +119,23 @@ class PlannedFaultStorage extends ForwardingStorage implements FaultStorage {
     return this.#run({ kind: "truncate", at: 0, length: size }, () => this.inner.truncate(size));
   }
 
+  override async close(): Promise<void> {
+    await Promise.allSettled(this.#held);
+    await super.close();
+  }
+
   /** `make` does the first `length` bytes of the call. */
   #run(call: StorageCall, make: (length: number) => MaybePromise<void>): MaybePromise<void> {
     const fault = this.#pick(call);
     if (fault === undefined) return make(call.length);
     this.faults.push({ ...call, call: this.#total, fault });
-    return this.#suffer(call, fault, make);
+    const held = this.#suffer(call, fault, make);
+    this.#held.add(held);
+    const forget = (): void => {
+      this.#held.delete(held);
+    };
+    held.then(forget, forget);
+    return held;
   }
 
   async #suffer(call: StorageCall, fault: Fault, make: (length: number) => MaybePromise<void>): Promise<void> {
