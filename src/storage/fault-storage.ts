@@ -2,6 +2,7 @@ import type { ErrorCode } from "../base/error-codes.js";
 import { ZcowError } from "../base/errors.js";
 import type { MaybePromise } from "../base/maybe-promise.js";
 import { ForwardingStorage } from "./forwarding-storage.js";
+import { InFlight } from "./in-flight.js";
 import type { Storage } from "./storage.js";
 import type { StorageCall, StorageCallKind } from "./storage-call.js";
 
@@ -71,7 +72,7 @@ class PlannedFaultStorage extends ForwardingStorage implements FaultStorage {
   #rules: CountedRule[] = [];
   #space = Number.POSITIVE_INFINITY;
   /** Calls held back here, which the inner storage does not know of. */
-  readonly #held = new Set<Promise<void>>();
+  readonly #held = new InFlight();
 
   constructor(inner: Storage, plan: FaultPlan) {
     super(inner);
@@ -120,7 +121,7 @@ class PlannedFaultStorage extends ForwardingStorage implements FaultStorage {
   }
 
   override async close(): Promise<void> {
-    await Promise.allSettled(this.#held);
+    await this.#held.idle();
     await super.close();
   }
 
@@ -129,13 +130,7 @@ class PlannedFaultStorage extends ForwardingStorage implements FaultStorage {
     const fault = this.#pick(call);
     if (fault === undefined) return make(call.length);
     this.faults.push({ ...call, call: this.#total, fault });
-    const held = this.#suffer(call, fault, make);
-    this.#held.add(held);
-    const forget = (): void => {
-      this.#held.delete(held);
-    };
-    held.then(forget, forget);
-    return held;
+    return this.#held.track(this.#suffer(call, fault, make));
   }
 
   async #suffer(call: StorageCall, fault: Fault, make: (length: number) => MaybePromise<void>): Promise<void> {
