@@ -125,6 +125,13 @@ export const ERROR_CODES = {
   ZONED_LAYOUT_AMBIGUOUS: format("The zoned extension keeps the rules of more than one layout."),
 
   // --- unsupported ---------------------------------------------------------------------------
+  UNSUPPORTED_BACKING_FILE: unsupported("The image has, or is to have, a backing file."),
+  UNSUPPORTED_ENCRYPTION: unsupported("The image is, or is to be, encrypted."),
+  UNSUPPORTED_DATA_FILE: unsupported("The image keeps, or is to keep, its data in an external file."),
+  UNSUPPORTED_EXTENDED_L2: unsupported("The image has, or is to have, extended L2 entries."),
+  UNSUPPORTED_COMPRESSION: unsupported("The image has, or is to have, a compression type other than deflate."),
+  UNSUPPORTED_SNAPSHOTS: unsupported("The image has internal snapshots and was opened for writing."),
+  UNSUPPORTED_BITMAPS: unsupported("The image has persistent bitmaps and was opened for writing."),
   CHECK_LIMIT: unsupported("Checking the image would take more memory or time than a sound image can need."),
   NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
   CHECK_UNSUPPORTED: unsupported("The format of the image has no metadata that could be checked."),

@@ -46,7 +46,7 @@ export function printError(context: CommandContext, text: string): void {
 /** Reports whatever made a command fail; returns the exit status. */
 export function reportFailure(error: unknown, context: CommandContext): number {
   if (error instanceof UsageError) {
-    printError(context, error.message);
+    for (const line of error.message.split("\n")) printError(context, line);
     if (error.hint) context.output.err(`Try '${context.program} --help' for more information\n`);
   } else {
     printError(context, explain(error, context));

@@ -49,10 +49,17 @@ function errorsText({ corruptions, leaks, checkErrors }: CheckResult): string {
   return text;
 }
 
+/** With two decimals, halves rounded to even as C does; `toFixed` rounds them up. */
+function percent(part: number, whole: number): string {
+  const value = (part * 100) / whole;
+  const hundredths = Math.floor(value * 100);
+  const isTie = value * 8 === Math.floor(value * 8) && value * 100 - hundredths === 0.5;
+  return isTie && hundredths % 2 === 0 ? (hundredths / 100).toFixed(2) : value.toFixed(2);
+}
+
 function allocationText(result: CheckResult): string {
   const { totalClusters, allocatedClusters, fragmentedClusters, compressedClusters } = result;
   if (totalClusters === 0 || allocatedClusters === 0) return "";
-  const percent = (part: number, whole: number): string => ((part * 100) / whole).toFixed(2);
   return (
     `${allocatedClusters}/${totalClusters} = ${percent(allocatedClusters, totalClusters)}% allocated, ` +
     `${percent(fragmentedClusters, allocatedClusters)}% fragmented, ` +

@@ -1,4 +1,4 @@
-/** The command line itself is wrong. `hint` adds the line that points to `--help`. */
+/** The command line itself is wrong. Each line of the message is printed behind the name of the program. `hint` adds the line that points to `--help`. */
 export class UsageError extends Error {
   readonly hint: boolean;
 

@@ -29,7 +29,7 @@ class RawDevice extends BaseBlockDevice {
       size: alignUp(storage.size(), SECTOR_SIZE),
       readOnly,
       limits: {
-        requestAlignment: storage.capabilities.alignment,
+        requestAlignment: 1,
         optimalAlignment: Math.max(OPTIMAL_ALIGNMENT, storage.capabilities.alignment),
         zoned: undefined,
       },

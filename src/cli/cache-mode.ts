@@ -1,0 +1,24 @@
+/** How writes reach the disk, by the names of the stock tools. */
+export interface CacheMode {
+  /** Bypass the page cache of the host. */
+  readonly direct: boolean;
+  /** Every write is durable before it is acknowledged. */
+  readonly writeThrough: boolean;
+}
+
+const CACHE_MODES: Readonly<Record<string, CacheMode>> = {
+  writeback: { direct: false, writeThrough: false },
+  // Flushes are kept: they cost little here, and the name promises nothing that they would break.
+  unsafe: { direct: false, writeThrough: false },
+  writethrough: { direct: false, writeThrough: true },
+  none: { direct: true, writeThrough: false },
+  off: { direct: true, writeThrough: false },
+  directsync: { direct: true, writeThrough: true },
+};
+
+export const WRITE_BACK: CacheMode = { direct: false, writeThrough: false };
+
+/** The cache mode called `name`, or undefined. */
+export function cacheMode(name: string): CacheMode | undefined {
+  return Object.hasOwn(CACHE_MODES, name) ? CACHE_MODES[name] : undefined;
+}

@@ -1,0 +1,174 @@
+import { isZcowError } from "../../base/errors.js";
+import { checkExitCode } from "../../formats/qcow2/check/check-result.js";
+import { checkImage, type ImageCheck } from "../../jobs/check.js";
+import { cacheMode } from "../cache-mode.js";
+import {
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  type NamedImage,
+  namedImage,
+  OUTPUT_OPTION,
+  outputForm,
+  QUIET_OPTION,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { explain, printError, withSubject } from "../failure.js";
+import { jsonText } from "../json.js";
+import { formatChoice } from "../open.js";
+import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+
+const REPAIR_OPTION: OptionSpec = { name: "repair", short: "r", long: "repair", value: true };
+const CACHE_OPTION: OptionSpec = { name: "cache", short: "T", value: true };
+const OPTIONS = [
+  FORMAT_OPTION,
+  OUTPUT_OPTION,
+  REPAIR_OPTION,
+  CACHE_OPTION,
+  QUIET_OPTION,
+  FORCE_SHARE_OPTION,
+  IMAGE_OPTS_OPTION,
+  HELP_OPTION,
+];
+
+/** Exit status for formats that cannot be checked. */
+const EXIT_NOT_CHECKABLE = 63;
+
+const HELP = `usage: zcow check [-f FORMAT] [-r leaks|all] [--output human|json] [-q] [-U] FILE
+
+Looks for damage in the metadata of an image. Data are not read.
+
+  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
+  -r, --repair WHAT     leaks: free lost clusters; all: mend whatever can be mended
+      --output FORM     human (default) or json
+  -q, --quiet           findings only
+  -U, --force-share     ignore the locks of other programs
+      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
+
+Exit status: 0 sound, 1 the check could not be done, 2 damage, 3 lost clusters only, 63 nothing to check.
+`;
+
+export async function checkCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const repair = repairMode(parsed);
+  const form = outputForm(parsed, ["human", "json"]);
+  const image = namedImage(parsed);
+  const cache = lastValue(parsed, "cache");
+  if (cache !== undefined && cacheMode(cache) === undefined) {
+    throw new UsageError(`Invalid source cache option: ${cache}`, false);
+  }
+  if (image.forceShare && repair !== undefined) {
+    throw new UsageError(
+      `Could not open '${image.path}': force-share=on can only be used with read-only images`,
+      false,
+    );
+  }
+  const result = await runCheck(image, repair, context);
+  if (result === undefined) return EXIT_NOT_CHECKABLE;
+  if (!isGiven(parsed, "quiet"))
+    context.output.out(form === "json" ? checkJson(result, image.path) : checkText(result));
+  return exitStatus(result, context);
+}
+
+function repairMode(parsed: ParsedArguments): "leaks" | "all" | undefined {
+  const mode = lastValue(parsed, "repair");
+  if (mode === undefined || mode === "leaks" || mode === "all") return mode;
+  throw new UsageError(`Unknown option value for -r (expecting 'leaks' or 'all'): ${mode}`);
+}
+
+/** The result, or undefined when the format has nothing to check, which has been said. */
+async function runCheck(
+  image: NamedImage,
+  repair: "leaks" | "all" | undefined,
+  context: CommandContext,
+): Promise<ImageCheck | undefined> {
+  try {
+    return await checkImage(image.path, {
+      format: formatChoice(image.format),
+      forceShare: image.forceShare,
+      ...(repair === undefined ? {} : { repair }),
+      onFinding: (finding) => context.output.err(`${finding.message}\n`),
+    });
+  } catch (error) {
+    if (!isZcowError(error, "CHECK_UNSUPPORTED")) throw withSubject(`Could not open '${image.path}'`, error);
+    printError(context, explain(error, context));
+    return undefined;
+  }
+}
+
+function exitStatus(result: ImageCheck, context: CommandContext): number {
+  if (result.failure !== undefined) printError(context, `Check failed: ${result.failure}`);
+  else if (result.checkErrors > 0) printError(context, "Check failed");
+  return checkExitCode(result);
+}
+
+function checkText(result: ImageCheck): string {
+  const repaired = result.corruptionsFixed > 0 || result.leaksFixed > 0 ? repairText(result) : "";
+  if (result.failure !== undefined) return repaired;
+  return repaired + findingsText(result) + statisticsText(result);
+}
+
+function repairText(result: ImageCheck): string {
+  return (
+    "The following inconsistencies were found and repaired:\n\n" +
+    `    ${result.leaksFixed} leaked clusters\n    ${result.corruptionsFixed} corruptions\n\n` +
+    "Double checking the fixed image now...\n"
+  );
+}
+
+function findingsText({ corruptions, leaks, checkErrors }: ImageCheck): string {
+  if (corruptions + leaks + checkErrors === 0) return "No errors were found on the image.\n";
+  let text = "";
+  if (corruptions > 0) {
+    text += `\n${corruptions} errors were found on the image.\n`;
+    text += "Data may be corrupted, or further writes to the image may corrupt it.\n";
+  }
+  if (leaks > 0) {
+    text += `\n${leaks} leaked clusters were found on the image.\n`;
+    text += "This means waste of disk space, but no harm to data.\n";
+  }
+  if (checkErrors > 0) text += `\n${checkErrors} internal errors have occurred during the check.\n`;
+  return text;
+}
+
+function statisticsText(result: ImageCheck): string {
+  const { totalClusters, allocatedClusters, fragmentedClusters, compressedClusters, imageEndOffset } = result;
+  let text = "";
+  if (totalClusters > 0 && allocatedClusters > 0) {
+    text += `${allocatedClusters}/${totalClusters} = ${percent(allocatedClusters, totalClusters)} allocated, `;
+    text += `${percent(fragmentedClusters, allocatedClusters)} fragmented, `;
+    text += `${percent(compressedClusters, allocatedClusters)} compressed clusters\n`;
+  }
+  if (imageEndOffset > 0) text += `Image end offset: ${imageEndOffset}\n`;
+  return text;
+}
+
+function percent(part: number, whole: number): string {
+  return `${((part * 100) / whole).toFixed(2)}%`;
+}
+
+/** Keys in the order of the stock tool; counts of nothing are left out, as there. */
+function checkJson(result: ImageCheck, path: string): string {
+  if (result.failure !== undefined) return "";
+  const unlessZero = (key: string, value: number): Record<string, number> => (value === 0 ? {} : { [key]: value });
+  return jsonText({
+    ...unlessZero("image-end-offset", result.imageEndOffset),
+    ...unlessZero("compressed-clusters", result.compressedClusters),
+    ...unlessZero("total-clusters", result.totalClusters),
+    ...unlessZero("corruptions-fixed", result.corruptionsFixed),
+    ...unlessZero("corruptions", result.corruptions),
+    "check-errors": result.checkErrors,
+    ...unlessZero("leaks", result.leaks),
+    ...unlessZero("leaks-fixed", result.leaksFixed),
+    ...unlessZero("allocated-clusters", result.allocatedClusters),
+    filename: path,
+    format: result.format,
+    ...unlessZero("fragmented-clusters", result.fragmentedClusters),
+  });
+}

@@ -1,0 +1,221 @@
+import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
+import { parseSize } from "../../base/size-text.js";
+import { createImage, type CreateImageOptions } from "../../formats/create-image.js";
+import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
+import { parseCreateOptions } from "../../formats/qcow2/create-options-parse.js";
+import { type RawPreallocation, RAW_PREALLOCATIONS } from "../../formats/raw/create.js";
+import { formatDriver } from "../../formats/registry.js";
+import { FORMAT_OPTION, HELP_OPTION, QUIET_OPTION } from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { formattingLine, optionHelp } from "../create-options-text.js";
+import { errnoText, printError, withSubject } from "../failure.js";
+import { splitOptionList } from "../image-options.js";
+import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+
+const CREATION_OPTION: OptionSpec = { name: "options", short: "o", value: true };
+const BACKING_OPTION: OptionSpec = { name: "backing", short: "b", value: true };
+const BACKING_FORMAT_OPTION: OptionSpec = { name: "backing-format", short: "F", value: true };
+const UNSAFE_OPTION: OptionSpec = { name: "unsafe", short: "u" };
+const OPTIONS = [
+  FORMAT_OPTION,
+  CREATION_OPTION,
+  BACKING_OPTION,
+  BACKING_FORMAT_OPTION,
+  UNSAFE_OPTION,
+  QUIET_OPTION,
+  HELP_OPTION,
+];
+
+const HELP = `usage: zcow create [-f FORMAT] [-o NAME=VALUE[,...]]... [-q] FILE [SIZE]
+
+Makes an image. A file of that name is replaced.
+
+  -f, --format FORMAT   qcow2 or raw (default)
+  -o NAME=VALUE[,...]   options of the format; may be repeated; '-o help' lists them
+  -q, --quiet           do not show what is made
+
+SIZE is a number of bytes, with an optional suffix k, M, G, T, P or E; it may also be given as -o size=SIZE.
+
+Example: zcow create -f qcow2 -o zone.mode=host-managed -o zone.size=64M disk.qcow2 768M
+`;
+
+/** Largest size the stock tools can name: 2^63 - 1. */
+const LARGEST_SIZE = 2 ** 63;
+
+type Assignment = readonly [name: string, value: string];
+
+export async function createCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const format = lastValue(parsed, "format") ?? "raw";
+  const lists = allValues(parsed, "options");
+  const [path, sizeText, extra] = parsed.positionals;
+  if (lists.some((list) => list.split(",").some((item) => item === "help" || item === "?"))) {
+    return printOptionHelp(format, path, context);
+  }
+  if (path === undefined) throw new UsageError("Expecting image file name");
+  const size = sizeText === undefined ? undefined : imageSize(sizeText);
+  if (extra !== undefined) throw new UsageError(`Unexpected argument: ${extra}`);
+  const backing = [
+    ...allValues(parsed, "backing").map((name): Assignment => ["backing_file", name]),
+    ...allValues(parsed, "backing-format").map((name): Assignment => ["backing_fmt", name]),
+  ];
+  const given = [...lists.flatMap((list) => splitOptionList(list)), ...backing];
+  try {
+    const show = isGiven(parsed, "quiet") ? (): void => undefined : context.output.out;
+    await create({ path, format, given, size, show }, context);
+    return 0;
+  } catch (error) {
+    throw withSubject(path, error);
+  }
+}
+
+function printOptionHelp(format: string, path: string | undefined, context: CommandContext): number {
+  requireFormat(format);
+  if (path === undefined) {
+    context.output.out(
+      `Supported ${format} options:\n${optionHelp(format)}\n` +
+        "The protocol level may support further options.\n" +
+        "Specify the target filename to include those options.\n",
+    );
+  } else {
+    context.output.out(`Supported options:\n${optionHelp(format)}`);
+  }
+  return 0;
+}
+
+function requireFormat(format: string): void {
+  try {
+    formatDriver(format);
+  } catch (error) {
+    if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
+    throw new ZcowError("FORMAT_UNKNOWN", error.message, {
+      data: error.data,
+      stockText: `Unknown file format '${format}'`,
+    });
+  }
+}
+
+function imageSize(text: string): number {
+  const size = parseSize(text);
+  if (size === undefined) {
+    throw new UsageError(
+      "Invalid image size specified. You may use k, M, G, T, P or E suffixes for\n" +
+        "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
+      false,
+    );
+  }
+  // 2^63 - 1 itself has become 2^63 on the way.
+  if (size > LARGEST_SIZE || (size === LARGEST_SIZE && !/^\s*\+?9/.test(text))) {
+    throw new UsageError("Invalid image size specified. Must be between 0 and 9223372036854775807.", false);
+  }
+  return size;
+}
+
+interface Creation {
+  readonly path: string;
+  readonly format: string;
+  readonly given: readonly Assignment[];
+  /** The size given apart from the options. */
+  readonly size: number | undefined;
+  readonly show: (text: string) => void;
+}
+
+async function create(creation: Creation, context: CommandContext): Promise<void> {
+  const { path, format, given, show } = creation;
+  requireFormat(format);
+  const parsed = format === "raw" ? parseRawOptions(given) : parseQcow2Options(given);
+  const sizeOption = given.findLast(([name]) => name === "size")?.[1];
+  if (creation.size !== undefined && sizeOption !== undefined) {
+    throw refusal(
+      "the size is given twice, with -o size= and behind the file name",
+      "The image size must be specified only once",
+    );
+  }
+  const size = creation.size ?? (sizeOption === undefined ? undefined : parseSize(sizeOption));
+  if (size === undefined) {
+    throw refusal("a size is needed, behind the file name or with -o size=", "Image creation needs a size parameter");
+  }
+  show(formattingLine(path, format, given, size));
+  if ("refusal" in parsed) throw parsed.refusal;
+  const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
+  try {
+    await createImage(path, { ...parsed.options, size, onWarning });
+  } catch (error) {
+    throw describeFileError(error, path);
+  }
+}
+
+type Parsed<Format> =
+  | { readonly options: Extract<CreateImageOptions, { format: Format }> }
+  | { readonly refusal: unknown };
+
+/** A choice that does not exist is told about after the "Formatting" line, everything else at once. */
+function parseQcow2Options(given: readonly Assignment[]): Parsed<"qcow2"> {
+  const lists = given.map(([name, value]) => `${name}=${value.replaceAll(",", ",,")}`);
+  try {
+    return { options: { format: "qcow2", ...parseCreateOptions(lists) } };
+  } catch (error) {
+    const option = isZcowError(error, "INVALID_ARGUMENT") ? error.data.option : undefined;
+    const isChoice = OPTION_SPECS.some((spec) => spec.name === option && spec.type === "choice");
+    if (!isChoice) throw error;
+    return { refusal: error };
+  }
+}
+
+function parseRawOptions(given: readonly Assignment[]): Parsed<"raw"> {
+  let preallocation: RawPreallocation = "off";
+  for (const [name, value] of given) {
+    if (name === "preallocation") {
+      const known = RAW_PREALLOCATIONS.find((candidate) => candidate === value);
+      if (known === undefined) return { refusal: notAccepted(name, value) };
+      preallocation = known;
+    } else if (name !== "size") {
+      throw new ZcowError("UNKNOWN_OPTION", `raw has no creation option '${name}'`, {
+        data: { option: name, value },
+        stockText: `Invalid parameter '${name}'`,
+      });
+    } else if (parseSize(value) === undefined) {
+      throw notASize(value);
+    }
+  }
+  return { options: { format: "raw", size: 0, preallocation } };
+}
+
+function notAccepted(name: string, value: string): ZcowError {
+  return new ZcowError(
+    "INVALID_ARGUMENT",
+    `option ${name}: '${value}' is not one of ${RAW_PREALLOCATIONS.join(", ")}`,
+    {
+      data: { option: name, value },
+      stockText: `Parameter '${name}' does not accept value '${value}'`,
+    },
+  );
+}
+
+function notASize(value: string): ZcowError {
+  return new ZcowError("INVALID_ARGUMENT", `option size: '${value}' is not a size`, {
+    data: { option: "size", value },
+    stockText:
+      "Parameter 'size' expects a non-negative number below 2^64\n" +
+      "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
+  });
+}
+
+function refusal(message: string, stockText: string): ZcowError {
+  return new ZcowError("INVALID_ARGUMENT", message, { data: { option: "size" }, stockText });
+}
+
+/** Failures of the file itself have their own wording when the file was to be made. */
+function describeFileError(error: unknown, path: string): unknown {
+  if (!isZcowError(error) || error.category !== "storage") return error;
+  return new ZcowError(error.code, error.message, {
+    data: error.data,
+    cause: error,
+    stockText: `Could not create '${path}': ${errnoText(error)}`,
+  });
+}

@@ -1,0 +1,45 @@
+import { describeImage } from "../../jobs/info.js";
+import {
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  namedImage,
+  OUTPUT_OPTION,
+  outputForm,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { withSubject } from "../failure.js";
+import { infoText, infoTree } from "../info-text.js";
+import { jsonText } from "../json.js";
+import { formatChoice } from "../open.js";
+import { isGiven, parseArguments } from "../options.js";
+
+const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, FORCE_SHARE_OPTION, IMAGE_OPTS_OPTION, HELP_OPTION];
+
+const HELP = `usage: zcow info [-f FORMAT] [--output human|json] [-U] FILE
+
+Shows what the image is, from its header alone.
+
+  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
+      --output FORM     human (default) or json
+  -U, --force-share     ignore the locks of other programs
+      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
+`;
+
+export async function infoCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const form = outputForm(parsed, ["human", "json"]);
+  const { path, format, forceShare } = namedImage(parsed);
+  try {
+    const info = await describeImage(path, { format: formatChoice(format), forceShare });
+    context.output.out(form === "json" ? jsonText(infoTree(info)) : infoText(info));
+    return 0;
+  } catch (error) {
+    throw withSubject(`Could not open '${path}'`, error);
+  }
+}

@@ -1,0 +1,92 @@
+import { WRITE_BACK, cacheMode, type CacheMode } from "../cache-mode.js";
+import type { CommandContext } from "../context.js";
+import { EXIT_FAILURE } from "../failure.js";
+import { parseImageDescription } from "../image-options.js";
+import type { ImageChoice } from "../open.js";
+import { ioCommands } from "../io/all-commands.js";
+import { inputLines } from "../io/input.js";
+import { IoSession } from "../io/session.js";
+import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+import { VERSION_TEXT } from "../version.js";
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: "command", short: "c", long: "cmd", value: true },
+  { name: "format", short: "f", long: "format", value: true },
+  { name: "read-only", short: "r", long: "read-only" },
+  { name: "nocache", short: "n", long: "nocache" },
+  { name: "cache", short: "t", long: "cache", value: true },
+  { name: "force-share", short: "U", long: "force-share" },
+  { name: "image-opts", long: "image-opts" },
+  // Taken for the sake of scripts, without effect: how requests reach the disk is decided here.
+  { name: "ignored", short: "m", long: "misalign" },
+  { name: "ignored", short: "k", long: "native-aio" },
+  { name: "ignored", short: "i", long: "aio", value: true },
+  { name: "ignored", short: "d", long: "discard", value: true },
+  { name: "help", short: "h", long: "help" },
+  { name: "version", short: "V", long: "version" },
+];
+
+const HELP = `usage: zcow io [OPTION]... [-c COMMAND]... [FILE]
+
+Reads, writes and tests an image command by command. Without -c the commands come from standard input.
+
+  -c, --cmd COMMAND     run this command; may be repeated
+  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
+  -r, --read-only       open for reading only
+  -n, --nocache         bypass the page cache, short for -t none
+  -t, --cache MODE      none, writeback (default), unsafe, directsync or writethrough
+  -U, --force-share     ignore the locks of other programs
+      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
+
+'zcow io -c help' lists the commands.
+`;
+
+export async function ioCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) context.output.out(HELP);
+  else if (isGiven(parsed, "version")) context.output.out(VERSION_TEXT);
+  else return runExerciser(parsed, context);
+  return 0;
+}
+
+async function runExerciser(parsed: ParsedArguments, context: CommandContext): Promise<number> {
+  const choice = imageChoice(parsed);
+  const session = new IoSession(context, ioCommands());
+  if (choice !== undefined) await session.open(choice);
+  const commands = allValues(parsed, "command");
+  const lines = commands.length > 0 ? commands : inputLines((prompt) => context.output.out(prompt));
+  const ok = await session.executeAll(lines);
+  await session.close();
+  return ok ? 0 : EXIT_FAILURE;
+}
+
+function imageChoice(parsed: ParsedArguments): ImageChoice | undefined {
+  const [name, ...more] = parsed.positionals;
+  if (more.length > 0) throw new UsageError("Expecting at most one image file name");
+  const cache = chosenCache(parsed);
+  if (name === undefined) return undefined;
+  const readOnly = isGiven(parsed, "read-only");
+  const forceShare = isGiven(parsed, "force-share");
+  const format = lastValue(parsed, "format");
+  if (!isGiven(parsed, "image-opts")) return { path: name, format, readOnly, forceShare, cache };
+  if (format !== undefined) throw new UsageError("--image-opts and -f are mutually exclusive", false);
+  const described = parseImageDescription(name);
+  if (described.path === undefined) throw new UsageError(`image options '${name}' name no file`, false);
+  return {
+    path: described.path,
+    format: described.format,
+    readOnly: readOnly || described.readOnly,
+    forceShare: forceShare || described.forceShare,
+    cache,
+  };
+}
+
+function chosenCache(parsed: ParsedArguments): CacheMode {
+  if (isGiven(parsed, "nocache")) return cacheMode("none") ?? WRITE_BACK;
+  const name = lastValue(parsed, "cache");
+  if (name === undefined) return WRITE_BACK;
+  const cache = cacheMode(name);
+  if (cache === undefined) throw new UsageError(`Invalid cache option: ${name}`, false);
+  return cache;
+}

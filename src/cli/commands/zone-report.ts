@@ -1,0 +1,93 @@
+import { reportZones, type ZoneReport } from "../../jobs/zone-report.js";
+import {
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  HELP_OPTION,
+  namedImage,
+  OUTPUT_OPTION,
+  outputForm,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { jsonText } from "../json.js";
+import { isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { terminal } from "../terminal.js";
+import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";
+import { zoneLine } from "../zone-line.js";
+import { zonePicture } from "../zone-picture.js";
+import { zoneSummary, zoneTable } from "../zone-table.js";
+
+const START_OPTION: OptionSpec = { name: "offset", short: "o", long: "offset", value: true };
+const COUNT_OPTION: OptionSpec = { name: "count", short: "n", long: "count", value: true };
+const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, START_OPTION, COUNT_OPTION, FORCE_SHARE_OPTION, HELP_OPTION];
+const FORMS = ["table", "picture", "json", "qemu"] as const;
+
+const HELP = `usage: zcow zone report [--output table|picture|json|qemu] [-o OFFSET] [-n COUNT] [-f FORMAT] [-U] FILE
+
+Shows the zones of an image as they are on disk.
+
+      --output FORM     table (default), picture (one cell per zone), json, or qemu (the lines of qemu-io's zrp)
+  -o, --offset OFFSET   start with the zone that holds this byte
+  -n, --count COUNT     at most so many zones
+  -f, --format FORMAT   qcow2; recognised by content when left out
+  -U, --force-share     ignore the locks of other programs
+
+On a terminal the table has the picture above it. NO_COLOR and TERM=dumb turn colours off.
+`;
+
+export async function zoneReportCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const form = outputForm(parsed, FORMS);
+  const offset = bytesArgument("offset", lastValue(parsed, "offset") ?? "0");
+  const count = lastValue(parsed, "count");
+  const limit = count === undefined ? undefined : countArgument("count", count);
+  const image = { ...namedImage(parsed), readOnly: true };
+  await withZonedImage(image, context, async (device) => {
+    const report = reportZones(device, offset, limit);
+    context.output.out(render(form, image.path, report));
+  });
+  return 0;
+}
+
+function render(form: (typeof FORMS)[number], path: string, report: ZoneReport): string {
+  switch (form) {
+    case "json":
+      return jsonText(reportTree(path, report));
+    case "qemu":
+      return report.zones.map(zoneLine).join("");
+    case "picture":
+      return zonePicture(report.zones, terminal());
+    case "table": {
+      const style = terminal();
+      const picture = style.interactive ? `${zonePicture(report.zones, style)}\n` : "";
+      return `${zoneSummary(path, report)}\n${picture}${zoneTable(report.zones)}`;
+    }
+  }
+}
+
+/** The report for programs; sizes and positions in bytes. */
+function reportTree(path: string, { limits, zones }: ZoneReport): unknown {
+  return {
+    filename: path,
+    model: limits.model,
+    "zone-size": limits.zoneSize,
+    "zone-capacity": limits.zoneCapacity,
+    "zone-count": limits.zoneCount,
+    "conventional-zones": limits.conventionalZones,
+    "max-open-zones": limits.maxOpenZones,
+    "max-active-zones": limits.maxActiveZones,
+    "max-append-bytes": limits.maxAppendBytes,
+    zones: zones.map((zone) => ({
+      index: zone.index,
+      start: zone.start,
+      length: zone.length,
+      capacity: zone.capacity,
+      "write-pointer": zone.writePointer,
+      state: zone.state,
+      type: zone.type,
+    })),
+  };
+}

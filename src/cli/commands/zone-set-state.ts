@@ -1,0 +1,50 @@
+import { FORMAT_OPTION, HELP_OPTION } from "../common-options.js";
+import { WRITE_BACK } from "../cache-mode.js";
+import type { CommandContext } from "../context.js";
+import { EXIT_FAILURE } from "../failure.js";
+import { ioCommands } from "../io/all-commands.js";
+import { IoSession } from "../io/session.js";
+import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+
+const COMMAND_OPTION: OptionSpec = { name: "command", short: "c", long: "cmd", value: true };
+const OPTIONS = [FORMAT_OPTION, COMMAND_OPTION, HELP_OPTION];
+
+const HELP = `usage: zcow zone set-state [-f FORMAT] FILE OFFSET STATE -c COMMAND [-c COMMAND]...
+
+Forces the zone that starts at OFFSET into STATE (read-only, offline or online) and then runs the commands of
+'zcow io' on the image, to see what a program meets on a drive with a failed zone. The state is not recorded in
+the image: it ends with the last command.
+
+  -c, --cmd COMMAND     a command of 'zcow io'; at least one
+  -f, --format FORMAT   qcow2; recognised by content when left out
+
+Example: zcow zone set-state disk.qcow2 64M offline -c 'read 64M 4k' -c 'zone_report 64M 1'
+`;
+
+export async function zoneSetStateCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const [path, offset, state, ...more] = parsed.positionals;
+  if (path === undefined || offset === undefined || state === undefined || more.length > 0) {
+    throw new UsageError("Expecting an image file name, the offset of a zone and a state");
+  }
+  const commands = allValues(parsed, "command");
+  if (commands.length === 0) {
+    throw new UsageError("zone set-state lasts as long as the command: give it something to do with -c");
+  }
+  const session = new IoSession(context, ioCommands());
+  await session.open({
+    path,
+    format: lastValue(parsed, "format"),
+    readOnly: false,
+    forceShare: false,
+    cache: WRITE_BACK,
+  });
+  const ok = await session.executeAll([`zone_set_state ${offset} ${state}`, ...commands]);
+  await session.close();
+  return ok ? 0 : EXIT_FAILURE;
+}

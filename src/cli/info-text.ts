@@ -1,0 +1,99 @@
+import { formatSize } from "../base/size-text.js";
+import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
+import type { ImageInfo, Qcow2Info } from "../jobs/info.js";
+import { effectiveMaxAppend } from "../zoned/zone-config.js";
+
+/** A value as `--output json` has it; the text form shows the same tree with spaces for dashes. */
+type Tree = { readonly [key: string]: string | number | boolean | Tree };
+
+const INDENT = 4;
+
+/** The format's own part of the description, in the key order of the stock tool, with the zones behind it. */
+function formatSpecific(info: Qcow2Info): Tree {
+  const version3 = info.version === 3;
+  return {
+    compat: version3 ? "1.1" : "0.10",
+    "compression-type": info.compressionType,
+    ...(version3 ? { "lazy-refcounts": info.lazyRefcounts } : {}),
+    "refcount-bits": info.refcountBits,
+    ...(info.dataFile === undefined ? {} : { "data-file": info.dataFile }),
+    ...(info.dataFileRaw === undefined ? {} : { "data-file-raw": info.dataFileRaw }),
+    ...(version3 ? { corrupt: info.corrupt, "extended-l2": info.extendedL2 } : {}),
+    ...(info.zoned === undefined ? {} : { zoned: zonedTree(info.zoned) }),
+  };
+}
+
+function zonedTree(zoned: ZonedExtension): Tree {
+  return {
+    model: "host-managed",
+    layout: zoned.layout,
+    "zone-size": zoned.zoneSize,
+    "zone-capacity": zoned.zoneCapacity,
+    zones: zoned.zoneCount,
+    "conventional-zones": zoned.conventionalZones,
+    "max-open-zones": zoned.maxOpenZones,
+    "max-active-zones": zoned.maxActiveZones,
+    "max-append-bytes": effectiveMaxAppend(zoned),
+  };
+}
+
+function treeLines(tree: Tree, indent: number): string[] {
+  return Object.entries(tree).flatMap(([key, value]) => {
+    const label = `${" ".repeat(indent)}${key.replaceAll("-", " ")}:`;
+    return typeof value === "object" ? [label, ...treeLines(value, indent + INDENT)] : [`${label} ${value}`];
+  });
+}
+
+/** "Format specific information" as text; empty for formats that have none. */
+export function formatSpecificText(info: ImageInfo): string {
+  if (info.qcow2 === undefined) return "";
+  return ["Format specific information:", ...treeLines(formatSpecific(info.qcow2), INDENT), ""].join("\n");
+}
+
+/** The path of the backing file as seen from here: relative names start where the image is. */
+function backingPath(info: ImageInfo, name: string): string {
+  const folderEnd = info.filename.lastIndexOf("/") + 1;
+  const standsAlone = name.startsWith("/") || /^[a-z][a-z0-9+.-]*:/i.test(name);
+  return standsAlone ? name : info.filename.slice(0, folderEnd) + name;
+}
+
+/** The description for people, as `qemu-img info` prints it. */
+export function infoText(info: ImageInfo): string {
+  const lines = [
+    `image: ${info.filename}`,
+    `file format: ${info.format}`,
+    `virtual size: ${formatSize(info.virtualSize)} (${info.virtualSize} bytes)`,
+    `disk size: ${info.actualSize === undefined ? "unavailable" : formatSize(info.actualSize)}`,
+  ];
+  if (info.encrypted) lines.push("encrypted: yes");
+  if (info.clusterSize !== undefined) lines.push(`cluster_size: ${info.clusterSize}`);
+  if (info.dirty) lines.push("cleanly shut down: no");
+  if (info.backingFile !== undefined) {
+    const path = backingPath(info, info.backingFile);
+    lines.push(`backing file: ${info.backingFile}${path === info.backingFile ? "" : ` (actual path: ${path})`}`);
+  }
+  if (info.backingFormat !== undefined) lines.push(`backing file format: ${info.backingFormat}`);
+  if (info.snapshotCount > 0) lines.push(`snapshots: ${info.snapshotCount}`);
+  return `${lines.join("\n")}\n${formatSpecificText(info)}`;
+}
+
+/** The description for programs: the keys of `qemu-img info --output=json`, in its order. */
+export function infoTree(info: ImageInfo): Tree {
+  return {
+    ...(info.backingFormat === undefined ? {} : { "backing-filename-format": info.backingFormat }),
+    "virtual-size": info.virtualSize,
+    filename: info.filename,
+    ...(info.clusterSize === undefined ? {} : { "cluster-size": info.clusterSize }),
+    format: info.format,
+    ...(info.actualSize === undefined ? {} : { "actual-size": info.actualSize }),
+    ...(info.qcow2 === undefined ? {} : { "format-specific": { type: "qcow2", data: formatSpecific(info.qcow2) } }),
+    ...(info.encrypted ? { encrypted: true } : {}),
+    ...(info.backingFile === undefined
+      ? {}
+      : {
+          "full-backing-filename": backingPath(info, info.backingFile),
+          "backing-filename": info.backingFile,
+        }),
+    "dirty-flag": info.dirty,
+  };
+}

@@ -1,0 +1,87 @@
+import { hexDump, transferReport } from "./figures.js";
+import type { IoSession, Outcome } from "./session.js";
+
+/** What fills written buffers when nothing else is asked for. */
+export const DEFAULT_PATTERN = 0xcd;
+
+interface Printing {
+  /** The name that a failure is reported under. */
+  readonly operation: string;
+  /** No statistics. */
+  readonly quiet: boolean;
+  /** Statistics in one line for programs. */
+  readonly machine: boolean;
+}
+
+export interface ReadRequest extends Printing {
+  /** Bytes. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+  readonly dump: boolean;
+  /** Byte that must fill the verified part. */
+  readonly pattern: number | undefined;
+  /** Verified part: its start within the request and its length, in bytes. */
+  readonly verifyFrom: number;
+  readonly verifyLength: number;
+}
+
+/** Reads, verifies and describes. Never rejects. */
+export async function readRequest(session: IoSession, request: ReadRequest): Promise<Outcome> {
+  const { offset, length, pattern, verifyFrom, verifyLength } = request;
+  const start = performance.now();
+  let bytes: Uint8Array;
+  try {
+    session.assertInside(offset, length);
+    bytes = new Uint8Array(length);
+    await session.device.read(offset, bytes);
+  } catch (error) {
+    return session.failure(request.operation, error);
+  }
+  const seconds = (performance.now() - start) / 1000;
+  const verified = bytes.subarray(verifyFrom, verifyFrom + verifyLength);
+  const ok = pattern === undefined || verified.every((byte) => byte === pattern);
+  let text = ok ? "" : `Pattern verification failed at offset ${offset + verifyFrom}, ${verifyLength} bytes\n`;
+  if (request.dump && !request.quiet) text += hexDump(bytes, offset);
+  if (!request.quiet) text += transferReport({ verb: "read", offset, length, seconds, machine: request.machine });
+  return { ok, text };
+}
+
+export interface WriteRequest extends Printing {
+  /** Bytes. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+  readonly zeroes: boolean;
+  /** With `zeroes`: space may be given back. */
+  readonly unmap: boolean;
+  readonly fua: boolean;
+  /** Fills the buffer: one byte, or a sequence over and over. */
+  readonly pattern: number | Uint8Array;
+}
+
+/** Writes and describes. Never rejects. */
+export async function writeRequest(session: IoSession, request: WriteRequest): Promise<Outcome> {
+  const { offset, length, fua, unmap } = request;
+  const start = performance.now();
+  try {
+    session.assertInside(offset, length);
+    if (request.zeroes) await session.device.writeZeroes(offset, length, { fua, unmap });
+    else await session.device.write(offset, patternBuffer(length, request.pattern), { fua });
+  } catch (error) {
+    return session.failure(request.operation, error);
+  }
+  const seconds = (performance.now() - start) / 1000;
+  if (request.quiet) return { ok: true, text: "" };
+  return { ok: true, text: transferReport({ verb: "wrote", offset, length, seconds, machine: request.machine }) };
+}
+
+/** `length` bytes of `pattern`, repeated. */
+export function patternBuffer(length: number, pattern: number | Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(length);
+  if (typeof pattern === "number") return bytes.fill(pattern);
+  for (let at = 0; at < length; at += pattern.length) {
+    bytes.set(pattern.subarray(0, Math.min(pattern.length, length - at)), at);
+  }
+  return bytes;
+}

@@ -1,0 +1,48 @@
+import type { Warning } from "../base/errors.js";
+import type { BlockDevice } from "../block/block-device.js";
+import { openImage } from "../formats/open-image.js";
+import { type FormatName, formatDriver } from "../formats/registry.js";
+import type { CacheMode } from "./cache-mode.js";
+import type { CommandContext } from "./context.js";
+import { printError } from "./failure.js";
+
+/** Which image a command works on, and how. */
+export interface ImageChoice {
+  readonly path: string;
+  /** Format by name; recognised by content when left out. */
+  readonly format: string | undefined;
+  readonly readOnly: boolean;
+  /** Ignore the locks of other processes. */
+  readonly forceShare: boolean;
+  readonly cache: CacheMode;
+}
+
+/** The format to open `name` with; fails with `FORMAT_UNKNOWN`. */
+export function formatChoice(name: string | undefined): FormatName | "probe" {
+  return name === undefined ? "probe" : (formatDriver(name).name as FormatName);
+}
+
+/** Opens the image that a command works on; warnings go to standard error. */
+export function openForCommand(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
+  return openImage(choice.path, {
+    format: formatChoice(choice.format),
+    readOnly: choice.readOnly,
+    onWarning: (warning) => printWarning(warning, choice, context),
+    file: { forceShare: choice.forceShare, direct: choice.cache.direct },
+  });
+}
+
+export function printWarning(warning: Warning, choice: ImageChoice, context: CommandContext): void {
+  if (warning.code === "FORMAT_GUESSED_RAW") {
+    if (!choice.readOnly) context.output.err(guessedRawText(choice.path));
+  } else {
+    printError(context, `warning: ${warning.message}`);
+  }
+}
+
+function guessedRawText(path: string): string {
+  return `WARNING: Image format was not specified for '${path}' and probing guessed raw.
+         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
+         Specify the 'raw' format explicitly to remove the restrictions.
+`;
+}

@@ -1,0 +1,48 @@
+import { ZcowError } from "../base/errors.js";
+import { type CheckOptions, checkQcow2 } from "../formats/qcow2/check/check.js";
+import type { CheckResult } from "../formats/qcow2/check/check-result.js";
+import type { FormatChoice } from "../formats/open-image.js";
+import { formatDriver, probeFormat } from "../formats/registry.js";
+import { openFileStorage } from "../storage/file-storage.js";
+import type { Storage } from "../storage/storage.js";
+
+export interface CheckImageOptions extends CheckOptions {
+  readonly format: FormatChoice;
+  /** Ignore the locks of other processes; not together with `repair`. */
+  readonly forceShare?: boolean;
+}
+
+/** What a check found, and in which format. */
+export interface ImageCheck extends CheckResult {
+  readonly format: string;
+}
+
+/**
+ * Checks the metadata of an image and, when asked, repairs it. A storage that was passed in stays open.
+ *
+ * Fails with `CHECK_UNSUPPORTED` for formats without metadata, and as `checkQcow2` and `openImage` do.
+ */
+export async function checkImage(source: string | Storage, options: CheckImageOptions): Promise<ImageCheck> {
+  if (typeof source !== "string") return checkStorage(source, options);
+  if (options.format !== "probe") formatDriver(options.format);
+  const storage = await openFileStorage(source, {
+    writable: options.repair !== undefined,
+    forceShare: options.forceShare ?? false,
+  });
+  try {
+    return await checkStorage(storage, options);
+  } finally {
+    await storage.close();
+  }
+}
+
+async function checkStorage(storage: Storage, options: CheckImageOptions): Promise<ImageCheck> {
+  const driver = options.format === "probe" ? await probeFormat(storage) : formatDriver(options.format);
+  if (driver.name !== "qcow2") {
+    throw new ZcowError("CHECK_UNSUPPORTED", `${storage.name} is ${driver.name}, which has no metadata to check`, {
+      data: { path: storage.name, value: driver.name },
+      stockText: "This image format does not support checks",
+    });
+  }
+  return { ...(await checkQcow2(storage, options)), format: driver.name };
+}

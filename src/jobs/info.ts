@@ -1,0 +1,136 @@
+import { alignUp } from "../base/integers.js";
+import { SECTOR_SIZE } from "../base/units.js";
+import type { FormatChoice } from "../formats/open-image.js";
+import { formatDriver, probeFormat } from "../formats/registry.js";
+import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from "../formats/qcow2/features.js";
+import { qcow2Geometry } from "../formats/qcow2/geometry.js";
+import type { Qcow2Header } from "../formats/qcow2/header.js";
+import { readHeader } from "../formats/qcow2/header-read.js";
+import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
+import { openFileStorage } from "../storage/file-storage.js";
+import type { Storage } from "../storage/storage.js";
+
+/** What a qcow2 header says, beyond what every image has. */
+export interface Qcow2Info {
+  readonly version: 2 | 3;
+  /** "zlib" or "zstd". */
+  readonly compressionType: "zlib" | "zstd";
+  readonly lazyRefcounts: boolean;
+  /** Bits per reference count. */
+  readonly refcountBits: number;
+  /** The image is marked corrupt. */
+  readonly corrupt: boolean;
+  readonly extendedL2: boolean;
+  /** Name of the external data file, if the image has one and names it. */
+  readonly dataFile: string | undefined;
+  /** The external data file is a raw image by itself; undefined without an external data file. */
+  readonly dataFileRaw: boolean | undefined;
+  /** The zone configuration as stored; undefined when the image is not zoned. */
+  readonly zoned: ZonedExtension | undefined;
+}
+
+/** What an image is, read from its header alone. Sizes in bytes. */
+export interface ImageInfo {
+  readonly filename: string;
+  readonly format: string;
+  readonly virtualSize: number;
+  /** Host space in use; undefined where the storage cannot tell. */
+  readonly actualSize: number | undefined;
+  readonly clusterSize: number | undefined;
+  readonly encrypted: boolean;
+  /** The image was not closed after writing: reference counts may be out of date. */
+  readonly dirty: boolean;
+  /** As the image names it. */
+  readonly backingFile: string | undefined;
+  readonly backingFormat: string | undefined;
+  readonly snapshotCount: number;
+  /** Where VM state would be stored, behind the last byte the disk can use; undefined for formats without it. */
+  readonly vmStateOffset: number | undefined;
+  readonly qcow2: Qcow2Info | undefined;
+}
+
+export interface DescribeImageOptions {
+  readonly format: FormatChoice;
+  /** Ignore the locks of other processes. */
+  readonly forceShare?: boolean;
+}
+
+/**
+ * Describes an image without opening what it refers to: only the header is read, and nothing is changed. A storage
+ * that was passed in stays open.
+ *
+ * Fails with `FORMAT_UNKNOWN`, the codes of the storage and those of the header (`QCOW2_*`, `ZONED_*`).
+ */
+export async function describeImage(source: string | Storage, options: DescribeImageOptions): Promise<ImageInfo> {
+  if (typeof source !== "string") return describeStorage(source, options.format);
+  if (options.format !== "probe") formatDriver(options.format);
+  const storage = await openFileStorage(source, { lock: { use: "inspect" }, forceShare: options.forceShare ?? false });
+  try {
+    return await describeStorage(storage, options.format);
+  } finally {
+    await storage.close();
+  }
+}
+
+async function describeStorage(storage: Storage, format: FormatChoice): Promise<ImageInfo> {
+  const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
+  return driver.name === "qcow2" ? describeQcow2(storage) : describeRaw(storage);
+}
+
+function describeRaw(storage: Storage): ImageInfo {
+  return {
+    filename: storage.name,
+    format: "raw",
+    virtualSize: alignUp(storage.size(), SECTOR_SIZE),
+    actualSize: storage.allocatedSize(),
+    clusterSize: undefined,
+    encrypted: false,
+    dirty: false,
+    backingFile: undefined,
+    backingFormat: undefined,
+    snapshotCount: 0,
+    vmStateOffset: undefined,
+    qcow2: undefined,
+  };
+}
+
+async function describeQcow2(storage: Storage): Promise<ImageInfo> {
+  const header = await readHeader(storage, { mode: "info" });
+  const { version, clusterBits, size, refcountOrder, features } = header;
+  const extendedL2 = hasBit(features.incompatible, INCOMPATIBLE.extendedL2);
+  const geometry = qcow2Geometry({ size, version, clusterBits, refcountOrder, extendedL2 });
+  return {
+    filename: storage.name,
+    format: "qcow2",
+    virtualSize: size,
+    actualSize: storage.allocatedSize(),
+    clusterSize: geometry.clusterSize,
+    encrypted: header.cryptMethod !== 0,
+    dirty: hasBit(features.incompatible, INCOMPATIBLE.dirty),
+    backingFile: header.backingFileName,
+    backingFormat: header.backingFormat,
+    snapshotCount: header.snapshotCount,
+    vmStateOffset: geometry.l1EntriesNeeded * geometry.l2Coverage,
+    qcow2: qcow2Info(header, extendedL2),
+  };
+}
+
+function qcow2Info(header: Qcow2Header, extendedL2: boolean): Qcow2Info {
+  const { incompatible, compatible, autoclear } = header.features;
+  const external = hasBit(incompatible, INCOMPATIBLE.externalData);
+  return {
+    version: header.version,
+    compressionType: header.compressionType === 1 ? "zstd" : "zlib",
+    lazyRefcounts: hasBit(compatible, COMPATIBLE.lazyRefcounts),
+    refcountBits: 2 ** header.refcountOrder,
+    corrupt: hasBit(incompatible, INCOMPATIBLE.corrupt),
+    extendedL2,
+    dataFile: header.dataFileName,
+    dataFileRaw: external ? hasBit(autoclear, AUTOCLEAR.rawExternalData) : undefined,
+    zoned: header.zoned,
+  };
+}
+
+function hasBit(word: bigint, bit: bigint): boolean {
+  return (word & bit) !== 0n;
+}
