@@ -56,10 +56,93 @@ function errorsPage(codes) {
     .trimEnd()}\n`;
 }
 
+/**
+ * @typedef {object} CreateOption
+ * @property {string} name
+ * @property {string} property
+ * @property {"size" | "number" | "switch" | "choice"} type
+ * @property {string} doc
+ * @property {string} defaultText
+ * @property {readonly string[]} [choices]
+ * @property {number} [minimum]
+ * @property {number} [maximum]
+ * @property {Readonly<Record<string, string>>} [choiceAliases]
+ * @property {readonly { name: string, unit?: number }[]} [aliases]
+ */
+
+/** @param {CreateOption} option */
+function createOptionRow(option) {
+  const otherWords = Object.entries(option.choiceAliases ?? {}).map(([word, choice]) => `\`${word}\` = \`${choice}\``);
+  const choices = option.choices === undefined ? "" : ` One of ${option.choices.map((one) => `\`${one}\``).join(", ")}`;
+  const values = choices === "" ? "" : `${choices}${otherWords.length > 0 ? ` (${otherWords.join(", ")})` : ""}.`;
+  const aliases = (option.aliases ?? []).map(({ name, unit }) =>
+    unit === undefined ? `\`${name}\`` : `\`${name}\` (×${unit})`,
+  );
+  return `| \`${option.name}\` | \`${option.property}\` | ${option.doc}${values} | ${option.defaultText} | ${aliases.join(", ")} |`;
+}
+
+/** @param {readonly CreateOption[]} options */
+function createOptionsPage(options) {
+  return `${[
+    "# Options of qcow2 images",
+    "",
+    GENERATED,
+    "",
+    "What can be chosen when a qcow2 image is made: after `-o` on the command line, or as a property of the options of",
+    "`createImage`. Sizes are in bytes; on the command line they take the suffixes k, M, G, T, P and E (powers of 1024).",
+    "The rules that zones must keep are in [format.md, section 5](format.md#5-validation). The same as JSON Schema:",
+    "[create-options.schema.json](create-options.schema.json).",
+    "",
+    "| `-o` name | property | meaning | default | other names |",
+    "| --- | --- | --- | --- | --- |",
+    ...options.map(createOptionRow),
+  ].join("\n")}\n`;
+}
+
+/** @param {CreateOption} option */
+function optionSchema(option) {
+  const description = option.doc.replaceAll("`", "");
+  if (option.type === "switch") return { type: "boolean", description };
+  if (option.type === "choice") return { enum: option.choices, description };
+  const { minimum = 0, maximum } = option;
+  return { type: "integer", minimum, ...(maximum === undefined ? {} : { maximum }), description };
+}
+
+/**
+ * JSON Schema of the options object, nested as the properties are ("zone.size" is size of zone).
+ * @param {readonly CreateOption[]} options
+ */
+function createOptionsSchema(options) {
+  /** @type {Record<string, object>} */
+  const top = {};
+  /** @type {Record<string, object>} */
+  const zone = {};
+  for (const option of options) {
+    const [group, name] = option.property.startsWith("zone.")
+      ? [zone, option.property.slice(5)]
+      : [top, option.property];
+    group[name] = optionSchema(option);
+  }
+  const schema = {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    title: "Options of qcow2 images",
+    type: "object",
+    properties: { ...top, zone: { type: "object", properties: zone, additionalProperties: false } },
+    required: ["size"],
+    additionalProperties: false,
+  };
+  return `${JSON.stringify(schema, undefined, 2)}\n`;
+}
+
 /** All generated pages: path relative to the project -> text. */
 export async function generatedPages() {
   const { ERROR_CODES } = await loadSource("src/base/error-codes.ts");
-  return new Map([["docs/errors.md", errorsPage(ERROR_CODES)]]);
+  const { CREATE_OPTIONS } = await loadSource("src/formats/qcow2/create-options.ts");
+  return new Map([
+    ["docs/errors.md", errorsPage(ERROR_CODES)],
+    ["docs/create-options.md", createOptionsPage(CREATE_OPTIONS)],
+    ["docs/create-options.schema.json", createOptionsSchema(CREATE_OPTIONS)],
+  ]);
 }
 
 /** @param {string} path */
