@@ -97,6 +97,8 @@ export class CheckSession {
   needsRebuild = false;
   /** Some stored counts could not be read at all, so flags cannot be judged by them. */
   blocksUnreadable = false;
+  /** Copied flags may be wrong somewhere and have to be looked at one by one. */
+  flagsUncertain = false;
   /** Why clusters that look leaked must not be freed: some table that may refer to them could not be read. */
   unreadReferences: string | undefined;
   /** Size of the snapshot table in bytes, once read. */
@@ -170,6 +172,7 @@ export class CheckSession {
     this.counts = rebuilt.counts;
     this.visits = rebuilt.visits;
     this.needsRebuild = rebuilt.needsRebuild;
+    this.flagsUncertain = rebuilt.flagsUncertain;
     this.blocksUnreadable = rebuilt.blocksUnreadable;
   }
 

@@ -77,7 +77,8 @@ async function checkImage(session: CheckSession): Promise<void> {
   if (session.fix !== undefined) session.header = await clearUnknownAutoclear(session.storage, session.header);
   await zeroEntries(session, walk.toZero);
   const table = await compareAndMend(session, stored);
-  if (!session.blocksUnreadable) await new CopiedFlags(session, table, mayMendFlags(session)).check();
+  if (session.flagsUncertain && !session.blocksUnreadable)
+    await new CopiedFlags(session, table, mayMendFlags(session)).check();
   await checkZoneTable(session);
   await finishRepair(session);
 }

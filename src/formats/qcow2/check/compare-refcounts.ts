@@ -3,7 +3,10 @@ import { isPromise } from "../../../base/maybe-promise.js";
 import { isZcowError } from "../../../base/errors.js";
 import { getRefcount } from "../refcount-entries.js";
 import type { CheckSession } from "./check-session.js";
+import { CHUNK_BITS, CHUNK_MASK, CHUNK_SIZE, COUNT_MASK, SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { NO_BLOCK, type RefcountTable } from "./refcount-structures.js";
+
+const UNTOUCHED = new Uint16Array(CHUNK_SIZE);
 
 /** A cluster whose stored count is not the number of references found. */
 export interface Mismatch {
@@ -115,7 +118,7 @@ function reportUnreadable(session: CheckSession, first: number, last: number): v
   }
 }
 
-/** Returns the highest cluster of the block in use, or -1. */
+/** Compares the counts of clusters [first, last); returns the highest cluster in use, or -1. */
 function compareBlock(
   session: CheckSession,
   block: StoredBlock,
@@ -123,25 +126,64 @@ function compareBlock(
   last: number,
   comparison: Comparison,
 ): number {
-  const { counts, geometry } = session;
-  const order = geometry.refcountOrder;
-  const { bytes } = block;
+  if (session.geometry.refcountOrder !== 4) return compareSlowly(session, block, first, first, last, comparison);
+  const { counts } = session;
+  const view = viewOf(block.bytes);
   let highest = -1;
-  if (order === 4) {
-    const view = viewOf(bytes);
-    for (let cluster = first, at = 0; cluster < last; cluster++, at += 2) {
-      const stored = view.getUint16(at);
-      const references = counts.get(cluster);
-      if (stored !== 0 || references !== 0) highest = cluster;
-      if (stored !== references) comparison.mismatch({ cluster, stored, references }, block);
-    }
-    return highest;
+  for (let from = first; from < last; ) {
+    const to = Math.min(last, ((from >>> CHUNK_BITS) + 1) * CHUNK_SIZE);
+    const chunk = counts.existingChunk(from >>> CHUNK_BITS) ?? UNTOUCHED;
+    highest = Math.max(highest, compareChunk(session, block, view, chunk, first, from, to, comparison));
+    from = to;
   }
-  for (let cluster = first; cluster < last; cluster++) {
-    const stored = getRefcount(bytes, cluster - first, order);
+  return highest;
+}
+
+/** The quick loop over 16-bit counts: what it is not sure about goes to `compareSlowly`. */
+function compareChunk(
+  session: CheckSession,
+  block: StoredBlock,
+  view: DataView,
+  chunk: Uint16Array,
+  first: number,
+  from: number,
+  to: number,
+  comparison: Comparison,
+): number {
+  let highest = -1;
+  for (let cluster = from; cluster < to; cluster++) {
+    const stored = view.getUint16((cluster - first) * 2);
+    const element = chunk[cluster & CHUNK_MASK] as number;
+    if (element === 0 && stored === 0) continue;
+    highest = cluster;
+    if (stored === 1 && (element === 1 || element === (1 | SEEN_COPIED))) continue;
+    if (stored > 1 && stored < COUNT_MASK && (element === stored || element === (stored | SEEN_PLAIN))) continue;
+    compareSlowly(session, block, first, cluster, cluster + 1, comparison);
+  }
+  return highest;
+}
+
+function compareSlowly(
+  session: CheckSession,
+  block: StoredBlock,
+  first: number,
+  from: number,
+  to: number,
+  comparison: Comparison,
+): number {
+  const { counts, geometry } = session;
+  let highest = -1;
+  for (let cluster = from; cluster < to; cluster++) {
+    const stored = getRefcount(block.bytes, cluster - first, geometry.refcountOrder);
     const references = counts.get(cluster);
     if (stored !== 0 || references !== 0) highest = cluster;
-    if (stored !== references) comparison.mismatch({ cluster, stored, references }, block);
+    const seen = counts.seen(cluster);
+    const wrongFlag = stored === 1 ? SEEN_PLAIN : SEEN_COPIED;
+    if ((seen & wrongFlag) !== 0) session.flagsUncertain = true;
+    if (stored !== references) {
+      if (seen !== 0) session.flagsUncertain = true;
+      comparison.mismatch({ cluster, stored, references }, block);
+    }
   }
   return highest;
 }

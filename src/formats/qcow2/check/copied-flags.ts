@@ -2,6 +2,7 @@ import { viewOf } from "../../../base/bytes.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { CheckStopped, type CheckSession } from "./check-session.js";
 import { hex64 } from "./l2-references.js";
+import { MetadataPlaces } from "./metadata-places.js";
 import type { RefcountTable } from "./refcount-structures.js";
 import { storedRefcount } from "./stored-refcounts.js";
 import { TableReader } from "./table-reader.js";
@@ -24,6 +25,7 @@ export class CopiedFlags {
   readonly #table: RefcountTable;
   readonly #repair: boolean;
   /** Tables with something wrong, copied out of the read-ahead buffer. */
+  #places: MetadataPlaces | undefined;
   readonly #bulk = new Set<number>();
   readonly #suspects: { readonly offset: number; readonly bytes: Uint8Array }[] = [];
 
@@ -166,26 +168,31 @@ export class CopiedFlags {
     this.#session.tally.corruptionsFixed += count;
   }
 
-  /** Flags are only written into clusters that are L2 tables and nothing else. */
+  /** Flags are only written into tables that share their clusters with no other metadata. */
   #refuseSharedTable(offset: number): void {
-    const { counts, visits, geometry } = this.#session;
-    const cluster = offset / geometry.clusterSize;
-    if (counts.get(cluster) !== visits.count(cluster)) this.#overlap("L2 table", offset);
+    const owner = this.#metadata().ownerOf(offset / this.#session.geometry.clusterSize);
+    if (owner !== undefined) this.#overlap("L2 table", offset, owner);
   }
 
   #refuseSharedL1(): void {
-    const { counts, geometry, header } = this.#session;
+    const { visits, geometry, header } = this.#session;
     const first = header.l1TableOffset / geometry.clusterSize;
     const clusters = Math.ceil((header.l1Size * 8) / geometry.clusterSize);
     for (let cluster = first; cluster < first + clusters; cluster++) {
-      if (counts.get(cluster) !== 1) this.#overlap("L1 table", header.l1TableOffset);
+      const owner = visits.count(cluster) > 0 ? "L2 table" : this.#metadata().ownerOf(cluster, "L1 table");
+      if (owner !== undefined) this.#overlap("L1 table", header.l1TableOffset, owner);
     }
   }
 
-  #overlap(structure: string, offset: number): never {
+  #metadata(): MetadataPlaces {
+    this.#places ??= new MetadataPlaces(this.#session, this.#table);
+    return this.#places;
+  }
+
+  #overlap(structure: string, offset: number, owner: string): never {
     this.#session.report(
       { kind: "io-error", severity: "error", structure, offset },
-      () => `ERROR: Could not write ${structure}; metadata overlap check failed: Input/output error`,
+      () => `ERROR: Could not write ${structure}; it overlaps with the ${owner}: Input/output error`,
     );
     throw new CheckStopped("Input/output error");
   }

@@ -2,6 +2,7 @@ import { viewOf } from "../../../base/bytes.js";
 import type { CheckSession } from "./check-session.js";
 import { MAX_REVISITED_ENTRIES } from "./check-limits.js";
 import { countL2Table, hex64, type EntryToZero } from "./l2-references.js";
+import { SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { countRegion } from "./regions.js";
 import { TableReader } from "./table-reader.js";
 
@@ -98,14 +99,17 @@ export class MappingWalk {
       );
     }
     if (this.#isMisplaced(offset)) {
+      session.flagsUncertain ||= location.active;
       session.unreadReferences = "an L1 entry points outside the file or between clusters";
       return undefined;
     }
     const cluster = offset / clusterSize;
+    if (location.active) session.counts.see(cluster, high > 0x7fff_ffff ? SEEN_COPIED : SEEN_PLAIN);
     if (session.visits.visit(cluster) > 1) {
       this.#revisited += l2Entries;
       if (this.#revisited > MAX_REVISITED_ENTRIES) {
         session.visits.owe(cluster);
+        session.flagsUncertain = true;
         return undefined;
       }
     }

@@ -1,12 +1,14 @@
 import type { CheckSession } from "./check-session.js";
+import { CHUNK_BITS, CHUNK_MASK, COUNT_MASK, SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { countRegion } from "./regions.js";
 import { compressedLength } from "../entries.js";
 
 /**
  * Counts what an L2 table refers to, and judges its entries (qcow2 specification, "Cluster mapping").
  *
- * Entries are taken as two 32-bit halves. The loop handles plain data clusters itself, one
- * addition per entry; everything else goes through `judgeEntry`, which is also all that is used with extended entries.
+ * Entries are taken as two 32-bit halves. The quick loop handles what nearly every entry is, a cluster of the file or
+ * nothing; everything else goes through `judgeEntry`, which is also all that is used with extended entries. What kind
+ * of entry referred to a cluster is noted beside its count, so that flags need a second look only where they may be wrong.
  */
 
 const TWO_32 = 0x1_0000_0000;
@@ -18,6 +20,7 @@ const RESERVED_LOW = 0x0000_01fe;
 const ZERO = 1;
 /** Any of these in the upper half makes an entry more than a plain data cluster or nothing. */
 const NOT_PLAIN_HIGH = COMPRESSED | RESERVED_HIGH;
+const NO_CHUNK = new Uint16Array(0);
 
 /** An entry to be set to zero by the repair: a preallocated zero cluster with an impossible offset. */
 export interface EntryToZero {
@@ -60,25 +63,44 @@ export function countL2Table(
     scanSlowly(scan, view, at);
     return;
   }
+  scanQuickly(scan, view, at);
+}
+
+function scanQuickly(scan: TableScan, view: DataView, at: number): void {
+  const { session, active } = scan;
   const { clusterSize, clusterBits } = session.geometry;
   const { counts, fileClusters, tally } = session;
+  const inPlace = counts.inPlace;
+  const seenMask = active ? SEEN_COPIED | SEEN_PLAIN : 0;
+  // Offset bits that would take the cluster index past 31 bits go the slow way too.
+  const unusualHigh = NOT_PLAIN_HIGH | (OFFSET_HIGH & ~(2 ** (clusterBits - 1) - 1));
+  const unusualLow = (clusterSize - 1) & ~ZERO;
+  const highShift = 32 - clusterBits;
   const end = at + clusterSize;
-  const lowMask = clusterSize - 1;
-  const highFactor = TWO_32 / clusterSize;
+  let chunkIndex = -1;
+  let chunk: Uint16Array = NO_CHUNK;
   let allocated = 0;
   let fragmented = 0;
   let nextCluster = 0;
   for (let position = at; position < end; position += 8) {
     const high = view.getUint32(position);
     const low = view.getUint32(position + 4);
-    if ((high & NOT_PLAIN_HIGH) === 0 && (low & lowMask) === 0) {
-      const cluster = (high & OFFSET_HIGH) * highFactor + (low >>> clusterBits);
+    if ((high & unusualHigh) === 0 && (low & unusualLow) === 0) {
+      const cluster = ((high << highShift) | (low >>> clusterBits)) & 0x7fff_ffff;
       if (cluster === 0) continue;
-      if (cluster < fileClusters && counts.add(cluster)) {
-        allocated++;
-        if (nextCluster !== 0 && cluster !== nextCluster) fragmented++;
-        nextCluster = cluster + 1;
-        continue;
+      if (cluster < fileClusters) {
+        if (cluster >>> CHUNK_BITS !== chunkIndex) {
+          chunkIndex = cluster >>> CHUNK_BITS;
+          chunk = counts.chunk(chunkIndex);
+        }
+        const element = chunk[cluster & CHUNK_MASK] as number;
+        if ((element & COUNT_MASK) < inPlace) {
+          chunk[cluster & CHUNK_MASK] = (element + 1) | ((SEEN_PLAIN >>> (high >>> 31)) & seenMask);
+          allocated++;
+          if (cluster !== nextCluster && nextCluster !== 0) fragmented++;
+          nextCluster = cluster + 1;
+          continue;
+        }
       }
     }
     scan.nextOffset = nextCluster * clusterSize;
@@ -160,6 +182,7 @@ function judgeAllocated(
     if (scan.nextOffset !== 0 && offset !== scan.nextOffset) session.tally.fragmentedClusters += times;
   }
   scan.nextOffset = offset + clusterSize;
+  session.flagsUncertain ||= scan.active;
   if (!session.hasDataFile) countRegion(session, offset, clusterSize, undefined, times);
 }
 

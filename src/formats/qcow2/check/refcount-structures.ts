@@ -65,7 +65,10 @@ export function countRefcountBlocks(session: CheckSession, table: RefcountTable)
     } else if (offset === undefined) {
       broken(session, index, `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`);
     } else if (offset >= session.comparedClusters * clusterSize) {
+      // Nothing in the file is miscounted because of it, so freeing leaks does not have to wait for a rebuild.
+      const before = session.needsRebuild;
       broken(session, index, `ERROR refcount block ${index} is outside image`);
+      session.needsRebuild = before || session.fix === "all";
     } else {
       countBlock(session, index, offset);
     }

@@ -25,7 +25,6 @@ const MAX_ENTRY_BYTES = SNAPSHOT_ENTRY_MIN_BYTES + MAX_SNAPSHOT_EXTRA_BYTES + 2 
 export async function readSnapshotRoots(session: CheckSession): Promise<SnapshotRoot[]> {
   const { header } = session;
   const roots: SnapshotRoot[] = [];
-  if (header.snapshotCount === 0) return roots;
   refuseTablePlace(session);
   let offset = header.snapshotsOffset;
   const entry = new Uint8Array(MAX_ENTRY_BYTES);

@@ -61,7 +61,7 @@ export class TableReader {
       if (adjacent) continue;
       const into = this.#buffer.subarray(first * clusterSize, next * clusterSize);
       const wait = this.#session.read(this.#offsets[first] as number, into, this.#stage);
-      if (isPromise(wait)) waits.push(wait as Promise<void>);
+      if (isPromise(wait)) waits.push(wait);
       first = next;
     }
     return waits;
