@@ -1,4 +1,5 @@
 import type { MaybePromise } from "../base/maybe-promise.js";
+import type { ZoneOperation } from "../zoned/zone-operations.js";
 import type { ZoneDescriptor } from "../zoned/zone-state.js";
 import type { BlockDevice, WriteOptions } from "./block-device.js";
 
@@ -23,6 +24,11 @@ export interface ZonedDevice extends BlockDevice {
   finishZones(offset: number, length: number): Promise<void>;
   /** Durable when it resolves; the data is gone and its space given back. Skips conventional zones inside a range. */
   resetZones(offset: number, length: number): Promise<void>;
+  /**
+   * The form for all zones, which picks its zones as the zoned command sets do: open takes the closed ones, close
+   * the open ones, finish the open and closed ones, reset all sequential ones; read-only and offline zones are passed over.
+   */
+  manageAllZones(operation: ZoneOperation): Promise<void>;
   /** Fault injection; lasts until the device is closed. */
   setZoneState(offset: number, state: ForcedZoneState): Promise<void>;
 }

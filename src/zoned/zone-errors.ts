@@ -91,5 +91,5 @@ export function aborted(zone: ZoneIndex, failedAt: number, cause: unknown): Zcow
 
 export function discardOfSequential(zone: ZoneIndex, offset: number, length: number): ZcowError {
   const text = `discard of ${length} bytes at ${offset} refused: data of a sequential zone goes by a reset only`;
-  return zoneError("ZONE_INVALID_WRITE", zone, text, { offset, length });
+  return zoneError("NOT_SUPPORTED", zone, text, { offset, length });
 }

@@ -14,9 +14,14 @@ import type { Qcow2Header } from "./header.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { RootTable } from "./root-table.js";
 import { refuseUnsupported } from "./unsupported.js";
+import { openZonedDevice, type OpenZonesOptions } from "./zones/open-zones.js";
+import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 
 /** Cache for L2 tables and refcount blocks: maps 192 GiB at a time with 64 KiB clusters. */
 export const DEFAULT_CACHE_BYTES = 32 * MiB;
+
+/** What opening a qcow2 image can be told beside what every format can. */
+export type OpenQcow2Options = OpenDeviceOptions & Pick<OpenZonesOptions, "upgradeSeedLayout">;
 
 /**
  * Opens the disk of a qcow2 image. Reads the header and the L1 table only; the rest follows as it is needed.
@@ -25,9 +30,12 @@ export const DEFAULT_CACHE_BYTES = 32 * MiB;
  * Throws the `QCOW2_*` and `ZONED_*` codes of the header, `NOT_SUPPORTED` for features that are not
  * built yet, `IMAGE_CORRUPT` when a dirty image cannot be repaired, and the codes of the storage.
  */
-export async function openQcow2(storage: Storage, options: OpenDeviceOptions = {}): Promise<Qcow2Device> {
+export async function openQcow2(
+  storage: Storage,
+  options: OpenQcow2Options = {},
+): Promise<Qcow2Device | ZonedQcow2Device> {
   const engine = await openEngine(storage, options);
-  return new Qcow2Device(engine);
+  return engine.header.zoned === undefined ? new Qcow2Device(engine) : openZonedDevice(engine, options);
 }
 
 /** Opens the engine alone: what the plain and the zoned device share. */
@@ -40,7 +48,7 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   const onFinding = (finding: ZcowError): void =>
     onWarning({ code: finding.code, message: finding.message, data: finding.data });
   let header = await readHeader(storage, { writable, onFinding });
-  refuseUnsupported(header);
+  refuseUnsupported(header, writable);
   if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n) header = await repairDirty(storage);
   const geometry = qcow2Geometry({
     size: header.size,

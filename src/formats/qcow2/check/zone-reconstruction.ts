@@ -17,7 +17,7 @@ export class ZoneReconstruction {
 
   /**
    * Where the write pointer of the zone [start, end) has to be so that it covers all that was stored there: the end of
-   * its last mapped cluster (data, compressed, or zeros), at most `end`. Bytes of the virtual disk.
+   * its last cluster with data, compressed or not, at most `end`. Bytes of the virtual disk.
    */
   async endOfData(start: number, end: number): Promise<number> {
     const { clusterSize, l2Coverage } = this.#session.geometry;
@@ -27,7 +27,7 @@ export class ZoneReconstruction {
       const first = Math.max(start, index * l2Coverage);
       const last = Math.min(end, (index + 1) * l2Coverage);
       for (let at = Math.floor((last - 1) / clusterSize) * clusterSize; at >= first; at -= clusterSize) {
-        if (this.#isMapped(table, (at % l2Coverage) / clusterSize)) return Math.min(at + clusterSize, end);
+        if (this.#holdsData(table, (at % l2Coverage) / clusterSize)) return Math.min(at + clusterSize, end);
       }
     }
     return start;
@@ -59,11 +59,13 @@ export class ZoneReconstruction {
     if (isPromise(wait)) await wait;
   }
 
-  #isMapped(table: DataView, index: number): boolean {
+  /** Zero clusters hold no data: the published programs leave them behind when they reset a zone. */
+  #holdsData(table: DataView, index: number): boolean {
     const { l2EntrySize } = this.#session.geometry;
-    for (let at = index * l2EntrySize; at < (index + 1) * l2EntrySize; at += 4) {
-      if (table.getUint32(at) !== 0) return true;
-    }
-    return false;
+    const high = table.getUint32(index * l2EntrySize);
+    const low = table.getUint32(index * l2EntrySize + 4);
+    const isCompressed = (high & 0x4000_0000) !== 0;
+    const isZero = l2EntrySize === 8 && (low & 1) !== 0;
+    return isCompressed || (!isZero && ((high & OFFSET_HIGH) | (low & ~0x1ff)) !== 0);
   }
 }

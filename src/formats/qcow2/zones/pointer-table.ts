@@ -1,0 +1,122 @@
+/**
+ * The write-pointer table of an open image: its bytes as they are in the file, and the only writer of it.
+ *
+ * Invariants:
+ *  - `#bytes` is what the file holds, except in sectors listed in `#suspect`: a write or flush of those failed, so
+ *    the file holds their old or their new bytes, and nobody knows which.
+ *  - Every commit writes all suspect sectors again, whether they change or not.
+ *  - Entries are changed in whole sectors of the storage; neighbours keep the values they have in the file, never
+ *    newer ones whose data might not be durable.
+ *  - Calls are made one after the other (the owner holds a mutex), so an older value never overwrites a newer one.
+ */
+import { viewOf } from "../../../base/bytes.js";
+import { alignDown, alignUp } from "../../../base/integers.js";
+import { isPromise } from "../../../base/maybe-promise.js";
+import { SECTOR_SIZE, hostOffset, type ZoneIndex } from "../../../base/units.js";
+import type { Qcow2Engine } from "../engine-contract.js";
+import { encodeWritePointer, writePointerTableBytes } from "../write-pointer-table.js";
+import type { ZonedExtension } from "../zoned-extension.js";
+import { WRITE_POINTER_BYTES } from "../zoned-layouts.js";
+
+/** How the overlap check calls the table. */
+export const POINTER_TABLE_NAME = "write-pointer table";
+
+/** A zone and the pointer that its entry is to hold: bytes on the disk. */
+export type PointerEntry = readonly [zone: ZoneIndex, pointer: number];
+
+/** An entry before it was changed. */
+interface OldEntry {
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+export class PointerTable {
+  readonly #engine: Qcow2Engine;
+  readonly #zoned: ZonedExtension;
+  /** File offset. */
+  readonly #offset: number;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  /** Bytes written at once, at least: a divisor of the cluster size. */
+  readonly #unit: number;
+  /** Units, by index, whose content in the file is in doubt. */
+  #suspect: ReadonlySet<number> = new Set();
+
+  private constructor(engine: Qcow2Engine, zoned: ZonedExtension, offset: number, bytes: Uint8Array, unit: number) {
+    this.#engine = engine;
+    this.#zoned = zoned;
+    this.#offset = offset;
+    this.#bytes = bytes;
+    this.#view = viewOf(bytes);
+    this.#unit = unit;
+    engine.protectMetadata(POINTER_TABLE_NAME, hostOffset(offset), alignUp(bytes.length, engine.geometry.clusterSize));
+  }
+
+  /** Reads the table of an image whose layout has one; its place is already checked. At most 8 MiB. */
+  static async load(engine: Qcow2Engine, zoned: ZonedExtension, offset: number): Promise<PointerTable> {
+    const unit = Math.min(Math.max(SECTOR_SIZE, engine.storage.capabilities.alignment), engine.geometry.clusterSize);
+    const bytes = new Uint8Array(alignUp(writePointerTableBytes(zoned.zoneCount), unit));
+    const wait = engine.storage.read(offset, bytes);
+    if (isPromise(wait)) await wait;
+    return new PointerTable(engine, zoned, offset, bytes, unit);
+  }
+
+  /** The table as it was read, or as it was last committed. */
+  get bytes(): Uint8Array {
+    return this.#bytes;
+  }
+
+  /** The file may hold other values than were last reported as written. */
+  get inDoubt(): boolean {
+    return this.#suspect.size > 0;
+  }
+
+  /**
+   * Makes the entries durable. What they refer to must be durable already. When it fails the table counts as
+   * unchanged, and the sectors concerned are in doubt until a later commit succeeds.
+   */
+  async commit(entries: readonly PointerEntry[]): Promise<void> {
+    const changed = new Set(this.#suspect);
+    const undo = this.#encode(entries, changed);
+    if (changed.size === 0) return;
+    try {
+      await this.#engine.prepareForWriting();
+      await this.#write([...changed].sort((a, b) => a - b));
+      await this.#engine.storage.flush();
+      this.#suspect = new Set();
+    } catch (error) {
+      for (const { at, bytes } of undo) this.#bytes.set(bytes, at);
+      this.#suspect = changed;
+      throw error;
+    }
+  }
+
+  /** Encodes what differs; adds the units it touches to `changed`. */
+  #encode(entries: readonly PointerEntry[], changed: Set<number>): OldEntry[] {
+    const undo: OldEntry[] = [];
+    for (const [zone, pointer] of entries) {
+      const at = zone * WRITE_POINTER_BYTES;
+      const first = this.#view.getUint32(at);
+      const second = this.#view.getUint32(at + 4);
+      const bytes = this.#bytes.slice(at, at + WRITE_POINTER_BYTES);
+      encodeWritePointer(this.#view, zone, pointer, this.#zoned, this.#engine.geometry.size);
+      if (this.#view.getUint32(at) === first && this.#view.getUint32(at + 4) === second) continue;
+      undo.push({ at, bytes });
+      changed.add(alignDown(at, this.#unit) / this.#unit);
+    }
+    return undo;
+  }
+
+  /** Writes units, ascending, neighbours at once. */
+  async #write(units: readonly number[]): Promise<void> {
+    for (let i = 0; i < units.length; ) {
+      const first = units[i] ?? 0;
+      let count = 1;
+      while (units[i + count] === first + count) count += 1;
+      const at = first * this.#unit;
+      const wait = this.#engine.storage.write(this.#offset + at, this.#bytes.subarray(at, at + count * this.#unit));
+      if (isPromise(wait)) await wait;
+      i += count;
+    }
+  }
+}
