@@ -1,0 +1,209 @@
+import { PREALLOCATIONS } from "./create-layout.js";
+import { MAX_CLUSTER_BITS, MIN_CLUSTER_BITS } from "./limits.js";
+import { ZONED_LAYOUTS } from "./zoned-extension.js";
+
+/**
+ * Every option of qcow2 creation, once. The TypeScript types, the parser of `-o` lists, the validation of values, the
+ * `-o help` text, the JSON Schema and the documentation are all made from this table.
+ */
+export interface OptionSpec {
+  /** As written after `-o`. */
+  readonly name: string;
+  /** Path in {@link CreateQcow2Options}. */
+  readonly property: string;
+  readonly type: "size" | "number" | "switch" | "choice";
+  /** Description in `-o help`; for options of the stock tool, its own words. */
+  readonly help: string;
+  /** For the documentation: unit, range, what it counts. */
+  readonly doc: string;
+  /** For the documentation. */
+  readonly defaultText: string;
+  /** Allowed values of a choice. */
+  readonly choices?: readonly string[];
+  /** Other spellings of choices. */
+  readonly choiceAliases?: Readonly<Record<string, string>>;
+  /** What the stock tool calls the option when it refuses a choice. */
+  readonly stockParameter?: string;
+  /** Other names of the option. `unit`: bytes in one unit of a number given under that name. */
+  readonly aliases?: readonly { readonly name: string; readonly unit?: number }[];
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly powerOfTwo?: boolean;
+}
+
+const LARGEST_COUNT = 0xffff_ffff;
+
+export const CREATE_OPTIONS = [
+  {
+    name: "cluster_size",
+    property: "clusterSize",
+    type: "size",
+    help: "qcow2 cluster size",
+    doc: "Bytes in a cluster, the unit of allocation: a power of two from 512 to 2 MiB.",
+    defaultText: "64 KiB",
+    minimum: 2 ** MIN_CLUSTER_BITS,
+    maximum: 2 ** MAX_CLUSTER_BITS,
+    powerOfTwo: true,
+  },
+  {
+    name: "compat",
+    property: "compat",
+    type: "choice",
+    help: "Compatibility level (v2 [0.10] or v3 [1.1])",
+    doc: "Version of the format: `0.10` (or `v2`) is version 2, `1.1` (or `v3`) is version 3.",
+    defaultText: "`1.1`",
+    choices: ["0.10", "1.1"],
+    choiceAliases: { v2: "0.10", v3: "1.1" },
+    stockParameter: "version",
+  },
+  {
+    name: "lazy_refcounts",
+    property: "lazyRefcounts",
+    type: "switch",
+    help: "Postpone refcount updates",
+    doc: "Refcounts may be written late; after a crash they are rebuilt. Version 3 only.",
+    defaultText: "`off`",
+  },
+  {
+    name: "preallocation",
+    property: "preallocation",
+    type: "choice",
+    help: "Preallocation mode (allowed values: off, metadata, falloc, full)",
+    doc: "What is allocated at once: nothing, the tables, or the data as well (space reserved, or zeros written).",
+    defaultText: "`off`",
+    choices: PREALLOCATIONS,
+    stockParameter: "preallocation",
+  },
+  {
+    name: "refcount_bits",
+    property: "refcountBits",
+    type: "number",
+    help: "Width of a reference count entry in bits",
+    doc: "Bits in a reference count: a power of two from 1 to 64; version 2 has 16.",
+    defaultText: "16",
+    minimum: 1,
+    maximum: 64,
+    powerOfTwo: true,
+  },
+  {
+    name: "size",
+    property: "size",
+    type: "size",
+    help: "Virtual disk size",
+    doc: "Bytes on the virtual disk, rounded up to a multiple of 512.",
+    defaultText: "required",
+    minimum: 0,
+    maximum: Number.MAX_SAFE_INTEGER,
+  },
+  {
+    name: "zone.capacity",
+    property: "zone.capacity",
+    type: "size",
+    help: "Writable bytes of each zone",
+    doc: "Bytes of each zone that can be written, from its start: a multiple of 512, at most `zone.size`.",
+    defaultText: "`zone.size`",
+    aliases: [{ name: "zone_capacity" }],
+  },
+  {
+    name: "zone.conventional_zones",
+    property: "zone.conventionalZones",
+    type: "number",
+    help: "Number of conventional zones at the start of the disk",
+    doc: "How many zones, from the first, take random writes; fewer than there are zones.",
+    defaultText: "0",
+    aliases: [{ name: "nr_conv_zones" }, { name: "conventional_zones" }],
+    minimum: 0,
+    maximum: LARGEST_COUNT,
+  },
+  {
+    name: "zone.layout",
+    property: "zone.layout",
+    type: "choice",
+    help: "Layout of the zoned extension (allowed values: current, append-limit, v8, v5, v3, seed)",
+    doc: "Which published layout of the zoned extension is written; the older ones are for programs that need them.",
+    defaultText: "`current`",
+    choices: ZONED_LAYOUTS,
+  },
+  {
+    name: "zone.max_active_zones",
+    property: "zone.maxActiveZones",
+    type: "number",
+    help: "Most zones that may be open or closed at a time, 0 = no limit",
+    doc: "Largest number of active zones (open or closed); 0 = no limit.",
+    defaultText: "0",
+    aliases: [{ name: "max_active_zones" }],
+    minimum: 0,
+    maximum: LARGEST_COUNT,
+  },
+  {
+    name: "zone.max_append_bytes",
+    property: "zone.maxAppendBytes",
+    type: "size",
+    help: "Bytes of the largest zone append",
+    doc: "Bytes of the largest append: a multiple of 512, at most `zone.capacity`; 0 = the capacity. Kept by layouts that store it. `max_append_sectors` counts sectors of 512 bytes.",
+    defaultText: "`zone.capacity`",
+    aliases: [{ name: "max_append_bytes" }, { name: "max_append_sectors", unit: 512 }],
+  },
+  {
+    name: "zone.max_open_zones",
+    property: "zone.maxOpenZones",
+    type: "number",
+    help: "Most zones that may be open at a time, 0 = no limit",
+    doc: "Largest number of open zones; 0 = no limit.",
+    defaultText: "`zone.max_active_zones`",
+    aliases: [{ name: "max_open_zones" }],
+    minimum: 0,
+    maximum: LARGEST_COUNT,
+  },
+  {
+    name: "zone.mode",
+    property: "zone.mode",
+    type: "choice",
+    help: "Zone model of the disk (allowed values: none, host-managed)",
+    doc: "`host-managed` makes the disk a zoned block device.",
+    defaultText: "`none`",
+    choices: ["none", "host-managed"],
+    choiceAliases: { "0": "none", "1": "host-managed" },
+    aliases: [{ name: "zone_model" }],
+  },
+  {
+    name: "zone.size",
+    property: "zone.size",
+    type: "size",
+    help: "Bytes in each zone",
+    doc: "Bytes in each zone: a power of two and a multiple of the cluster size. The last zone may be shorter.",
+    defaultText: "256 MiB",
+    aliases: [{ name: "zone_size" }],
+  },
+] as const satisfies readonly OptionSpec[];
+
+type Spec = (typeof CREATE_OPTIONS)[number];
+
+type ValueOf<S> = S extends { readonly type: "choice"; readonly choices: readonly (infer C)[] }
+  ? C
+  : S extends { readonly type: "switch" }
+    ? boolean
+    : number;
+
+/** Zones of a new image, as in the table: sizes in bytes. */
+export type CreateZoneOptions = {
+  readonly [S in Spec as S["property"] extends `zone.${infer P}` ? P : never]?: ValueOf<S> | undefined;
+};
+
+/** How a new qcow2 image is made, as in the table: sizes in bytes. */
+export type CreateQcow2Options = {
+  readonly [S in Spec as S["property"] extends `zone.${string}` ? never : S["property"]]?: ValueOf<S> | undefined;
+} & { readonly zone?: CreateZoneOptions | undefined };
+
+/** The table without its literal types, for code that walks over it. */
+export const OPTION_SPECS: readonly OptionSpec[] = CREATE_OPTIONS;
+
+/** The value at `path` ("clusterSize", "zone.size") of an options object, whatever it is. */
+export function optionValue(options: CreateQcow2Options, path: string): unknown {
+  return path
+    .split(".")
+    .reduce<unknown>(
+      (value, key) => (typeof value === "object" && value !== null ? Reflect.get(value, key) : undefined),
+      options,
+    );
+}

@@ -1,0 +1,113 @@
+import { ZcowError } from "../../base/errors.js";
+import { alignUp, ceilDiv, isPowerOfTwo } from "../../base/integers.js";
+import { SECTOR_SIZE } from "../../base/units.js";
+import { type CreateQcow2Options, OPTION_SPECS, optionValue, type OptionSpec } from "./create-options.js";
+import type { Preallocation } from "./create-layout.js";
+import { type Qcow2Geometry, qcow2Geometry } from "./geometry.js";
+import { MAX_L1_BYTES, TABLE_ENTRY_BYTES } from "./limits.js";
+
+/** A new image with every default filled in, checked. */
+export interface ImagePlan {
+  readonly geometry: Qcow2Geometry;
+  readonly lazyRefcounts: boolean;
+  readonly preallocation: Preallocation;
+}
+
+const DEFAULT_CLUSTER_SIZE = 65_536;
+const DEFAULT_REFCOUNT_BITS = 16;
+
+/**
+ * Fills in the defaults and checks everything but the zones. Throws `INVALID_ARGUMENT` naming the option, its value and
+ * the limit, with the words of the stock tool where it refuses the same.
+ */
+export function planOptions(options: CreateQcow2Options): ImagePlan {
+  for (const spec of OPTION_SPECS) checkValue(spec, optionValue(options, spec.property));
+  const clusterSize = options.clusterSize ?? DEFAULT_CLUSTER_SIZE;
+  const refcountBits = options.refcountBits ?? DEFAULT_REFCOUNT_BITS;
+  const version = options.compat === "0.10" ? 2 : 3;
+  const lazyRefcounts = options.lazyRefcounts ?? false;
+  if (version === 2) checkVersion2(refcountBits, lazyRefcounts);
+  if (options.size === undefined) {
+    throw new ZcowError("INVALID_ARGUMENT", "Option size is missing; a new image needs the size of its disk", {
+      data: { option: "size" },
+      stockText: "Image creation needs a size parameter",
+    });
+  }
+  const geometry = qcow2Geometry({
+    size: alignUp(options.size, SECTOR_SIZE),
+    version,
+    clusterBits: Math.log2(clusterSize),
+    refcountOrder: Math.log2(refcountBits),
+    extendedL2: false,
+  });
+  checkSize(geometry);
+  return { geometry, lazyRefcounts, preallocation: options.preallocation ?? "off" };
+}
+
+/** The words of the stock tool for a value out of range. */
+const RANGE_TEXT: Readonly<Record<string, string>> = {
+  cluster_size: "Cluster size must be a power of two between 512 and 2048k",
+  refcount_bits: "Refcount width must be a power of two and may not exceed 64 bits",
+};
+
+function checkValue(spec: OptionSpec, value: unknown): void {
+  if (value === undefined) return;
+  if (spec.type === "switch") {
+    if (typeof value !== "boolean") throw invalid(spec, value, "true or false");
+    return;
+  }
+  if (spec.type === "choice") {
+    if (typeof value !== "string" || spec.choices?.includes(value) !== true)
+      throw invalid(spec, value, `one of ${(spec.choices ?? []).join(", ")}`);
+    return;
+  }
+  const minimum = spec.minimum ?? 0;
+  const maximum = spec.maximum ?? Number.MAX_SAFE_INTEGER;
+  const isWhole = typeof value === "number" && Number.isSafeInteger(value);
+  if (!isWhole || value < minimum || value > maximum || (spec.powerOfTwo === true && !isPowerOfTwo(value))) {
+    const kind = spec.powerOfTwo === true ? "a power of two" : "a whole number";
+    throw invalid(spec, value, `${kind} from ${minimum} to ${maximum}`);
+  }
+}
+
+function invalid(spec: OptionSpec, value: unknown, expected: string): ZcowError {
+  const stockText = RANGE_TEXT[spec.name];
+  return new ZcowError("INVALID_ARGUMENT", `Option ${spec.name}: ${String(value)} is not ${expected}`, {
+    data: { option: spec.name, value: String(value), limit: expected },
+    ...(stockText === undefined ? {} : { stockText }),
+  });
+}
+
+function checkVersion2(refcountBits: number, lazyRefcounts: boolean): void {
+  if (lazyRefcounts) {
+    throw new ZcowError("INVALID_ARGUMENT", "Option lazy_refcounts: on needs compat 1.1, but compat is 0.10", {
+      data: { option: "lazy_refcounts", value: true, limit: "1.1" },
+      stockText: "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)",
+    });
+  }
+  if (refcountBits === DEFAULT_REFCOUNT_BITS) return;
+  throw new ZcowError(
+    "INVALID_ARGUMENT",
+    `Option refcount_bits: ${refcountBits} needs compat 1.1, but compat is 0.10, which has ${DEFAULT_REFCOUNT_BITS}`,
+    {
+      data: { option: "refcount_bits", value: refcountBits, limit: DEFAULT_REFCOUNT_BITS },
+      stockText:
+        "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)",
+    },
+  );
+}
+
+function checkSize(geometry: Qcow2Geometry): void {
+  const maxEntries = MAX_L1_BYTES / TABLE_ENTRY_BYTES;
+  const needed = ceilDiv(geometry.size, geometry.l2Coverage);
+  if (needed <= maxEntries) return;
+  const limit = maxEntries * geometry.l2Coverage;
+  throw new ZcowError(
+    "INVALID_ARGUMENT",
+    `Option size: ${geometry.size} is above ${limit}, the largest disk with clusters of ${geometry.clusterSize} bytes`,
+    {
+      data: { option: "size", value: geometry.size, limit },
+      stockText: "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
+    },
+  );
+}
