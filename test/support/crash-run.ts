@@ -36,7 +36,7 @@ export interface CrashTally {
 }
 
 /** All that may be known about a disk: its random-access part and its zones. */
-class DiskHistory {
+export class DiskHistory {
   readonly sectors: SectorHistory;
   readonly zones: ZoneHistory | undefined;
   readonly randomBytes: number;
@@ -56,35 +56,36 @@ class DiskHistory {
   }
 }
 
-async function useDisk(
-  device: BlockDevice,
-  history: DiskHistory,
-  plan: CrashPlan,
-  recorder: RecordingStorage,
-  random: Random,
-) {
-  const position = (): number => recorder.moment();
-  const clusterSize = device.limits.optimalAlignment;
-  const { unaligned = false } = plan;
+export interface DiskUse {
+  readonly device: BlockDevice;
+  readonly history: DiskHistory;
+  readonly random: Random;
+  readonly position: () => number;
+  readonly steps: number;
+  readonly unaligned: boolean;
+  /** As in the workloads. */
+  readonly onError?: (error: unknown, what: string) => void;
+}
+
+/** Sends random requests of every kind that the disk takes, then reads everything back. */
+export async function useDisk(use: DiskUse): Promise<void> {
+  const { device, history, random } = use;
   const plain =
     history.randomBytes === 0
       ? undefined
       : new PlainWorkload({
-          random,
-          device,
+          ...use,
           history: history.sectors,
-          position,
-          clusterSize,
-          unaligned,
+          clusterSize: device.limits.optimalAlignment,
           to: history.randomBytes,
         });
   if (!isZonedDevice(device) || history.zones === undefined) {
-    await plain?.run(plan.steps);
+    await plain?.run(use.steps);
     await plain?.verify();
     return;
   }
-  const zoned = new ZonedWorkload({ random, device, history: history.zones, position });
-  for (let step = 0; step < plan.steps; step++) {
+  const zoned = new ZonedWorkload({ ...use, device, history: history.zones });
+  for (let step = 0; step < use.steps; step++) {
     if (plain !== undefined && random.chance(0.2)) await plain.step();
     else await zoned.step();
   }
@@ -106,7 +107,8 @@ async function judgeContents(device: BlockDevice, history: DiskHistory, moment: 
   return problems;
 }
 
-async function judgeCrash(file: Uint8Array, history: DiskHistory, moment: number): Promise<string[]> {
+/** Everything that is wrong with a file after a crash at `moment`. */
+export async function judgeCrash(file: Uint8Array, history: DiskHistory, moment: number): Promise<string[]> {
   const verdict = referenceCheck(file);
   if (verdict.corruptions.length > 0) return verdict.corruptions.map((text) => `crashed image: ${text}`);
   const storage = memoryStorage(file);
@@ -147,7 +149,14 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
     const memory = memoryStorage(image);
     const recorder = recordingStorage(random.chance(0.7) ? new JitteryStorage(memory, random) : memory, memory);
     const device = await openQcow2(recorder, { ...(plan.cacheBytes && { cacheBytes: plan.cacheBytes }) });
-    await useDisk(device, history, plan, recorder, random);
+    await useDisk({
+      device,
+      history,
+      random,
+      position: () => recorder.moment(),
+      steps: plan.steps,
+      unaligned: plan.unaligned ?? false,
+    });
     if (random.chance(0.5)) await device.close();
     const calls = { initial: image, changes: recorder.changes, flushes: recorder.flushes };
     for (const moment of chooseMoments(recorder, random, plan.cuts)) {

@@ -11,7 +11,7 @@ export interface WorkloadOptions {
   /** Calls that have reached the storage so far. */
   readonly position: () => number;
   readonly clusterSize: number;
-  /** Requests may start and end inside a sector. */
+  /** Requests may start and end inside a sector, where the disk allows it. */
   readonly unaligned?: boolean;
   /** Requests stay inside [from, to). Default: the whole disk. */
   readonly from?: number;
@@ -32,12 +32,14 @@ export class PlainWorkload {
   readonly #o: WorkloadOptions;
   readonly #from: number;
   readonly #to: number;
-  #writes = 0;
+  /** Number of the next write; begins anywhere, so that two workloads on one disk write different bytes. */
+  #writes: number;
   /** The last request, for messages. */
   last = "nothing";
 
   constructor(options: WorkloadOptions) {
     this.#o = options;
+    this.#writes = options.random.below(1 << 24);
     this.#from = options.from ?? 0;
     this.#to = options.to ?? options.device.size;
   }
@@ -167,7 +169,8 @@ export class PlainWorkload {
   }
 
   #range(preferred?: number): Range {
-    const { random, clusterSize, unaligned } = this.#o;
+    const { random, clusterSize, device } = this.#o;
+    const unaligned = this.#o.unaligned === true && device.limits.requestAlignment === 1;
     const room = this.#to - this.#from;
     const large = Math.min(clusterSize, 128 * 1024);
     const sizes = [SECTOR, large / 2, large, large * 3, SECTOR * 9];

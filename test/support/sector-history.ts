@@ -33,9 +33,9 @@ export class FlushLog {
     this.#spans.push(span);
   }
 
-  /** Operations acknowledged up to this position must survive a crash at `position`. */
+  /** Operations acknowledged up to this position must survive a crash at `position`; -1 = none. */
   durableUpTo(position: number): number {
-    let result = 0;
+    let result = -1;
     for (const flush of this.#spans) if (flush.end <= position) result = Math.max(result, flush.start);
     return result;
   }
