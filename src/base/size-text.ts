@@ -29,6 +29,19 @@ export function formatSize(bytes: number): string {
   let power = 0;
   // The next unit starts at 1000, not at 1024, so that three digits are enough.
   while (power < UNIT_LETTERS.length - 1 && bytes / 1024 ** power >= 1000) power += 1;
-  const digits = Number((bytes / 1024 ** power).toPrecision(3));
+  const value = bytes / 1024 ** power;
+  const places = value >= 100 ? 0 : value >= 10 ? 1 : 2;
+  const digits = Number(fixedPoint(value, value < 1 ? 3 : places));
   return `${digits} ${power === 0 ? "B" : `${UNIT_LETTERS[power]}iB`}`;
+}
+
+/**
+ * `value` (not negative) with `places` decimals, as the C library prints it: a tie goes to the even digit, where
+ * `toFixed` goes up.
+ */
+export function fixedPoint(value: number, places: number): string {
+  const scaled = value * 10 ** places;
+  const below = Math.floor(scaled);
+  const tieToEvenBelow = scaled - below === 0.5 && below % 2 === 0;
+  return (tieToEvenBelow ? below / 10 ** places : value).toFixed(places);
 }

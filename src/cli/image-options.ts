@@ -14,24 +14,23 @@ export interface ImageDescription {
  */
 export function splitOptionList(text: string): [name: string, value: string][] {
   const pieces = text.replaceAll(",,", "\0").split(",");
-  return pieces
-    .filter((piece) => piece !== "")
-    .map((piece) => {
-      const whole = piece.replaceAll("\0", ",");
-      const equals = whole.indexOf("=");
-      if (equals >= 0) return [whole.slice(0, equals), whole.slice(equals + 1)];
-      return whole.startsWith("no") ? [whole.slice(2), "off"] : [whole, "on"];
-    });
+  if (pieces[0] === "" || pieces.at(-1) === "") throw new UsageError(`Invalid option list: ${text}`, false);
+  return pieces.map((piece) => {
+    const whole = piece.replaceAll("\0", ",");
+    const equals = whole.indexOf("=");
+    if (equals >= 0) return [whole.slice(0, equals), whole.slice(equals + 1)];
+    return whole.startsWith("no") ? [whole.slice(2), "off"] : [whole, "on"];
+  });
 }
 
 const FILE_DRIVERS = new Set(["file", "host_device"]);
 
 /** Reads the options of `--image-opts` and of the exerciser's `open -o`. */
-export function parseImageDescription(text: string): ImageDescription {
+export function parseImageDescription(text: string | undefined): ImageDescription {
   let path: string | undefined;
   let format: string | undefined;
   const flags = new Map<string, boolean>();
-  for (const [name, value] of splitOptionList(text)) {
+  for (const [name, value] of text === undefined ? [] : splitOptionList(text)) {
     if (name === "driver") format = FILE_DRIVERS.has(value) ? "raw" : value;
     else if (name === "file.filename" || name === "filename" || name === "file") path = value;
     else if (name === "read-only" || name === "force-share") flags.set(name, onOff(name, value));

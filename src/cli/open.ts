@@ -23,7 +23,7 @@ export function formatChoice(name: string | undefined): FormatName | "probe" {
 }
 
 /** Opens the image that a command works on; warnings go to standard error. */
-export function openForCommand(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
+export async function openForCommand(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
   return openImage(choice.path, {
     format: formatChoice(choice.format),
     readOnly: choice.readOnly,

@@ -11,7 +11,8 @@ export type CreateImageOptions =
   | ({ readonly format: "qcow2" } & CreateQcow2Options & CreateImageExtras)
   | ({ readonly format: "raw" } & CreateRawOptions & CreateImageExtras);
 
-interface CreateImageExtras {
+/** Options of creation in any format. */
+export interface CreateImageExtras {
   /** Refuse to replace a file that exists (`ALREADY_EXISTS`). Default false. */
   readonly exclusive?: boolean;
   /** Receives what is worth telling, such as a limit that was clamped. Default: dropped. */

@@ -1,5 +1,6 @@
 import { isZcowError } from "../../base/errors.js";
-import { checkExitCode } from "../../formats/qcow2/check/check-result.js";
+import { fixedPoint } from "../../base/size-text.js";
+import { type CheckFinding, checkExitCode } from "../../formats/qcow2/check/check-result.js";
 import { checkImage, type ImageCheck } from "../../jobs/check.js";
 import { cacheMode } from "../cache-mode.js";
 import {
@@ -93,13 +94,19 @@ async function runCheck(
       format: formatChoice(image.format),
       forceShare: image.forceShare,
       ...(repair === undefined ? {} : { repair }),
-      onFinding: (finding) => context.output.err(`${finding.message}\n`),
+      onFinding: (finding) => tellFinding(finding, context),
     });
   } catch (error) {
     if (!isZcowError(error, "CHECK_UNSUPPORTED")) throw withSubject(`Could not open '${image.path}'`, error);
     printError(context, explain(error, context));
     return undefined;
   }
+}
+
+/** The stock tool puts its name in front of what makes a snapshot table unreadable, and of no other finding. */
+function tellFinding(finding: CheckFinding, context: CommandContext): void {
+  if (finding.kind === "snapshot-table" && finding.severity === "error") printError(context, finding.message);
+  else context.output.err(`${finding.message}\n`);
 }
 
 function exitStatus(result: ImageCheck, context: CommandContext): number {
@@ -150,7 +157,7 @@ function statisticsText(result: ImageCheck): string {
 }
 
 function percent(part: number, whole: number): string {
-  return `${((part * 100) / whole).toFixed(2)}%`;
+  return `${fixedPoint((part * 100) / whole, 2)}%`;
 }
 
 /** Keys in the order of the stock tool; counts of nothing are left out, as there. */

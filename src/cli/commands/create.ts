@@ -192,7 +192,7 @@ function notAccepted(name: string, value: string): ZcowError {
     `option ${name}: '${value}' is not one of ${RAW_PREALLOCATIONS.join(", ")}`,
     {
       data: { option: name, value },
-      stockText: `Parameter '${name}' does not accept value '${value}'`,
+      stockText: `invalid parameter value: ${value}`,
     },
   );
 }

@@ -1,3 +1,5 @@
+import { fixedPoint } from "../../base/size-text.js";
+
 /** Numbers as qemu-io prints them. */
 
 const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] as const;
@@ -8,7 +10,7 @@ const HOUR = 60 * MINUTE;
 export function sizeFigure(bytes: number): string {
   let power = 0;
   while (power < UNITS.length - 1 && bytes >= 1024 ** (power + 1)) power += 1;
-  const digits = power === 0 ? bytes.toFixed(6) : (bytes / 1024 ** power).toFixed(3);
+  const digits = fixedPoint(bytes / 1024 ** power, power === 0 ? 6 : 3);
   const end = digits.indexOf(".000");
   return `${end < 0 ? digits : digits.slice(0, end)} ${UNITS[power]}`;
 }

@@ -62,8 +62,8 @@ async function info(session: IoSession): Promise<boolean> {
   const { choice, device } = session;
   const facts = await describeImage(choice.path, { format: formatChoice(device.format), forceShare: true });
   session.print(`format name: ${facts.format}\n`);
-  if (facts.clusterSize !== undefined) session.print(`cluster size: ${sizeFigure(facts.clusterSize)}\n`);
-  if (facts.vmStateOffset !== undefined) session.print(`vm state offset: ${sizeFigure(facts.vmStateOffset)}\n`);
+  session.print(`cluster size: ${sizeFigure(facts.clusterSize ?? 0)}\n`);
+  session.print(`vm state offset: ${sizeFigure(facts.vmStateOffset ?? 0)}\n`);
   session.print(formatSpecificText(facts));
   return true;
 }
@@ -79,7 +79,7 @@ async function open(session: IoSession, { options, operands }: IoArguments): Pro
     printError(session.context, "file open already, try 'help close'");
     return false;
   }
-  const described = parseImageDescription(options.get("o") ?? "");
+  const described = parseImageDescription(options.get("o"));
   const path = operands[0] ?? described.path;
   if (path === undefined) throw new BadArguments();
   return openOrComplain(session, {

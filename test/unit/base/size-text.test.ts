@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { formatSize, parseSize } from "../../../src/base/size-text.js";
+import { fixedPoint, formatSize, parseSize } from "../../../src/base/size-text.js";
 import { GiB, KiB, MiB, TiB } from "../../../src/base/units.js";
 
 describe("parseSize", () => {
@@ -44,11 +44,25 @@ describe("formatSize", () => {
     [1024, "1 KiB"],
     [1536, "1.5 KiB"],
     [100352, "98 KiB"],
+    [197120, "192 KiB"],
     [1023 * KiB, "0.999 MiB"],
     [67108864, "64 MiB"],
     [1073741824000, "0.977 TiB"],
     [2 ** 60, "1 EiB"],
   ])("shows %d bytes as %s", (bytes, text) => {
     expect(formatSize(bytes)).toBe(text);
+  });
+});
+
+describe("fixedPoint", () => {
+  it.each([
+    [2.0625, 3, "2.062"],
+    [3.1875, 3, "3.188"],
+    [0.125, 2, "0.12"],
+    [62.4384765625, 3, "62.438"],
+    [1.0005, 3, "1.000"],
+    [7, 2, "7.00"],
+  ])("prints %d with %d places as %s, as printf does", (value, places, text) => {
+    expect(fixedPoint(value, places)).toBe(text);
   });
 });

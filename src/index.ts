@@ -1,0 +1,44 @@
+/**
+ * Disk images: open, create, describe, check and map them, and manage the zones of zoned ones.
+ *
+ * Everything here is also reachable by subject: `zcow/errors`, `zcow/storage`, `zcow/block`, `zcow/zoned`, `zcow/qcow2`.
+ */
+export type { ErrorCategory, ErrorCode, ErrorCodeInfo } from "./base/error-codes.js";
+export {
+  type ErrorData,
+  type ErrorExtras,
+  type ErrorValue,
+  isZcowError,
+  type Warning,
+  type WarningSink,
+  ZcowError,
+} from "./base/errors.js";
+export type { MaybePromise } from "./base/maybe-promise.js";
+export { formatSize, parseSize } from "./base/size-text.js";
+export type {
+  BlockDevice,
+  BlockExtent,
+  BlockLimits,
+  WriteOptions,
+  WriteZeroesOptions,
+  ZonedLimits,
+} from "./block/block-device.js";
+export type { OpenDeviceOptions } from "./block/format-driver.js";
+export type { ImplicitFile, ImplicitFilePolicy, ImplicitFileRole } from "./block/open-policy.js";
+export { type ForcedZoneState, isZonedDevice, type ZonedDevice } from "./block/zoned-device.js";
+export { createImage, type CreateImageExtras, type CreateImageOptions } from "./formats/create-image.js";
+export { type FormatChoice, openImage, type OpenImageOptions } from "./formats/open-image.js";
+export type { CheckOptions } from "./formats/qcow2/check/check.js";
+export type { CheckFinding, CheckResult, FindingKind, FindingSeverity } from "./formats/qcow2/check/check-result.js";
+export type { CreateQcow2Options, CreateZoneOptions } from "./formats/qcow2/create-options.js";
+export type { ZonedExtension, ZonedLayout } from "./formats/qcow2/zoned-extension.js";
+export type { CreateRawOptions, RawPreallocation } from "./formats/raw/create.js";
+export { type FormatName, probeFormat } from "./formats/registry.js";
+export { checkImage, type CheckImageOptions, type ImageCheck } from "./jobs/check.js";
+export { describeImage, type DescribeImageOptions, type ImageInfo, type Qcow2Info } from "./jobs/info.js";
+export { type MapEntry, mapImage } from "./jobs/map.js";
+export { reportZones, type ZoneReport } from "./jobs/zone-report.js";
+export { type FileStorageOptions, type IoMode, type LockOptions, openFileStorage } from "./storage/file-storage.js";
+export { type MemoryStorage, memoryStorage, type MemoryStorageOptions } from "./storage/memory-storage.js";
+export type { Storage, StorageCapabilities, StorageExtent } from "./storage/storage.js";
+export type { ZoneDescriptor, ZoneState, ZoneType } from "./zoned/zone-state.js";
