@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import { type WarningSink, ZcowError } from "../base/errors.js";
 import { type ImageUse, lockImage } from "../host/image-lock.js";
-import { nativeCalls } from "../host/native.js";
+import { loadedNativeCalls, nativeCalls } from "../host/native.js";
 import { openDescriptor, openDirectly } from "./file-opening.js";
 import type { IoMode } from "./file-transfers.js";
 import { OpenedFileStorage } from "./opened-file-storage.js";
@@ -57,7 +57,7 @@ function imageUse(options: FileStorageOptions): ImageUse | undefined {
 function lockFile(path: string, fd: number, options: FileStorageOptions): void {
   const use = imageUse(options);
   if (use === undefined) return;
-  const result = lockImage(use === "inspect" ? undefined : nativeCalls(), fd, path, use);
+  const result = lockImage(use === "inspect" ? loadedNativeCalls() : nativeCalls(), fd, path, use);
   if (result === "held" || (result === "checked" && use === "inspect")) return;
   const message = `${path} is not locked: other programs are not kept from changing it`;
   if (typeof options.lock === "object" && options.lock.required === true) {
