@@ -26,6 +26,7 @@ export interface ErrorData {
   readonly reasons?: readonly string[];
 }
 
+/** What a {@link ZcowError} carries beside its code and message. */
 export interface ErrorExtras {
   readonly data?: ErrorData;
   readonly cause?: unknown;

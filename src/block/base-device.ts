@@ -104,12 +104,17 @@ export abstract class BaseBlockDevice implements BlockDevice {
     return this.close();
   }
 
+  /** Fills `into`. */
   protected abstract doRead(offset: number, into: Uint8Array): MaybePromise<void>;
+  /** Writes all of `from`. */
   protected abstract doWrite(offset: number, from: Uint8Array): MaybePromise<void>;
+  /** Makes the range read as zeros; `unmap` allows giving its space back. */
   protected abstract doWriteZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void>;
+  /** Takes the hint that the range is not needed. */
   protected abstract doDiscard(offset: number, length: number): MaybePromise<void>;
   /** Not called on read-only devices. */
   protected abstract doFlush(): MaybePromise<void>;
+  /** Runs covering exactly the range, in order. */
   protected abstract doExtents(offset: number, length: number): AsyncIterable<BlockExtent>;
   /** Called once, when nothing is in flight and, on writable devices, after a flush. Releases what the device holds. */
   protected abstract doClose(): Promise<void>;
@@ -124,6 +129,7 @@ export abstract class BaseBlockDevice implements BlockDevice {
     return work;
   }
 
+  /** Throws `CLOSED` after `close`. `operation` names the request in the message. */
   protected assertOpen(operation: string): void {
     if (!this.#open)
       throw new ZcowError("CLOSED", `${operation} on ${this.name}: the device is closed`, {
@@ -131,6 +137,7 @@ export abstract class BaseBlockDevice implements BlockDevice {
       });
   }
 
+  /** Throws `READ_ONLY` on a read-only device. `operation` names the request in the message. */
   protected assertWritable(operation: string): void {
     if (this.readOnly) {
       throw new ZcowError("READ_ONLY", `${operation} on ${this.name}: the device is read-only`, {

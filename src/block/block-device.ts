@@ -19,6 +19,7 @@ export interface ZonedLimits {
   readonly maxAppendBytes: number;
 }
 
+/** What requests must keep to, and what they had better keep to. Fixed while the device is open. */
 export interface BlockLimits {
   /** Offsets and lengths of requests must be multiples of this many bytes (1 = none). */
   readonly requestAlignment: number;
@@ -28,11 +29,13 @@ export interface BlockLimits {
   readonly zoned: ZonedLimits | undefined;
 }
 
+/** How a write is done. */
 export interface WriteOptions {
   /** Force unit access: the write and what it depends on are durable when it completes. */
   readonly fua?: boolean;
 }
 
+/** How zeros are written. */
 export interface WriteZeroesOptions extends WriteOptions {
   /** Host space may be given back. Default true. */
   readonly unmap?: boolean;
@@ -74,15 +77,20 @@ export interface BlockDevice {
   readonly readOnly: boolean;
   readonly limits: BlockLimits;
 
+  /** Fills `into` with the bytes from `offset`; what was never written is zeros. */
   read(offset: number, into: Uint8Array): MaybePromise<void>;
+  /** Writes all of `from` at `offset`. On a sequential zone `offset` must be its write pointer (`ZONE_*` codes otherwise). */
   write(offset: number, from: Uint8Array, options?: WriteOptions): MaybePromise<void>;
+  /** Makes `length` bytes read as zeros; on a sequential zone a write like any other. */
   writeZeroes(offset: number, length: number, options?: WriteZeroesOptions): MaybePromise<void>;
   /** A hint; refused on sequential zones. */
   discard(offset: number, length: number): MaybePromise<void>;
+  /** Makes every write that was acknowledged before the call durable, with all it depends on. Nothing to do when read-only. */
   flush(): MaybePromise<void>;
   /** Covers exactly [offset, offset + length), in order. */
   extents(offset: number, length: number): AsyncIterable<BlockExtent>;
   /** Idempotent: waits for requests in flight, flushes when writable, releases locks. */
   close(): Promise<void>;
+  /** The same as `close`, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
 }

@@ -18,7 +18,9 @@ export interface ZonedDevice extends BlockDevice {
   report(offset?: number, count?: number): ZoneDescriptor[];
   /** Writes `from` at the write pointer of the zone that starts at `zoneStart`; resolves to the offset it got. */
   append(zoneStart: number, from: Uint8Array, options?: WriteOptions): MaybePromise<number>;
+  /** Opens explicitly; lasts until the zone is closed, full or reset, or the device is closed. */
   openZones(offset: number, length: number): Promise<void>;
+  /** Closes open zones; one that holds no data becomes empty. */
   closeZones(offset: number, length: number): Promise<void>;
   /** Durable when it resolves. */
   finishZones(offset: number, length: number): Promise<void>;
@@ -33,6 +35,7 @@ export interface ZonedDevice extends BlockDevice {
   setZoneState(offset: number, state: ForcedZoneState): Promise<void>;
 }
 
+/** True when the device has zones, so that the operations of {@link ZonedDevice} are there. */
 export function isZonedDevice(device: BlockDevice): device is ZonedDevice {
   return device.limits.zoned !== undefined;
 }

@@ -6,6 +6,7 @@ import { formatDriver, probeFormat } from "../formats/registry.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
 
+/** Which image is checked, and what is mended. */
 export interface CheckImageOptions extends CheckOptions {
   readonly format: FormatChoice;
   /** Ignore the locks of other processes; not together with `repair`. */

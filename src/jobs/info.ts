@@ -49,6 +49,7 @@ export interface ImageInfo {
   readonly qcow2: Qcow2Info | undefined;
 }
 
+/** How the image to describe is recognised and opened. */
 export interface DescribeImageOptions {
   readonly format: FormatChoice;
   /** Ignore the locks of other processes. */

@@ -32,6 +32,7 @@ export interface FaultRule {
   readonly from?: number;
 }
 
+/** Everything that shall go wrong. */
 export interface FaultPlan {
   readonly rules?: readonly FaultRule[];
   /**

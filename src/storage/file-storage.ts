@@ -10,6 +10,7 @@ import { storageError } from "./storage-error.js";
 
 export type { IoMode } from "./file-transfers.js";
 
+/** How other users of the image are kept away. The locks are those that QEMU takes and honours. */
 export interface LockOptions {
   /**
    * "write" keeps all other users out, "read" keeps writers out, "inspect" looks once that no writer is there and holds
@@ -20,6 +21,7 @@ export interface LockOptions {
   readonly required?: boolean;
 }
 
+/** How a file is opened. */
 export interface FileStorageOptions {
   /** Default false: reading only. */
   readonly writable?: boolean;

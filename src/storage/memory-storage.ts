@@ -11,6 +11,7 @@ const CHUNK_SIZE = 64 * KiB;
 /** Largest snapshot that `bytes()` makes; a sparse storage may be much longer than the memory of the host. */
 const SNAPSHOT_LIMIT = 1024 * MiB;
 
+/** How a memory storage presents itself. */
 export interface MemoryStorageOptions {
   /** How messages call the storage. Default "memory". */
   readonly name?: string;

@@ -12,6 +12,7 @@ export interface StorageTrace extends StorageCall {
   readonly error?: unknown;
 }
 
+/** Receives one trace per call of the traced storage, when the call has ended. */
 export type TraceSink = (trace: StorageTrace) => void;
 
 class TracingStorage extends ForwardingStorage {

@@ -14,8 +14,10 @@ export const ZONE_CONDITION = {
 /** The state of a zone. `not-wp` is the state of conventional zones. */
 export type ZoneState = keyof typeof ZONE_CONDITION;
 
+/** Numbers of the zone types. */
 export const ZONE_TYPE = { conventional: 1, "sequential-write-required": 2 } as const;
 
+/** Whether a zone takes writes anywhere or only at its write pointer. */
 export type ZoneType = keyof typeof ZONE_TYPE;
 
 /** One line of a zone report. All positions and lengths in bytes. */

@@ -15,6 +15,7 @@ import { emptyWritePointerTable } from "./write-pointer-table.js";
 import type { ZonedExtension } from "./zoned-extension.js";
 import { encodeZonedExtension, LAYOUT_FORMATS } from "./zoned-layouts.js";
 
+/** What creation tells while it works. */
 export interface CreateQcow2Hooks {
   /** Receives what is worth telling, such as limits that were clamped. Default: dropped. */
   readonly onWarning?: WarningSink;

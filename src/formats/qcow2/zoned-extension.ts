@@ -1,5 +1,6 @@
 /** The published layouts of the zoned header extension (docs/format.md, sections 2.1 and 2.2). */
 export const ZONED_LAYOUTS = ["current", "append-limit", "v8", "v5", "v3", "seed"] as const;
+/** Name of a layout of the zoned extension; new images have `current`. */
 export type ZonedLayout = (typeof ZONED_LAYOUTS)[number];
 
 /** The zoned header extension, decoded. Sizes and offsets in bytes. */

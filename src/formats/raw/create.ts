@@ -5,8 +5,10 @@ import type { Storage } from "../../storage/storage.js";
 
 /** `off`: a hole; `falloc` and `full`: zeros are written, so that the space is taken. */
 export const RAW_PREALLOCATIONS = ["off", "falloc", "full"] as const;
+/** How the space of a new raw disk is taken. */
 export type RawPreallocation = (typeof RAW_PREALLOCATIONS)[number];
 
+/** How a new raw disk is made. */
 export interface CreateRawOptions {
   /** Bytes; rounded up to whole sectors of 512. */
   readonly size: number;

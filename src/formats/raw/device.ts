@@ -8,6 +8,7 @@ import type { Storage } from "../../storage/storage.js";
 /** 4 KiB: the page of the host, below which its file system reads before it writes. */
 const OPTIMAL_ALIGNMENT = 4096;
 
+/** How a raw disk is opened. */
 export interface OpenRawOptions {
   /** Default: as writable as the storage. */
   readonly readOnly?: boolean;

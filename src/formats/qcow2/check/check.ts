@@ -13,6 +13,7 @@ import { countRefcountBlocks, readRefcountTable } from "./refcount-structures.js
 import { compareAndMend, finishRepair, mayMendFlags } from "./repair.js";
 import { checkZoneTable } from "./zone-table.js";
 
+/** What a check does beside looking. */
 export interface CheckOptions {
   /** `leaks`: free leaked clusters, mend copied flags when nothing else is wrong. `all`: mend whatever can be mended. */
   readonly repair?: "leaks" | "all";
