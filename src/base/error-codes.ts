@@ -135,6 +135,7 @@ export const ERROR_CODES = {
   CHECK_LIMIT: unsupported("Checking the image would take more memory or time than a sound image can need."),
   NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
   CHECK_UNSUPPORTED: unsupported("The format of the image has no metadata that could be checked."),
+  AMEND_UNSUPPORTED: unsupported("The format of the image has no options that could be changed."),
 
   // --- zone ----------------------------------------------------------------------------------
   ZONE_INVALID_WRITE: zone("EIO", "A write to a sequential zone does not start at its write pointer."),

@@ -38,10 +38,11 @@ const TYPE_NAMES: Readonly<Record<OptionSpec["type"], string>> = {
 
 const NAME_COLUMN = 24;
 
-/** The creation options of a format, as the stock tools list them. */
-export function optionHelp(format: string): string {
-  const options = format === "qcow2" ? OPTION_SPECS : RAW_OPTIONS;
+/** The options of a format, or those called `names`, as the stock tools list them. */
+export function optionHelp(format: string, names?: readonly string[]): string {
+  const options: readonly ShownOption[] = format === "qcow2" ? OPTION_SPECS : RAW_OPTIONS;
   return options
+    .filter(({ name }) => names?.includes(name) ?? true)
     .map(({ name, type, help }) => `${`  ${name}=<${TYPE_NAMES[type]}>`.padEnd(NAME_COLUMN)} - ${help}\n`)
     .join("");
 }

@@ -35,6 +35,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: true,
     load: async () => (await import("./commands/map.js")).mapCommand,
   },
+  amend: {
+    summary: "change the options of an image",
+    stock: true,
+    load: async () => (await import("./commands/amend.js")).amendCommand,
+  },
   zone: {
     summary: "report and manage the zones of a zoned image",
     stock: false,

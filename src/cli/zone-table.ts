@@ -59,6 +59,12 @@ function zoneRow(zone: ZoneDescriptor): string[] {
   const start = [String(zone.index), exactSize(zone.start), exactSize(zone.length), exactSize(zone.capacity)];
   if (zone.type === "conventional") return [...start, "-", "-", stateName(zone.state)];
   const written = writtenBytes(zone);
-  const fill = `${((written * 100) / zone.capacity).toFixed(1)}%`;
-  return [...start, exactSize(written), fill, stateName(zone.state)];
+  return [...start, exactSize(written), fillText(written, zone.capacity), stateName(zone.state)];
+}
+
+/** Never 0% for a zone with data, nor 100% for one with room. */
+function fillText(written: number, capacity: number): string {
+  const percent = (written * 100) / capacity;
+  if (percent > 0 && percent < 0.1) return "<0.1%";
+  return `${(Math.floor(percent * 10) / 10).toFixed(1)}%`;
 }
