@@ -46,13 +46,16 @@ function printWhatNext() {
   const zcow = relative(process.cwd(), COMMAND) || COMMAND;
   const image = relative(process.cwd(), join(FOLDER, IMAGE));
   title("What to try next");
-  console.log(`The image is still there: ${image}
-
-  node ${zcow} zone report ${image}
-  node ${zcow} io ${image}                      then: help, zrp 0 12, zap -P 0x44 64M 8k, quit
-  node ${zcow} zone reset ${image} 0 64M        then: zone report again
-  node ${zcow} create -f qcow2 -o help          all options
-  npm test                                      the whole proof`);
+  const rows = [
+    [`node ${zcow} zone report ${image}`, "the zones"],
+    [`node ${zcow} io ${image}`, "then: help, zrp 0 12, zap -p 64M 8k, quit"],
+    [`node ${zcow} zone append ${image} --help`, "write at the pointer of a zone"],
+    [`node ${zcow} create -f qcow2 -o help`, "all options"],
+    ["npm test", "the whole proof"],
+  ];
+  const width = Math.max(...rows.map(([command = ""]) => command.length));
+  console.log(`The image is still there: ${image}\n`);
+  for (const [command = "", meaning] of rows) console.log(`  ${command.padEnd(width)}   # ${meaning}`);
 }
 
 export async function runDemo() {
@@ -68,8 +71,8 @@ export async function runDemo() {
     io(
       "write -P 0x41 0 1M",
       "write -P 0x42 1M 64k",
-      "zap -P 0x43 64M 4k",
-      "zap -P 0x43 64M 8k",
+      "zap -p -P 0x43 64M 4k",
+      "zap -p -P 0x43 64M 8k",
       "zo 128M 64M",
       "zf 192M 64M",
       "flush",
