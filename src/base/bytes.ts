@@ -19,9 +19,13 @@ export function readU64(view: DataView, at: number, field: string, littleEndian 
   const low = littleEndian ? first : second;
   if (high > 0x1f_ffff) {
     const value = view.getBigUint64(at, littleEndian);
-    throw new ZcowError("IMAGE_CORRUPT", `${field} is 0x${value.toString(16)}, above the largest supported value 2^53-1`, {
-      data: { field, value, limit: Number.MAX_SAFE_INTEGER },
-    });
+    throw new ZcowError(
+      "IMAGE_CORRUPT",
+      `${field} is 0x${value.toString(16)}, above the largest supported value 2^53-1`,
+      {
+        data: { field, value, limit: Number.MAX_SAFE_INTEGER },
+      },
+    );
   }
   return high * TWO_32 + low;
 }

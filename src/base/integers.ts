@@ -1,7 +1,12 @@
 /** Arithmetic on non-negative safe integers; bit operators would cut them to 32 bits. */
 
 export function isPowerOfTwo(value: number): boolean {
-  return Number.isSafeInteger(value) && value > 0 && Number.isInteger(Math.log2(value)) && 2 ** Math.round(Math.log2(value)) === value;
+  return (
+    Number.isSafeInteger(value) &&
+    value > 0 &&
+    Number.isInteger(Math.log2(value)) &&
+    2 ** Math.round(Math.log2(value)) === value
+  );
 }
 
 /** `value` rounded down to a multiple of `unit` (any positive integer). */

@@ -1,5 +1,5 @@
-import { isAligned } from "../base/integers.js";
 import { ZcowError } from "../base/errors.js";
+import { isAligned } from "../base/integers.js";
 import { isPromise, type MaybePromise } from "../base/maybe-promise.js";
 import type { BlockDevice, BlockExtent, BlockLimits, WriteOptions, WriteZeroesOptions } from "./block-device.js";
 

@@ -1,5 +1,5 @@
-import { OPTION_SPECS, type OptionSpec } from "../formats/qcow2/create-options.js";
 import { parseSize } from "../base/size-text.js";
+import { OPTION_SPECS, type OptionSpec } from "../formats/qcow2/create-options.js";
 
 /** What `-o help` and the "Formatting" line need to know about an option. */
 type ShownOption = Pick<OptionSpec, "name" | "type" | "help" | "aliases">;

@@ -1,4 +1,4 @@
-import { ZcowError, type WarningSink } from "../base/errors.js";
+import { type WarningSink, ZcowError } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
 import type { FormatDriver, OpenDeviceOptions } from "../block/format-driver.js";
 import { type FileStorageOptions, openFileStorage } from "../storage/file-storage.js";

@@ -1,8 +1,8 @@
 import { ZcowError } from "../base/errors.js";
 import type { FormatChoice } from "../formats/open-image.js";
-import { formatDriver, probeFormat } from "../formats/registry.js";
 import { openEngine } from "../formats/qcow2/open.js";
 import { convertZonedLayout } from "../formats/qcow2/zones/open-zones.js";
+import { formatDriver, probeFormat } from "../formats/registry.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
 

@@ -1,7 +1,7 @@
 import { ZcowError } from "../base/errors.js";
+import type { FormatChoice } from "../formats/open-image.js";
 import { type CheckOptions, checkQcow2 } from "../formats/qcow2/check/check.js";
 import type { CheckResult } from "../formats/qcow2/check/check-result.js";
-import type { FormatChoice } from "../formats/open-image.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";

@@ -1,12 +1,12 @@
 import { alignUp } from "../base/integers.js";
 import { SECTOR_SIZE } from "../base/units.js";
 import type { FormatChoice } from "../formats/open-image.js";
-import { formatDriver, probeFormat } from "../formats/registry.js";
 import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from "../formats/qcow2/features.js";
 import { qcow2Geometry } from "../formats/qcow2/geometry.js";
 import type { Qcow2Header } from "../formats/qcow2/header.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
+import { formatDriver, probeFormat } from "../formats/registry.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
 

@@ -1,5 +1,5 @@
-import { alignDown } from "../base/integers.js";
 import { ZcowError } from "../base/errors.js";
+import { alignDown } from "../base/integers.js";
 import { KiB, MiB } from "../base/units.js";
 import { mergeExtents } from "./extent-runs.js";
 import type { Storage, StorageCapabilities, StorageExtent } from "./storage.js";

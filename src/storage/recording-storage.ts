@@ -1,6 +1,6 @@
 import { ZcowError } from "../base/errors.js";
-import { CrashImages, type CrashOptions, type RecordedChange, type RecordedFlush } from "./crash-image.js";
 import type { MaybePromise } from "../base/maybe-promise.js";
+import { CrashImages, type CrashOptions, type RecordedChange, type RecordedFlush } from "./crash-image.js";
 import { ForwardingStorage } from "./forwarding-storage.js";
 import { type MemoryStorage, memoryStorage } from "./memory-storage.js";
 import type { Storage } from "./storage.js";

@@ -2,8 +2,9 @@
  * The rules a zone configuration must keep, at creation and at open alike (docs/format.md,
  * "Zoned extension"). Rules about file layout (offsets, reserved bytes, feature bits) belong to the format.
  */
-import { ZcowError, type ErrorData, type Warning } from "../base/errors.js";
+
 import type { ErrorCode } from "../base/error-codes.js";
+import { type ErrorData, type Warning, ZcowError } from "../base/errors.js";
 import { alignDown, ceilDiv, isAligned, isPowerOfTwo } from "../base/integers.js";
 import { SECTOR_SIZE } from "../base/units.js";
 

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { nativeCalls } from "../../src/host/native.js";
-import { fileFactory, FOLDERS } from "./file-fixtures.js";
+import { FOLDERS, fileFactory } from "./file-fixtures.js";
 import { describeStorageContract } from "./storage-suite.js";
 
 process.env["ZCOW_NO_NATIVE"] = "1";

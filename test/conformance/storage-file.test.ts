@@ -1,4 +1,4 @@
-import { fileFactory, FOLDERS } from "./file-fixtures.js";
+import { FOLDERS, fileFactory } from "./file-fixtures.js";
 import { describeStorageContract } from "./storage-suite.js";
 
 for (const folder of FOLDERS) {

@@ -1,9 +1,9 @@
 import { writeSync } from "node:fs";
 import { Random } from "../support/random.js";
 import { exerciseImage } from "./exercise.js";
+import { type ChildOrder, type ChildReport, MEMORY_LIMIT_MIB, SLOW_CASE_MS } from "./fuzz-protocol.js";
 import { goodImages } from "./good-images.js";
 import { applyDamages, type Damage, randomDamages } from "./mutations.js";
-import { type ChildOrder, type ChildReport, MEMORY_LIMIT_MIB, SLOW_CASE_MS } from "./fuzz-protocol.js";
 
 /**
  * Runs fuzz cases in a process of its own, so that a hang or a crash costs one case and the memory of the process is the

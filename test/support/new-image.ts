@@ -1,5 +1,5 @@
-import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
+import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 
 /** The bytes of a fresh image. */

@@ -1,6 +1,6 @@
 import { isZcowError } from "../../src/base/errors.js";
-import type { ZonedDevice } from "../../src/block/zoned-device.js";
 import type { ZonedLimits } from "../../src/block/block-device.js";
+import type { ZonedDevice } from "../../src/block/zoned-device.js";
 import { type Random, taggedBytes } from "./random.js";
 import { equalBytes, SECTOR, type Span } from "./sector-history.js";
 import type { ZoneHistory } from "./zone-history.js";

@@ -1,9 +1,9 @@
 import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
-import { createImage, type CreateImageOptions } from "../../formats/create-image.js";
+import { type CreateImageOptions, createImage } from "../../formats/create-image.js";
 import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
 import { parseCreateOptions } from "../../formats/qcow2/create-options-parse.js";
-import { type RawPreallocation, RAW_PREALLOCATIONS } from "../../formats/raw/create.js";
+import { RAW_PREALLOCATIONS, type RawPreallocation } from "../../formats/raw/create.js";
 import { formatDriver } from "../../formats/registry.js";
 import { FORMAT_OPTION, HELP_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";

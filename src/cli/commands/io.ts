@@ -1,11 +1,11 @@
-import { WRITE_BACK, cacheMode, type CacheMode } from "../cache-mode.js";
+import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE } from "../failure.js";
 import { parseImageDescription } from "../image-options.js";
-import type { ImageChoice } from "../open.js";
 import { ioCommands } from "../io/all-commands.js";
 import { inputLines } from "../io/input.js";
 import { IoSession } from "../io/session.js";
+import type { ImageChoice } from "../open.js";
 import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { VERSION_TEXT } from "../version.js";

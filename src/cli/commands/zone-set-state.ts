@@ -1,5 +1,5 @@
-import { FORMAT_OPTION, HELP_OPTION } from "../common-options.js";
 import { WRITE_BACK } from "../cache-mode.js";
+import { FORMAT_OPTION, HELP_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE } from "../failure.js";
 import { ioCommands } from "../io/all-commands.js";

@@ -1,5 +1,5 @@
-import { isAligned } from "../../base/integers.js";
 import { ZcowError } from "../../base/errors.js";
+import { isAligned } from "../../base/integers.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import { BadArguments } from "./command.js";
 import { patternByte } from "./numbers.js";

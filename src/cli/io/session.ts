@@ -1,10 +1,10 @@
+import { ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { isZonedDevice, type ZonedDevice } from "../../block/zoned-device.js";
-import { ZcowError } from "../../base/errors.js";
 import type { CommandContext } from "../context.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
-import { openForCommand, type ImageChoice } from "../open.js";
-import { BadArguments, splitLetters, usageLine, type IoCommand } from "./command.js";
+import { type ImageChoice, openForCommand } from "../open.js";
+import { BadArguments, type IoCommand, splitLetters, usageLine } from "./command.js";
 
 /** How a request ended, in words. */
 export interface Outcome {

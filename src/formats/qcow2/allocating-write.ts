@@ -1,11 +1,11 @@
 import { ZcowError } from "../../base/errors.js";
 import { isPromise } from "../../base/maybe-promise.js";
-import { writePlacement, type Placement } from "./cow.js";
+import { type Placement, writePlacement } from "./cow.js";
 import { entryHigh, entryLow } from "./entries.js";
 import type { ImageState } from "./image-state.js";
 import type { Reservation } from "./in-flight.js";
-import type { MappingRun } from "./mapping.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
+import type { MappingRun } from "./mapping.js";
 import type { TableSlice } from "./table-cache.js";
 
 /** A part of a request that is under way. */
@@ -114,7 +114,12 @@ interface Place {
   readonly rest: Placement["rest"];
 }
 
-async function startAllocation(state: ImageState, { reservation, run }: Plan, inside: number, data: Uint8Array): Promise<Step> {
+async function startAllocation(
+  state: ImageState,
+  { reservation, run }: Plan,
+  inside: number,
+  data: Uint8Array,
+): Promise<Step> {
   const { clusterSize } = state.geometry;
   try {
     const place = await findPlace(state, run, reservation.count);
@@ -192,7 +197,11 @@ async function acquireForEdit(state: ImageState, cluster: number): Promise<Table
 }
 
 export function compressedUnsupported(offset: number): ZcowError {
-  return new ZcowError("NOT_SUPPORTED", `The cluster at guest offset ${offset} is compressed, which is not supported yet`, {
-    data: { structure: "L2 table", offset },
-  });
+  return new ZcowError(
+    "NOT_SUPPORTED",
+    `The cluster at guest offset ${offset} is compressed, which is not supported yet`,
+    {
+      data: { structure: "L2 table", offset },
+    },
+  );
 }

@@ -8,7 +8,7 @@ import type { DeferredFrees } from "./deferred-frees.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { ImageHeader } from "./image-header.js";
 import type { MetadataOwners } from "./overlap.js";
-import { clusterAt, clusterStart, type ClusterRun } from "./positions.js";
+import { type ClusterRun, clusterAt, clusterStart } from "./positions.js";
 import { planGrowth, writeGrowth } from "./refcount-growth.js";
 import type { Refcounts } from "./refcounts.js";
 
@@ -115,7 +115,10 @@ export class ClusterAllocator {
     const old = refcounts.table;
     if (old === undefined) return;
     const plan = planGrowth(cluster, old.entries, geometry);
-    this.#refuseBeyondEnd({ first: clusterAt(plan.first * geometry.clusterSize, geometry), count: plan.blocks + plan.tableClusters });
+    this.#refuseBeyondEnd({
+      first: clusterAt(plan.first * geometry.clusterSize, geometry),
+      count: plan.blocks + plan.tableClusters,
+    });
     this.#use(plan.first * geometry.clusterSize, plan.blocks + plan.tableClusters);
     const table = await writeGrowth(storage, plan, old, geometry);
     await header.update((current) => ({

@@ -1,5 +1,5 @@
-import { ZcowError } from "../../base/errors.js";
 import type { ErrorCode } from "../../base/error-codes.js";
+import { ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { type CreateQcow2Options, OPTION_SPECS, type OptionSpec } from "./create-options.js";
 

@@ -1,8 +1,8 @@
 import { ZcowError } from "../../base/errors.js";
 import { alignUp, ceilDiv, isPowerOfTwo } from "../../base/integers.js";
 import { SECTOR_SIZE } from "../../base/units.js";
-import { type CreateQcow2Options, OPTION_SPECS, optionValue, type OptionSpec } from "./create-options.js";
 import type { Preallocation } from "./create-layout.js";
+import { type CreateQcow2Options, OPTION_SPECS, type OptionSpec, optionValue } from "./create-options.js";
 import { type Qcow2Geometry, qcow2Geometry } from "./geometry.js";
 import { MAX_L1_BYTES, TABLE_ENTRY_BYTES } from "./limits.js";
 

@@ -1,4 +1,4 @@
-import { hostOffset, type HostOffset } from "../../base/units.js";
+import { type HostOffset, hostOffset } from "../../base/units.js";
 
 /** Host clusters that are no longer mapped. */
 export interface FreedRange {

@@ -1,6 +1,6 @@
+import type { MaybePromise } from "../../base/maybe-promise.js";
 import { BaseBlockDevice } from "../../block/base-device.js";
 import type { BlockExtent } from "../../block/block-device.js";
-import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import type { Qcow2Header } from "./header.js";
 

@@ -1,5 +1,5 @@
 import { isZcowError } from "../../base/errors.js";
-import { isPromise, whenAll, type MaybePromise } from "../../base/maybe-promise.js";
+import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
 import type { HostOffset } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { Storage } from "../../storage/storage.js";

@@ -1,5 +1,5 @@
 import { ZcowError } from "../../base/errors.js";
-import { hostOffset, type HostOffset } from "../../base/units.js";
+import { type HostOffset, hostOffset } from "../../base/units.js";
 import type { Qcow2Geometry } from "./geometry.js";
 
 /**

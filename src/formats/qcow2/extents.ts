@@ -1,5 +1,5 @@
-import type { BlockExtent } from "../../block/block-device.js";
 import { isPromise } from "../../base/maybe-promise.js";
+import type { BlockExtent } from "../../block/block-device.js";
 import type { ImageState } from "./image-state.js";
 import type { MappingRun } from "./mapping.js";
 
@@ -61,7 +61,12 @@ function extentOf(state: ImageState, run: MappingRun, offset: number, length: nu
   return {
     offset,
     length,
-    kind: run.kind === "unallocated" ? "unallocated" : run.kind === "zero" || run.kind === "zero-preallocated" ? "zero" : "data",
+    kind:
+      run.kind === "unallocated"
+        ? "unallocated"
+        : run.kind === "zero" || run.kind === "zero-preallocated"
+          ? "zero"
+          : "data",
     hostOffset: hasHost ? run.host + inside : undefined,
     compressed: run.kind === "compressed",
     depth: 0,

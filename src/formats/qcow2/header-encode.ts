@@ -1,11 +1,11 @@
 import { viewOf, writeU64 } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
-import { encodeFeatureNames, EXTENSION, extensionsLength, withExtension, writeExtensions } from "./extensions.js";
+import { EXTENSION, encodeFeatureNames, extensionsLength, withExtension, writeExtensions } from "./extensions.js";
 import { encodeFileName } from "./file-name.js";
-import { FIELD, FIRST_UNKNOWN_BYTE, QCOW2_MAGIC } from "./header-fields.js";
 import type { FeatureName, Qcow2Header, UnresolvedHeader } from "./header.js";
-import { encodeZonedExtension } from "./zoned-layouts.js";
+import { FIELD, FIRST_UNKNOWN_BYTE, QCOW2_MAGIC } from "./header-fields.js";
 import type { ZonedExtension } from "./zoned-extension.js";
+import { encodeZonedExtension } from "./zoned-layouts.js";
 
 /**
  * Cluster 0 for `header`: fixed fields, unknown bytes, `extensions` as they stand, end marker and backing file name;

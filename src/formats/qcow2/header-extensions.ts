@@ -1,11 +1,11 @@
 import { viewOf } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
-import { AUTOCLEAR, INCOMPATIBLE } from "./features.js";
 import { decodeFeatureNames, EXTENSION, extensionName, isKnownExtension } from "./extensions.js";
+import { AUTOCLEAR, INCOMPATIBLE } from "./features.js";
 import { decodeFileName } from "./file-name.js";
+import type { BitmapDirectory, CryptHeader, FeatureName, RawExtension } from "./header.js";
 import type { HeaderFields } from "./header-fields.js";
 import type { Verdict } from "./header-verdict.js";
-import type { BitmapDirectory, CryptHeader, FeatureName, RawExtension } from "./header.js";
 import {
   FEATURE_NAME_ENTRY_BYTES,
   MAX_BACKING_FORMAT_BYTES,

@@ -3,6 +3,8 @@ import { decodeFeatureNames, EXTENSION, extensionAreaEnd, splitExtensions } from
 import { INCOMPATIBLE, KNOWN_INCOMPATIBLE, nameIncompatibleBits } from "./features.js";
 import { decodeFileName } from "./file-name.js";
 import { qcow2Geometry } from "./geometry.js";
+import type { RawExtension, UnresolvedHeader } from "./header.js";
+import { checkCryptMethod, checkDataFile, decodeKnownExtensions } from "./header-extensions.js";
 import {
   checkExtendedL2,
   decodeFields,
@@ -11,10 +13,8 @@ import {
   FIRST_UNKNOWN_BYTE,
   type HeaderFields,
 } from "./header-fields.js";
-import { checkCryptMethod, checkDataFile, decodeKnownExtensions } from "./header-extensions.js";
 import { checkL1Table, checkRefcountTable, checkRefcountWidth, checkSnapshotTable } from "./header-tables.js";
 import { type HeaderUse, Verdict } from "./header-verdict.js";
-import type { RawExtension, UnresolvedHeader } from "./header.js";
 import { MAX_BACKING_NAME_BYTES } from "./limits.js";
 
 export type { HeaderMode, HeaderUse } from "./header-verdict.js";

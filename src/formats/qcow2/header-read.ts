@@ -1,8 +1,8 @@
 import { isPromise } from "../../base/maybe-promise.js";
 import type { Storage } from "../../storage/storage.js";
+import type { Qcow2Header } from "./header.js";
 import { headerBytesNeeded, parseHeader } from "./header-parse.js";
 import type { HeaderUse } from "./header-verdict.js";
-import type { Qcow2Header } from "./header.js";
 import { resolveZonedExtension } from "./zoned-resolve.js";
 
 /** Bytes read before the needed length is known: the header with the extensions of nearly every image. */

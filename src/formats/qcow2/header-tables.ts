@@ -1,7 +1,8 @@
-import { ZcowError } from "../../base/errors.js";
 import type { ErrorCode } from "../../base/error-codes.js";
+import { ZcowError } from "../../base/errors.js";
 import { ceilDiv } from "../../base/integers.js";
 import { FIELD, type HeaderFields } from "./header-fields.js";
+import type { Verdict } from "./header-verdict.js";
 import {
   MAX_HOST_OFFSET,
   MAX_L1_BYTES,
@@ -12,7 +13,6 @@ import {
   SNAPSHOT_ENTRY_MIN_BYTES,
   TABLE_ENTRY_BYTES,
 } from "./limits.js";
-import type { Verdict } from "./header-verdict.js";
 
 /** Checks of the tables that the header points to, before any is read. */
 

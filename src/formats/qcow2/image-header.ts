@@ -1,6 +1,6 @@
-import { encodeHeader } from "./header-encode.js";
 import type { Storage } from "../../storage/storage.js";
 import type { Qcow2Header } from "./header.js";
+import { encodeHeader } from "./header-encode.js";
 
 /**
  * The header in memory and in the file. Changes are made one after the other; each is one write at offset 0 and a flush.

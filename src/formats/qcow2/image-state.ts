@@ -1,4 +1,4 @@
-import { isZcowError, ZcowError, type WarningSink } from "../../base/errors.js";
+import { isZcowError, type WarningSink, ZcowError } from "../../base/errors.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";

@@ -4,7 +4,7 @@ import type { DeferredFrees } from "./deferred-frees.js";
 import { entryHigh, entryLow } from "./entries.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { GuestMap } from "./mapping.js";
-import { OWNER_L2, type MetadataOwners } from "./overlap.js";
+import { type MetadataOwners, OWNER_L2 } from "./overlap.js";
 
 export interface L2TableParts {
   readonly storage: Storage;

@@ -1,6 +1,6 @@
 import { ZcowError } from "../../base/errors.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
-import { hostOffset, type HostOffset } from "../../base/units.js";
+import { type HostOffset, hostOffset } from "../../base/units.js";
 import {
   compressedIsCorrupt,
   compressedOffset,

@@ -9,12 +9,12 @@ import { Qcow2Device } from "./device.js";
 import { ClusterEngine } from "./engine.js";
 import { INCOMPATIBLE } from "./features.js";
 import { qcow2Geometry } from "./geometry.js";
-import { readHeader } from "./header-read.js";
 import type { Qcow2Header } from "./header.js";
+import { readHeader } from "./header-read.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { RootTable } from "./root-table.js";
 import { refuseUnsupported } from "./unsupported.js";
-import { openZonedDevice, type OpenZonesOptions } from "./zones/open-zones.js";
+import { type OpenZonesOptions, openZonedDevice } from "./zones/open-zones.js";
 import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 
 /** Cache for L2 tables and refcount blocks: maps 192 GiB at a time with 64 KiB clusters. */

@@ -1,4 +1,4 @@
-import { clusterIndex, hostOffset, type ClusterIndex, type HostOffset } from "../../base/units.js";
+import { type ClusterIndex, clusterIndex, type HostOffset, hostOffset } from "../../base/units.js";
 import type { Qcow2Geometry } from "./geometry.js";
 
 /**

@@ -4,7 +4,7 @@ import { clusterIndex } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import { entryHigh, entryLow } from "./entries.js";
 import type { Qcow2Geometry } from "./geometry.js";
-import { OWNER_REFBLOCK, OWNER_REFTABLE, type MetadataOwners } from "./overlap.js";
+import { type MetadataOwners, OWNER_REFBLOCK, OWNER_REFTABLE } from "./overlap.js";
 import type { ClusterRun } from "./positions.js";
 import { getRefcount, isReftableEntryCorrupt, reftableEntryOffset, setRefcount } from "./refcount-entries.js";
 import { RootTable } from "./root-table.js";

@@ -179,7 +179,8 @@ export class TableCache {
 
   /** Puts the slice into the recency list, or takes it out, as its state demands. */
   #place(slice: TableSlice): void {
-    const evictable = slice.pins === 0 && !slice.dirty && slice.frozen === undefined && this.#slices.get(slice.key) === slice;
+    const evictable =
+      slice.pins === 0 && !slice.dirty && slice.frozen === undefined && this.#slices.get(slice.key) === slice;
     if (evictable && !slice.linked) {
       this.#link(slice);
       this.#trim();

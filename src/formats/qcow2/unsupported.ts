@@ -1,5 +1,5 @@
-import { ZcowError } from "../../base/errors.js";
 import type { ErrorCode } from "../../base/error-codes.js";
+import { ZcowError } from "../../base/errors.js";
 import { INCOMPATIBLE } from "./features.js";
 import type { UnresolvedHeader } from "./header.js";
 

@@ -1,10 +1,10 @@
 import { ZcowError } from "../../base/errors.js";
-import { isPromise, whenAll, type MaybePromise } from "../../base/maybe-promise.js";
+import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
 import type { Storage } from "../../storage/storage.js";
 import type { DataRequests } from "./data-io.js";
 import type { DeferredFrees, FreedRange } from "./deferred-frees.js";
 import type { ImageHeader } from "./image-header.js";
-import { OWNER_L1, OWNER_L2, OWNER_REFBLOCK, OWNER_REFTABLE, type MetadataOwners } from "./overlap.js";
+import { type MetadataOwners, OWNER_L1, OWNER_L2, OWNER_REFBLOCK, OWNER_REFTABLE } from "./overlap.js";
 import type { Refcounts } from "./refcounts.js";
 import type { RootTable, RootUpdate } from "./root-table.js";
 import type { TableCache, TableSlice } from "./table-cache.js";

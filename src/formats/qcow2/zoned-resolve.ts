@@ -1,7 +1,7 @@
 import { viewOf } from "../../base/bytes.js";
 import { isZcowError, ZcowError } from "../../base/errors.js";
-import { INCOMPATIBLE } from "./features.js";
 import { EXTENSION } from "./extensions.js";
+import { INCOMPATIBLE } from "./features.js";
 import type { UnresolvedHeader } from "./header.js";
 import { decodeWritePointer, writePointerTableBytes } from "./write-pointer-table.js";
 import { ZONED_LAYOUTS, type ZonedExtension, type ZonedLayout } from "./zoned-extension.js";

@@ -1,5 +1,5 @@
-import { alignUp } from "../../base/integers.js";
 import { ZcowError } from "../../base/errors.js";
+import { alignUp } from "../../base/integers.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 

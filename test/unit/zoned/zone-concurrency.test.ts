@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { isZcowError } from "../../../src/base/errors.js";
-import type { ZoneModel } from "../../../src/zoned/zone-model.js";
 import type { ZoneWrite } from "../../../src/zoned/zone-flight.js";
+import type { ZoneModel } from "../../../src/zoned/zone-model.js";
 import { bringTo, CAPACITY, END, makeModel, operate, refusal, START, write, Z, ZONE } from "./zone-fixture.js";
 
 function submit(model: ZoneModel, offset: number, length: number): ZoneWrite {

@@ -4,7 +4,7 @@ import { alignUp } from "../../../base/integers.js";
 import type { BitmapDirectory } from "../header.js";
 import { MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS } from "../limits.js";
 import { MAX_BITMAP_TABLE_ENTRIES, TABLE_BATCH_BYTES } from "./check-limits.js";
-import { CheckStopped, type CheckSession } from "./check-session.js";
+import { type CheckSession, CheckStopped } from "./check-session.js";
 import { countRegion } from "./regions.js";
 
 /** Bitmap structures (qcow2 specification, "Bitmaps"). Only counted while their autoclear bit says they are consistent. */

@@ -1,9 +1,9 @@
-import { isPromise } from "../../../base/maybe-promise.js";
 import { alignUp } from "../../../base/integers.js";
+import { isPromise } from "../../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../../base/units.js";
 import type { Storage } from "../../../storage/storage.js";
 import { INCOMPATIBLE } from "../features.js";
-import { qcow2Geometry, type Qcow2Geometry } from "../geometry.js";
+import { type Qcow2Geometry, qcow2Geometry } from "../geometry.js";
 import type { Qcow2Header } from "../header.js";
 import { COUNTS_BASE_BYTES, MAX_FILE_CLUSTERS, MAX_KEPT_FINDINGS, MAX_TOLD_FINDINGS } from "./check-limits.js";
 import type { CheckFinding, CheckResult } from "./check-result.js";

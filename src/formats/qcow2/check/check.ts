@@ -1,7 +1,7 @@
 import { isZcowError, ZcowError } from "../../../base/errors.js";
 import type { Storage } from "../../../storage/storage.js";
-import { readHeader } from "../header-read.js";
 import type { Qcow2Header } from "../header.js";
+import { readHeader } from "../header-read.js";
 import { MAX_FILE_CLUSTERS } from "./check-limits.js";
 import type { CheckFinding, CheckResult } from "./check-result.js";
 import { CheckSession, CheckStopped, FindingLog, type RepairMode } from "./check-session.js";

@@ -1,10 +1,10 @@
 import { viewOf } from "../../../base/bytes.js";
-import { isPromise } from "../../../base/maybe-promise.js";
 import { isZcowError } from "../../../base/errors.js";
+import { isPromise } from "../../../base/maybe-promise.js";
 import { getRefcount } from "../refcount-entries.js";
 import type { CheckSession } from "./check-session.js";
-import { CHUNK_BITS, CHUNK_MASK, CHUNK_SIZE, COUNT_MASK, SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { NO_BLOCK, type RefcountTable } from "./refcount-structures.js";
+import { CHUNK_BITS, CHUNK_MASK, CHUNK_SIZE, COUNT_MASK, SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 
 const UNTOUCHED = new Uint16Array(CHUNK_SIZE);
 

@@ -1,6 +1,6 @@
 import { viewOf } from "../../../base/bytes.js";
 import { isPromise } from "../../../base/maybe-promise.js";
-import { CheckStopped, type CheckSession } from "./check-session.js";
+import { type CheckSession, CheckStopped } from "./check-session.js";
 import { hex64 } from "./l2-references.js";
 import { MetadataPlaces } from "./metadata-places.js";
 import type { RefcountTable } from "./refcount-structures.js";

@@ -3,8 +3,8 @@ import { isPromise } from "../../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../../base/units.js";
 import type { Storage } from "../../../storage/storage.js";
 import { AUTOCLEAR, INCOMPATIBLE } from "../features.js";
-import { FIELD } from "../header-fields.js";
 import type { Qcow2Header } from "../header.js";
+import { FIELD } from "../header-fields.js";
 
 /**
  * Changes of single header fields by a repair. All of them lie in the first sector, which is rewritten whole, so

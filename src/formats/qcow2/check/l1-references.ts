@@ -1,7 +1,7 @@
 import { viewOf } from "../../../base/bytes.js";
-import type { CheckSession } from "./check-session.js";
 import { MAX_REVISITED_ENTRIES } from "./check-limits.js";
-import { countL2Table, hex64, type EntryToZero } from "./l2-references.js";
+import type { CheckSession } from "./check-session.js";
+import { countL2Table, type EntryToZero, hex64 } from "./l2-references.js";
 import { SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { countRegion } from "./regions.js";
 import { TableReader } from "./table-reader.js";

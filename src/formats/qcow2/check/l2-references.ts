@@ -1,7 +1,7 @@
+import { compressedLength } from "../entries.js";
 import type { CheckSession } from "./check-session.js";
 import { CHUNK_BITS, CHUNK_MASK, COUNT_MASK, SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { countRegion } from "./regions.js";
-import { compressedLength } from "../entries.js";
 
 /**
  * Counts what an L2 table refers to, and judges its entries (qcow2 specification, "Cluster mapping").

@@ -1,7 +1,7 @@
 import { isPromise } from "../../../base/maybe-promise.js";
 import { setRefcount } from "../refcount-entries.js";
 import type { CheckSession } from "./check-session.js";
-import { compareRefcounts, type Comparison, type Mismatch, type StoredBlock } from "./compare-refcounts.js";
+import { type Comparison, compareRefcounts, type Mismatch, type StoredBlock } from "./compare-refcounts.js";
 import type { RefcountTable } from "./refcount-structures.js";
 
 /**

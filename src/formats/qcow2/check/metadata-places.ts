@@ -1,6 +1,6 @@
+import { writePointerTableBytes } from "../write-pointer-table.js";
 import type { CheckSession } from "./check-session.js";
 import { NO_BLOCK, type RefcountTable } from "./refcount-structures.js";
-import { writePointerTableBytes } from "../write-pointer-table.js";
 
 /** A run of clusters that belongs to one structure. */
 interface Place {

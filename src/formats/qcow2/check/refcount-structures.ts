@@ -1,7 +1,7 @@
 import { viewOf } from "../../../base/bytes.js";
 import type { CheckSession } from "./check-session.js";
-import { countRegion } from "./regions.js";
 import { hex64 } from "./l2-references.js";
+import { countRegion } from "./regions.js";
 
 const TWO_32 = 0x1_0000_0000;
 

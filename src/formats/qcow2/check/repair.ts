@@ -4,7 +4,7 @@ import { markSound } from "./header-patch.js";
 import { countReferences } from "./image-references.js";
 import { mendRefcounts, reportMismatches } from "./mend-refcounts.js";
 import { RefcountRebuild } from "./rebuild-refcounts.js";
-import { countRefcountBlocks, readRefcountTable, type RefcountTable } from "./refcount-structures.js";
+import { countRefcountBlocks, type RefcountTable, readRefcountTable } from "./refcount-structures.js";
 
 /** Clusters past the end of the file that a rebuild may use: more than the largest refcount table with all its blocks. */
 const REBUILD_SPARE_CLUSTERS = 2 ** 21;

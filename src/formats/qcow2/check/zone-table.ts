@@ -1,6 +1,6 @@
 import { viewOf } from "../../../base/bytes.js";
-import { isPromise } from "../../../base/maybe-promise.js";
 import type { ZcowError } from "../../../base/errors.js";
+import { isPromise } from "../../../base/maybe-promise.js";
 import {
   decodeWritePointerTable,
   encodeWritePointer,

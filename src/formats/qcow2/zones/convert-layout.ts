@@ -10,14 +10,15 @@
  *     flush (part of the header update) |
  *     old table freed                   | the new image; at worst the old table leaked
  */
+
+import { viewOf } from "../../../base/bytes.js";
 import { ceilDiv } from "../../../base/integers.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { hostOffset } from "../../../base/units.js";
-import { viewOf } from "../../../base/bytes.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 import { INCOMPATIBLE, ZONED_FEATURE_NAMES } from "../features.js";
-import { withFeatureNames, withZonedExtension } from "../header-encode.js";
 import type { Qcow2Header } from "../header.js";
+import { withFeatureNames, withZonedExtension } from "../header-encode.js";
 import { encodeWritePointer, writePointerTableBytes } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";
 import { validateZonedConfig } from "../zoned-validation.js";

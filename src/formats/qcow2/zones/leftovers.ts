@@ -4,8 +4,8 @@
  * moves over them by anything but a write.
  */
 import { alignDown, alignUp } from "../../../base/integers.js";
-import type { ZoneModel } from "../../../zoned/zone-model.js";
 import type { ZoneIndex } from "../../../base/units.js";
+import type { ZoneModel } from "../../../zoned/zone-model.js";
 import { readRuns } from "../../../zoned/zone-reads.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 

@@ -1,4 +1,4 @@
-import { ZcowError, type Warning, type WarningSink } from "../../../base/errors.js";
+import { type Warning, type WarningSink, ZcowError } from "../../../base/errors.js";
 import type { ZoneConfigResult } from "../../../zoned/zone-config.js";
 import { ZoneModel } from "../../../zoned/zone-model.js";
 import type { Qcow2Engine } from "../engine-contract.js";

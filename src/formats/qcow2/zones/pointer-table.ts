@@ -12,7 +12,7 @@
 import { viewOf } from "../../../base/bytes.js";
 import { alignDown, alignUp } from "../../../base/integers.js";
 import { isPromise } from "../../../base/maybe-promise.js";
-import { SECTOR_SIZE, hostOffset, type ZoneIndex } from "../../../base/units.js";
+import { hostOffset, SECTOR_SIZE, type ZoneIndex } from "../../../base/units.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 import { encodeWritePointer, writePointerTableBytes } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";

@@ -1,6 +1,6 @@
 import { zoneIndex } from "../../../base/units.js";
-import { ZoneGeometry } from "../../../zoned/zone-geometry.js";
 import type { ZoneConfig } from "../../../zoned/zone-config.js";
+import { ZoneGeometry } from "../../../zoned/zone-geometry.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 
 /**

@@ -4,8 +4,8 @@ import { expect, test } from "vitest";
 import { MiB } from "../../../../src/base/units.js";
 import { encodeHeader, withZonedExtension } from "../../../../src/formats/qcow2/header-encode.js";
 import { readHeader } from "../../../../src/formats/qcow2/header-read.js";
-import type { ZonedExtension } from "../../../../src/formats/qcow2/zoned-extension.js";
 import { decodeWritePointerTable } from "../../../../src/formats/qcow2/write-pointer-table.js";
+import type { ZonedExtension } from "../../../../src/formats/qcow2/zoned-extension.js";
 import { memoryStorage } from "../../../../src/storage/memory-storage.js";
 
 const image = (name: string): Uint8Array =>

@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { KiB, MiB } from "../../../../../src/base/units.js";
 import type { Warning } from "../../../../../src/base/errors.js";
+import { KiB, MiB } from "../../../../../src/base/units.js";
+import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
 import { type OpenQcow2Options, openEngine, openQcow2 } from "../../../../../src/formats/qcow2/open.js";
 import { convertZonedLayout } from "../../../../../src/formats/qcow2/zones/open-zones.js";
 import type { ZonedQcow2Device } from "../../../../../src/formats/qcow2/zones/zoned-device.js";
-import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
 import { type MemoryStorage, memoryStorage } from "../../../../../src/storage/memory-storage.js";
 import { ZONE_CONDITION } from "../../../../../src/zoned/zone-state.js";
 
