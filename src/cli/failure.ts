@@ -57,7 +57,9 @@ export function reportFailure(error: unknown, context: CommandContext): number {
 /** An error with the words that go in front of it, such as "Could not open 'x'". Its code and data stay. */
 export function withSubject(subject: string, error: unknown): unknown {
   if (!(error instanceof ZcowError)) return error;
-  return new ZcowError(error.code, `${subject}: ${error.message}`, {
+  // The stock tools name a file that cannot be opened twice; once is enough for our own words.
+  const saysSo = error.category === "storage" && error.message.startsWith("cannot open ");
+  return new ZcowError(error.code, saysSo ? error.message : `${subject}: ${error.message}`, {
     data: error.data,
     cause: error,
     stockText: `${subject}: ${error.stockText ?? error.message}`,
