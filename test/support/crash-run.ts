@@ -128,9 +128,11 @@ async function useALittle(device: BlockDevice): Promise<void> {
     await device.write(0, bytes.subarray(0, Math.min(1024, device.size)));
     return;
   }
-  const zone = device.report().find((one) => one.type !== "conventional" && one.state !== "full");
-  if (zone !== undefined && zone.writePointer + 1024 <= zone.start + zone.capacity)
-    await device.append(zone.start, bytes);
+  // A zone that is active already needs no resource that may be used up.
+  const zones = device.report().filter((one) => one.type !== "conventional" && one.state !== "full");
+  const zone = zones.find((one) => one.state === "closed") ?? zones[0];
+  if (zone === undefined || zone.writePointer + bytes.length > zone.start + zone.capacity) return;
+  await device.append(zone.start, bytes);
 }
 
 function chooseMoments(recorder: RecordingStorage, random: Random, cuts: number): number[] {

@@ -1,6 +1,6 @@
 import type { BlockDevice } from "../../src/block/block-device.js";
 import { type Random, taggedBytes } from "./random.js";
-import { type DiskRecord, equalBytes, SECTOR } from "./sector-history.js";
+import { type DiskRecord, equalBytes, isAllZero, SECTOR } from "./sector-history.js";
 
 /** Random requests to a disk, each entered in the history with the storage positions it spans. */
 
@@ -129,7 +129,7 @@ export class PlainWorkload {
     if (!(await this.#attempt(`read ${offset}+${length}`, () => device.read(offset, after)))) return;
     for (let at = 0; at < length; at += SECTOR) {
       const now = after.subarray(at, at + SECTOR);
-      if (now.every((byte) => byte === 0)) history.zeroed(offset + at, SECTOR, { start, end });
+      if (isAllZero(now)) history.zeroed(offset + at, SECTOR, { start, end });
       else this.#expectLive(offset + at, now, "after a discard");
     }
   }

@@ -99,7 +99,7 @@ export class SectorHistory implements DiskRecord {
     this.live.set(bytes, offset);
     const last = Math.floor((offset + bytes.length - 1) / SECTOR);
     for (let sector = Math.floor(offset / SECTOR); sector <= last; sector++) {
-      const state = { start: span.start, end: span.end, fua: span.fua ?? false, bytes: this.#copy(this.live, sector) };
+      const state = { start: span.start, end: span.end, fua: span.fua ?? false, bytes: this.#at(this.live, sector).slice() };
       const states = this.#sectors.get(sector);
       if (states === undefined) this.#sectors.set(sector, [state]);
       else states.push(state);
@@ -158,7 +158,7 @@ export class SectorHistory implements DiskRecord {
     const durableUpTo = this.#flushes.durableUpTo(position);
     const sectors = Math.ceil(this.size / SECTOR);
     for (let sector = 0; sector < sectors && problems.length < limit; sector++) {
-      const bytes = this.#copy(actual, sector);
+      const bytes = this.#at(actual, sector);
       if (!this.allows(sector, bytes, position, durableUpTo)) problems.push(this.#explain(sector, bytes, position));
     }
     return problems;
@@ -174,15 +174,15 @@ export class SectorHistory implements DiskRecord {
   #first(sector: number): Uint8Array {
     return this.#initial === undefined
       ? ZERO_SECTOR.subarray(0, this.#length(sector))
-      : this.#copy(this.#initial, sector);
+      : this.#at(this.#initial, sector);
   }
 
   #length(sector: number): number {
     return Math.min(SECTOR, this.size - sector * SECTOR);
   }
 
-  #copy(from: Uint8Array, sector: number): Uint8Array {
-    return from.slice(sector * SECTOR, sector * SECTOR + this.#length(sector));
+  #at(from: Uint8Array, sector: number): Uint8Array {
+    return from.subarray(sector * SECTOR, sector * SECTOR + this.#length(sector));
   }
 }
 
@@ -190,6 +190,10 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && Buffer.compare(a, b) === 0;
 }
 
+export function isAllZero(bytes: Uint8Array): boolean {
+  return Buffer.compare(bytes, new Uint8Array(bytes.length)) === 0;
+}
+
 function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes.subarray(0, 8)).toString("hex") + (bytes.every((byte) => byte === 0) ? " (zeros)" : "");
+  return Buffer.from(bytes.subarray(0, 8)).toString("hex") + (isAllZero(bytes) ? " (zeros)" : "");
 }

@@ -1,5 +1,5 @@
 import type { ZoneDescriptor } from "../../src/zoned/zone-state.js";
-import { equalBytes, FlushLog, SECTOR, type Span } from "./sector-history.js";
+import { equalBytes, FlushLog, isAllZero, SECTOR, type Span } from "./sector-history.js";
 
 /**
  * What each sequential zone may look like after a crash (positions as in `sector-history.ts`).
@@ -116,7 +116,7 @@ export class ZoneHistory {
       return [`${who}: pointer out of range`];
     const expectedState = pointer === 0 ? "empty" : pointer === this.capacityOf(zone) ? "full" : "closed";
     if (report.state !== expectedState) problems.push(`${who}: expected ${expectedState}`);
-    if (bytes.subarray(pointer).some((byte) => byte !== 0)) problems.push(`${who}: data at or past the pointer`);
+    if (!isAllZero(bytes.subarray(pointer))) problems.push(`${who}: data at or past the pointer`);
     const allowed = this.allowedAt(zone, position);
     if (!allowed.some((state) => this.#matches(zone, state, pointer, bytes))) {
       problems.push(

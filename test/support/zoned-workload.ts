@@ -2,7 +2,7 @@ import { isZcowError } from "../../src/base/errors.js";
 import type { ZonedLimits } from "../../src/block/block-device.js";
 import type { ZonedDevice } from "../../src/block/zoned-device.js";
 import { type Random, taggedBytes } from "./random.js";
-import { equalBytes, SECTOR, type Span } from "./sector-history.js";
+import { equalBytes, isAllZero, SECTOR, type Span } from "./sector-history.js";
 import type { ZoneHistory } from "./zone-history.js";
 
 /** Random requests to the sequential zones of a disk, each entered in the history. */
@@ -121,7 +121,7 @@ export class ZonedWorkload {
     if (!(await this.#attempt(`read zone ${zone}`, () => device.read(this.#start(zone), bytes)))) return;
     const expected = history.contentsOf(zone).subarray(0, pointer);
     if (!equalBytes(bytes.subarray(0, pointer), expected)) throw new Error(`${where}: wrong bytes below the pointer`);
-    if (bytes.subarray(pointer).some((byte) => byte !== 0)) throw new Error(`${where}: bytes past the pointer`);
+    if (!isAllZero(bytes.subarray(pointer))) throw new Error(`${where}: bytes past the pointer`);
   }
 
   async verify(): Promise<void> {

@@ -1,0 +1,74 @@
+import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
+
+/** Small disks on which tables grow, zones fill and clusters are shared by requests within a few hundred requests. */
+
+const KIB = 1024;
+
+export interface CrashGeometry {
+  readonly name: string;
+  readonly options: CreateQcow2Options;
+  /** Few tables in memory, so that they are written back and loaded again. */
+  readonly cacheBytes?: number;
+}
+
+export const PLAIN_GEOMETRIES: readonly CrashGeometry[] = [
+  { name: "512-byte clusters", options: { size: 128 * KIB, clusterSize: 512 } },
+  { name: "512-byte clusters, tiny cache", options: { size: 128 * KIB, clusterSize: 512 }, cacheBytes: 4 * KIB },
+  {
+    name: "64-bit refcounts that outgrow their table",
+    options: { size: 96 * KIB, clusterSize: 512, refcountBits: 64 },
+  },
+  { name: "1-bit refcounts", options: { size: 256 * KIB, clusterSize: 4 * KIB, refcountBits: 1 } },
+  { name: "version 2", options: { size: 128 * KIB, clusterSize: 512, compat: "0.10" } },
+  { name: "lazy refcounts", options: { size: 128 * KIB, clusterSize: 512, lazyRefcounts: true } },
+  { name: "64 KiB clusters", options: { size: 1024 * KIB, clusterSize: 64 * KIB } },
+  { name: "preallocated tables", options: { size: 256 * KIB, clusterSize: 4 * KIB, preallocation: "metadata" } },
+];
+
+const hostManaged = (size: number, more: CreateQcow2Options["zone"] = {}): CreateQcow2Options["zone"] => ({
+  mode: "host-managed",
+  size,
+  ...more,
+});
+
+export const ZONED_GEOMETRIES: readonly CrashGeometry[] = [
+  {
+    name: "zones smaller than they look, one conventional",
+    options: {
+      size: 128 * KIB,
+      clusterSize: 512,
+      zone: hostManaged(16 * KIB, { capacity: 8 * KIB, conventionalZones: 1 }),
+    },
+  },
+  {
+    name: "a short last zone, limits, 1-bit refcounts",
+    options: {
+      size: 264 * KIB,
+      clusterSize: 512,
+      refcountBits: 1,
+      zone: hostManaged(64 * KIB, { maxActiveZones: 3, maxOpenZones: 2 }),
+    },
+  },
+  {
+    name: "lazy refcounts, two conventional zones",
+    options: {
+      size: 293 * KIB,
+      clusterSize: 4 * KIB,
+      lazyRefcounts: true,
+      zone: hostManaged(32 * KIB, { conventionalZones: 2 }),
+    },
+  },
+  {
+    name: "64 KiB clusters, a capacity that ends inside one",
+    options: { size: 1024 * KIB, clusterSize: 64 * KIB, zone: hostManaged(128 * KIB, { capacity: 98 * KIB }) },
+  },
+  {
+    name: "zones of two sectors",
+    options: { size: 256 * KIB, clusterSize: 4 * KIB, zone: hostManaged(32 * KIB, { capacity: KIB }) },
+  },
+  {
+    name: "zones wider than a table, tiny cache",
+    options: { size: 512 * KIB, clusterSize: 512, zone: hostManaged(128 * KIB, { maxActiveZones: 2 }) },
+    cacheBytes: 4 * KIB,
+  },
+];
