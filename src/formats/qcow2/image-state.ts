@@ -1,5 +1,5 @@
 import { isZcowError, type WarningSink, ZcowError } from "../../base/errors.js";
-import type { MaybePromise } from "../../base/maybe-promise.js";
+import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import { ClusterAllocator } from "./allocator.js";
@@ -12,10 +12,11 @@ import type { Qcow2Header } from "./header.js";
 import { ImageHeader } from "./image-header.js";
 import { Reservations } from "./in-flight.js";
 import { L2Tables } from "./l2-tables.js";
+import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { GuestMap } from "./mapping.js";
 import { MetadataOwners, OWNER_HEADER, OWNER_L1, OWNER_L2 } from "./overlap.js";
 import { Refcounts } from "./refcounts.js";
-import type { RootTable } from "./root-table.js";
+import { RootTable } from "./root-table.js";
 import { TableCache } from "./table-cache.js";
 import { WriteBack } from "./write-back.js";
 
@@ -102,19 +103,26 @@ export class ImageState {
   /** Loads what only writing needs: the refcount table, and where all metadata lies. */
   async loadForWriting(): Promise<void> {
     if (this.refcounts.table !== undefined) return;
+    const { refcountTableOffset, refcountTableClusters } = this.header.current;
+    const bytes = new Uint8Array(refcountTableClusters * this.geometry.clusterSize);
+    const wait = this.storage.read(refcountTableOffset, bytes);
+    if (isPromise(wait)) await wait;
+    this.#claimMetadata();
+    this.refcounts.adopt(new RootTable(refcountTableOffset, bytes));
+    const { conflict } = this.owners;
+    if (conflict !== undefined) await this.corrupt(conflict);
+  }
+
+  #claimMetadata(): void {
     const { geometry, owners, map } = this;
-    const header = this.header.current;
     owners.claim(OWNER_HEADER, 0, geometry.clusterSize);
-    owners.claim(OWNER_L1, map.l1.at, map.l1.bytes.length);
+    owners.claim(OWNER_L1, map.l1.at, map.l1.entries * TABLE_ENTRY_BYTES);
     for (let index = 0; index < map.l1.entries; index++) {
       const high = map.l1.high(index);
       const low = map.l1.low(index);
       if ((high | low) === 0 || isL1EntryCorrupt(high, low, geometry.clusterSize)) continue;
       owners.claim(OWNER_L2, l1Offset(high, low), geometry.clusterSize);
     }
-    await this.refcounts.load(header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize);
-    const conflict = owners.conflict;
-    if (conflict !== undefined) await this.corrupt(conflict);
   }
 
   /** Marks the image corrupt and refuses writes from now on; then throws `error`. A read-only image is left alone. */
