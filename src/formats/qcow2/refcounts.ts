@@ -41,7 +41,7 @@ export class Refcounts {
     this.#sliceCounts = (parts.cache.sliceSize * 8) / parts.geometry.refcountBits;
   }
 
-  /** Undefined until `load`. */
+  /** Undefined until the first `adopt`. */
   get table(): RootTable | undefined {
     return this.#table;
   }
@@ -50,14 +50,7 @@ export class Refcounts {
     return this.cache.isDirty || (this.#table?.isDirty ?? false);
   }
 
-  /** Reads the table, `length` bytes at `offset`, and tells the overlap check where the blocks are. */
-  async load(offset: number, length: number): Promise<void> {
-    const bytes = new Uint8Array(length);
-    await this.#parts.storage.read(offset, bytes);
-    this.adopt(new RootTable(offset, bytes));
-  }
-
-  /** Makes `table` the refcount table from now on. */
+  /** Makes `table` the refcount table from now on, and tells the overlap check where it and its blocks are. */
   adopt(table: RootTable): void {
     const { owners, geometry } = this.#parts;
     if (this.#table !== undefined) owners.release(OWNER_REFTABLE, this.#table.at, this.#table.bytes.length);

@@ -82,7 +82,13 @@ async function eraseInSlice(state: ImageState, first: number, count: number, era
   }
 }
 
-async function needsChange(state: ImageState, table: number, first: number, count: number, erasure: Erasure): Promise<boolean> {
+async function needsChange(
+  state: ImageState,
+  table: number,
+  first: number,
+  count: number,
+  erasure: Erasure,
+): Promise<boolean> {
   const slice = await state.map.acquire(table, first);
   try {
     return outcomes(state, slice, first, count, erasure).length > 0;
@@ -201,10 +207,11 @@ async function zeroPart(
   if (erasure === "zero-keep") await eraseClusters(state, cluster, 1, "rezero-keep");
   if (erasure === "zero-unmap") await eraseClusters(state, cluster, 1, "rezero-unmap");
   if (await readsAsZeros(state, cluster)) return;
-  for (let done = 0; done < length; ) {
-    const count = Math.min(ZEROS.length, length - done);
-    await write(offset + done, ZEROS.subarray(0, count));
-    done += count;
+  for (let at = offset; at < offset + length; ) {
+    // Pieces end at multiples of their size, so that no sector is written in two parts.
+    const next = Math.min(offset + length, at + ZEROS.length - (at % ZEROS.length));
+    await write(at, ZEROS.subarray(0, next - at));
+    at = next;
   }
 }
 
