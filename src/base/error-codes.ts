@@ -43,6 +43,7 @@ export const ERROR_CODES = {
   READ_ONLY: usage("EACCES", "The device or storage was opened read-only."),
   IMPLICIT_FILE_DENIED: usage("EPERM", "The image names another file and the open policy does not allow it."),
   FORMAT_UNKNOWN: usage("EINVAL", "No format of that name is registered, or none was given and probing is off."),
+  FORMAT_MARK: usage("EPERM", "A write would make a disk that was guessed to be raw look like an image of another format."),
 
   // --- storage -------------------------------------------------------------------------------
   IO_ERROR: storage("EIO", "The operating system reported a failed read, write or flush."),

@@ -17,6 +17,12 @@ export function terminal(): TerminalStyle {
   return {
     interactive,
     rich: interactive && !plain,
-    width: interactive ? (process.stdout.columns ?? DEFAULT_WIDTH) : DEFAULT_WIDTH,
+    width: interactive ? terminalWidth() : DEFAULT_WIDTH,
   };
+}
+
+function terminalWidth(): number {
+  // A terminal that was never told its size reports none, or 0.
+  const width: number | undefined = process.stdout.columns;
+  return width === undefined || width === 0 ? DEFAULT_WIDTH : width;
 }

@@ -1,9 +1,10 @@
 import { type WarningSink, ZcowError } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
-import type { FormatDriver, OpenDeviceOptions } from "../block/format-driver.js";
+import type { OpenDeviceOptions } from "../block/format-driver.js";
 import { type FileStorageOptions, openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
-import { type FormatName, formatDriver, probeFormat } from "./registry.js";
+import { openRaw } from "./raw/device.js";
+import { type FormatName, formatDriver, probeFormat, recogniseFormat } from "./registry.js";
 
 /** Asks for the format to be recognised by content; see {@link OpenImageOptions.format}. */
 export type FormatChoice = FormatName | "probe";
@@ -26,27 +27,32 @@ export interface OpenImageOptions extends OpenDeviceOptions {
  * A storage that was passed in stays open when opening fails.
  */
 export async function openImage(source: string | Storage, options: OpenImageOptions): Promise<BlockDevice> {
-  if (typeof source !== "string") return (await chooseDriver(source, options)).open(source, options);
+  if (typeof source !== "string") return openStorage(source, options);
   if (options.format !== "probe") formatDriver(options.format);
   const storage = await openFileStorage(source, { ...options.file, writable: options.readOnly !== true });
   try {
-    return await (await chooseDriver(storage, options)).open(storage, options);
+    return await openStorage(storage, options);
   } catch (error) {
     await storage.close();
     throw error;
   }
 }
 
-async function chooseDriver(storage: Storage, options: OpenImageOptions): Promise<FormatDriver> {
+async function openStorage(storage: Storage, options: OpenImageOptions): Promise<BlockDevice> {
   if (options.format === undefined) {
     throw new ZcowError("FORMAT_UNKNOWN", `the format of ${storage.name} was not given, and formats are not guessed`, {
       data: { option: "format", path: storage.name },
     });
   }
-  if (options.format !== "probe") return formatDriver(options.format);
+  if (options.format !== "probe") return formatDriver(options.format).open(storage, options);
   const driver = await probeFormat(storage);
-  if (driver.name === "raw") warnAboutGuess(storage, options.onWarning);
-  return driver;
+  return driver.name === "raw" ? openGuessedRaw(storage, options) : driver.open(storage, options);
+}
+
+function openGuessedRaw(storage: Storage, options: OpenImageOptions): BlockDevice {
+  warnAboutGuess(storage, options.onWarning);
+  const readOnly = options.readOnly ?? !storage.capabilities.writable;
+  return openRaw(storage, { readOnly, looksLikeImage: (head) => recogniseFormat(head).name !== "raw" });
 }
 
 function warnAboutGuess(storage: Storage, onWarning: WarningSink | undefined): void {

@@ -28,5 +28,10 @@ export function formatDriver(name: string): FormatDriver {
 export async function probeFormat(storage: Storage): Promise<FormatDriver> {
   const head = new Uint8Array(Math.min(PROBE_LENGTH, storage.size()));
   await storage.read(0, head);
+  return recogniseFormat(head);
+}
+
+/** The format whose mark is in `head`, the start of an image; raw when there is none. */
+export function recogniseFormat(head: Uint8Array): FormatDriver {
   return DRIVERS.find((driver) => driver.probe(head)) ?? rawDriver;
 }

@@ -1,8 +1,10 @@
+import { ZcowError } from "../../base/errors.js";
 import { alignUp } from "../../base/integers.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import { BaseBlockDevice } from "../../block/base-device.js";
 import type { BlockExtent } from "../../block/block-device.js";
+import { PROBE_LENGTH } from "../../block/format-driver.js";
 import type { Storage } from "../../storage/storage.js";
 
 /** 4 KiB: the page of the host, below which its file system reads before it writes. */
@@ -12,6 +14,12 @@ const OPTIMAL_ALIGNMENT = 4096;
 export interface OpenRawOptions {
   /** Default: as writable as the storage. */
   readonly readOnly?: boolean;
+  /**
+   * For disks that are raw only because nothing else was recognised: tells whether a start of {@link PROBE_LENGTH}
+   * bytes would be taken for another format. Writes that would leave such a start are refused with `FORMAT_MARK`, so
+   * that who writes to the disk cannot choose how it is opened the next time.
+   */
+  readonly looksLikeImage?: (head: Uint8Array) => boolean;
 }
 
 /**
@@ -22,13 +30,16 @@ export interface OpenRawOptions {
  */
 class RawDevice extends BaseBlockDevice {
   readonly #storage: Storage;
+  readonly #looksLikeImage: ((head: Uint8Array) => boolean) | undefined;
+  /** Guarded writes take turns: each judges the start that the one before left. */
+  #lastGuarded: Promise<void> = Promise.resolve();
 
-  constructor(storage: Storage, readOnly: boolean) {
+  constructor(storage: Storage, options: OpenRawOptions) {
     super({
       format: "raw",
       name: storage.name,
       size: alignUp(storage.size(), SECTOR_SIZE),
-      readOnly,
+      readOnly: options.readOnly ?? !storage.capabilities.writable,
       limits: {
         requestAlignment: 1,
         optimalAlignment: Math.max(OPTIMAL_ALIGNMENT, storage.capabilities.alignment),
@@ -36,6 +47,7 @@ class RawDevice extends BaseBlockDevice {
       },
     });
     this.#storage = storage;
+    this.#looksLikeImage = options.looksLikeImage;
   }
 
   protected doRead(offset: number, into: Uint8Array): MaybePromise<void> {
@@ -43,7 +55,24 @@ class RawDevice extends BaseBlockDevice {
   }
 
   protected doWrite(offset: number, from: Uint8Array): MaybePromise<void> {
-    return this.#storage.write(offset, from);
+    if (this.#looksLikeImage === undefined || offset >= PROBE_LENGTH) return this.#storage.write(offset, from);
+    const turn = this.#lastGuarded.then(() => this.#guardedWrite(offset, from));
+    this.#lastGuarded = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #guardedWrite(offset: number, from: Uint8Array): Promise<void> {
+    const head = new Uint8Array(PROBE_LENGTH);
+    await this.#storage.read(0, head);
+    head.set(from.subarray(0, PROBE_LENGTH - offset), offset);
+    if (this.#looksLikeImage?.(head) === true) {
+      throw new ZcowError(
+        "FORMAT_MARK",
+        `${this.name} was guessed to be raw, and this write would make it look like an image of another format; open it as raw to allow that`,
+        { data: { path: this.name, offset, length: from.length } },
+      );
+    }
+    await this.#storage.write(offset, from);
   }
 
   protected doWriteZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void> {
@@ -79,5 +108,5 @@ class RawDevice extends BaseBlockDevice {
 
 /** Opens `storage` as a raw disk. The device owns the storage: closing the one closes the other. */
 export function openRaw(storage: Storage, options: OpenRawOptions = {}): BaseBlockDevice {
-  return new RawDevice(storage, options.readOnly ?? !storage.capabilities.writable);
+  return new RawDevice(storage, options);
 }
