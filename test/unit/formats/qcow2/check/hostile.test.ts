@@ -1,0 +1,85 @@
+import { describe, expect, test } from "vitest";
+import { KiB, MiB, TiB } from "../../../../../src/base/units.js";
+import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
+import { isZcowError } from "../../../../../src/base/errors.js";
+import { Random, seedFromEnvironment } from "../../../../support/random.js";
+import { memoryStorage } from "../../../../../src/storage/memory-storage.js";
+import { COPIED, MappedImage } from "./mapped-image.js";
+
+describe("images made to hurt", () => {
+  test("four million L1 entries for one L2 table are counted in linear time", async () => {
+    const image = await MappedImage.make({ size: 64 * MiB, refcountBits: 32 });
+    const entries = 2 ** 22;
+    const entry = BigInt(image.tableOffset) | COPIED;
+    const l1 = image.storage.size();
+    const table = new Uint8Array(entries * 8);
+    const view = new DataView(table.buffer);
+    for (let index = 0; index < entries; index++) view.setBigUint64(index * 8, entry);
+    image.storage.write(l1, table);
+    image.setWord(40, BigInt(l1));
+    image.setWord(32, BigInt(entries));
+    const result = await checkQcow2(image.storage);
+    const references = result.findings.filter(({ kind }) => kind === "refcount-too-low").map(({ message }) => message);
+    expect(references).toContain(`ERROR cluster ${image.firstData} refcount=1 reference=${entries}`);
+    expect(result.totalClusters).toBe(1024);
+  });
+
+  test("a sparse file of 100 TiB costs no more than what is in it", async () => {
+    const image = await MappedImage.make({ size: 64 * MiB });
+    image.storage.truncate(100 * TiB);
+    image.setL2(5, BigInt(90 * TiB) | COPIED);
+    const result = await checkQcow2(image.storage);
+    expect(result.findings.map(({ message }) => message)).toEqual([
+      `ERROR cluster ${(90 * TiB) / (64 * KiB)} refcount=0 reference=1`,
+      expect.stringContaining("OFLAG_COPIED"),
+    ]);
+  });
+
+  test("a file of more than 2^31 clusters is not checked", async () => {
+    const image = await MappedImage.make({ size: 64 * MiB });
+    image.storage.truncate(129 * TiB);
+    expect(await checkQcow2(image.storage)).toMatchObject({ failure: "File too large", checkErrors: 1 });
+  });
+
+  test("clusters scattered over a sparse file are refused before they fill the memory", async () => {
+    const image = await MappedImage.make({ size: 4096 * MiB, clusterSize: 2 * MiB }, 0);
+    image.storage.truncate(2 ** 51);
+    for (let index = 0; index < 50_000; index++) image.setL2(index, BigInt(index + 1) << 34n);
+    await expect(checkQcow2(image.storage)).rejects.toMatchObject({ code: "CHECK_LIMIT" });
+  });
+
+  test("a million refcount table entries for one block end in a rebuild report, not in a hang", async () => {
+    const image = await MappedImage.make({ size: 64 * MiB });
+    const clusters = (8 * MiB) / (64 * KiB);
+    const table = new Uint8Array(8 * MiB);
+    const block = image.word(image.header.refcountTableOffset);
+    const view = new DataView(table.buffer);
+    for (let at = 0; at < table.length; at += 8) view.setBigUint64(at, block);
+    const offset = image.storage.size();
+    image.storage.write(offset, table);
+    image.setWord(48, BigInt(offset));
+    image.setWord(56, BigInt(clusters) << 32n);
+    const result = await checkQcow2(image.storage);
+    expect(result.corruptions).toBeGreaterThanOrEqual(2 ** 20 - 1);
+  });
+
+  test("any byte of metadata may change: the check ends, or refuses with an error of its own", async () => {
+    const random = new Random(seedFromEnvironment(20_261_122));
+    const image = await MappedImage.make({ size: 64 * MiB, clusterSize: 512 });
+    const pristine = image.storage.bytes();
+    for (let round = 0; round < 1500; round++) {
+      const bytes = pristine.slice();
+      for (let change = random.between(1, 4); change > 0; change--) {
+        const at = random.below(random.pick([112, bytes.length]));
+        bytes[at] = random.chance(0.5) ? random.below(256) : (bytes[at] as number) ^ (1 << random.below(8));
+      }
+      const repair = random.pick([undefined, "leaks", "all"] as const);
+      const storage = memoryStorage(bytes);
+      try {
+        await checkQcow2(storage, repair === undefined ? {} : { repair });
+      } catch (error) {
+        expect(isZcowError(error), `seed ${random.seed} round ${round}: ${String(error)}`).toBe(true);
+      }
+    }
+  });
+});
