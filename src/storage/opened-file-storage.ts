@@ -1,5 +1,5 @@
 import * as fs from "node:fs";
-import type { ZcowError } from "../base/errors.js";
+import { ZcowError } from "../base/errors.js";
 import type { MaybePromise } from "../base/maybe-promise.js";
 import { dataHoleRuns } from "../host/data-hole-map.js";
 import { DIRECT_ALIGNMENT } from "../host/direct-io.js";
@@ -68,7 +68,7 @@ export class OpenedFileStorage implements Storage {
   }
 
   write(at: number, from: Uint8Array): MaybePromise<void> {
-    const refusal = this.#refuseChange(at, from.length);
+    const refusal = this.#refuseWrite(at, from.length);
     if (refusal !== undefined) return refusal;
     if (from.length === 0) return undefined;
     try {
@@ -83,7 +83,7 @@ export class OpenedFileStorage implements Storage {
   }
 
   writeZeroes(at: number, length: number, options: { readonly unmap?: boolean } = {}): MaybePromise<void> {
-    const refusal = this.#refuseChange(at, length);
+    const refusal = this.#refuseWrite(at, length);
     if (refusal !== undefined) return refusal;
     if (length === 0) return undefined;
     const inside = Math.min(at + length, this.#size) - at;
@@ -229,6 +229,15 @@ export class OpenedFileStorage implements Storage {
   }
 
   #setLength(size: number): void {
+    if (this.#blockDevice) {
+      throw new ZcowError(
+        "STORAGE_UNSUPPORTED",
+        `${this.name} is a block device of ${this.#size} bytes and cannot change its length to ${size}`,
+        {
+          data: { path: this.name, value: size, limit: this.#size },
+        },
+      );
+    }
     try {
       fs.ftruncateSync(this.#fd, size);
     } catch (cause) {
@@ -268,6 +277,15 @@ export class OpenedFileStorage implements Storage {
   #refuseChange(at: number, length: number): Promise<void> | undefined {
     if (!this.capabilities.writable) return Promise.reject(readOnlyError(this.name));
     return this.#refuse(at, length);
+  }
+
+  #refuseWrite(at: number, length: number): Promise<void> | undefined {
+    if (this.#blockDevice && at + length > this.#size) {
+      return Promise.reject(
+        this.#error(Object.assign(new Error("past the end"), { code: "ENOSPC" }), "write", at, length),
+      );
+    }
+    return this.#refuseChange(at, length);
   }
 }
 
