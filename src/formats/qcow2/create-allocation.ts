@@ -166,6 +166,7 @@ export class ClusterPlan {
       const index = Math.floor(at / refcountsPerBlock);
       if (!this.#blocks.has(index)) {
         this.#makeBlock(index, at);
+        // The same clusters are tried first: they may still be free.
         this.#free(start, at - start);
         return false;
       }
@@ -177,7 +178,6 @@ export class ClusterPlan {
   }
 
   #free(start: number, count: number): void {
-    if (count === 0) return;
     this.used.remove(start, start + count);
     this.#next = Math.min(this.#next, start);
   }

@@ -36,8 +36,6 @@ export interface ImageLayout {
   readonly dataEnd: number;
 }
 
-/** L2 tables are cached in pieces of at most this many bytes; QEMU allocates no run of clusters across two of them at once. */
-const L2_SLICE_BYTES = 4096;
 /** QEMU preallocates at most this much in one go. */
 const MAX_GO_BYTES = 0x7fff_ffff;
 
@@ -51,7 +49,7 @@ export function planImage(input: LayoutInput): ImageLayout {
   const l1Clusters = ceilDiv(geometry.l1EntriesNeeded * TABLE_ENTRY_BYTES, clusterSize);
   const l1Cluster = l1Clusters === 0 ? 0 : plan.allocate(l1Clusters);
   const base = { plan, l1Cluster, writePointerCluster, writePointerClusters };
-  if (preallocation === "off" || geometry.size === 0) return { ...base, l2Clusters: [], mapped: [], dataEnd: 0 };
+  if (preallocation === "off") return { ...base, l2Clusters: [], mapped: [], dataEnd: 0 };
   if (preallocation === "metadata") return { ...base, ...mapPieceByPiece(plan, geometry) };
   const tablesEnd = alignUp((l1Cluster + l1Clusters) * clusterSize, clusterSize) / clusterSize;
   return { ...base, ...mapInOnePiece(plan, geometry, lastUsed(plan, tablesEnd)) };
@@ -67,7 +65,6 @@ type Mapping = Pick<ImageLayout, "l2Clusters" | "mapped" | "dataEnd">;
 function mapPieceByPiece(plan: ClusterPlan, geometry: Qcow2Geometry): Mapping {
   const { clusterSize, l2Entries } = geometry;
   const total = ceilDiv(geometry.size, clusterSize);
-  const sliceEntries = Math.min(L2_SLICE_BYTES, clusterSize) / geometry.l2EntrySize;
   const goClusters = Math.floor(MAX_GO_BYTES / clusterSize);
   const l2Clusters: number[] = [];
   const mapped: MappedRun[] = [];
@@ -79,14 +76,14 @@ function mapPieceByPiece(plan: ClusterPlan, geometry: Qcow2Geometry): Mapping {
   const last = mapped.at(-1);
   return { l2Clusters, mapped, dataEnd: last === undefined ? 0 : (last.host + last.count) * clusterSize };
 
-  /** One run of adjacent host clusters, slice by slice, until an L2 or refcount table gets in between. */
+  /** One run of adjacent host clusters, L2 table by L2 table, until a table gets in between. */
   function mapGo(guest: number, count: number): MappedRun {
     let host = 0;
     let done = 0;
     while (done < count) {
       const at = guest + done;
       l2Clusters[Math.floor(at / l2Entries)] ??= plan.allocate(1);
-      const want = Math.min(count - done, sliceEntries - (at % sliceEntries));
+      const want = Math.min(count - done, l2Entries - (at % l2Entries));
       const got = done === 0 ? want : plan.allocateAt(host + done, want);
       if (done === 0) host = plan.allocate(want);
       if (got === 0) break;
@@ -104,5 +101,6 @@ function mapInOnePiece(plan: ClusterPlan, geometry: Qcow2Geometry, end: number):
   const host = plan.replaceTable(end, total + tables + 1, false);
   plan.allocateAt(host, total);
   const l2Clusters = Array.from({ length: tables }, () => plan.allocate(1));
-  return { l2Clusters, mapped: [{ guest: 0, host, count: total }], dataEnd: (host + total) * clusterSize };
+  const mapped = total === 0 ? [] : [{ guest: 0, host, count: total }];
+  return { l2Clusters, mapped, dataEnd: (host + total) * clusterSize };
 }

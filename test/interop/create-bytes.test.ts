@@ -1,0 +1,49 @@
+import { test } from "vitest";
+import { expectSameImage } from "../support/create-comparison.js";
+import { describeWithStock } from "../support/stock-tools.js";
+
+describeWithStock("a fresh image is byte for byte that of stock qemu-img", () => {
+  for (const cluster of ["512", "4k", "64k", "2M"]) {
+    test(`version 2, clusters of ${cluster}`, async () => {
+      for (const size of ["0", "1000", "64M", "3G"]) await expectSameImage(`compat=0.10,cluster_size=${cluster}`, size);
+    });
+
+    test.each([1, 2, 4, 8, 16, 32, 64])(`version 3, clusters of ${cluster}, %i-bit refcounts`, async (bits) => {
+      for (const size of ["1000", "1G"]) await expectSameImage(`cluster_size=${cluster},refcount_bits=${bits}`, size);
+    });
+  }
+
+  test.each([
+    ["", "0"],
+    ["", "1"],
+    ["lazy_refcounts=on", "10M"],
+    ["compat=v3,lazy_refcounts=off", "4T"],
+    ["cluster_size=512,refcount_bits=1", "128G"],
+    ["cluster_size=128k", "10T"],
+    ["cluster_size=8k", "1T"],
+    ["cluster_size=2M", "7P"],
+  ])("options '%s', size %s", async (options, size) => {
+    await expectSameImage(options, size);
+  });
+
+  test.each(["metadata", "falloc", "full"])("preallocation=%s", async (mode) => {
+    for (const cluster of ["512", "4k", "64k", "2M"]) {
+      for (const size of ["0", "1000", "5000000"]) {
+        await expectSameImage(`preallocation=${mode},cluster_size=${cluster}`, size);
+      }
+    }
+    await expectSameImage(`preallocation=${mode},cluster_size=1k,compat=0.10`, "9M");
+  });
+
+  test("preallocation so large that the refcount table has to grow", async () => {
+    for (const mode of ["metadata", "falloc"]) {
+      await expectSameImage(`preallocation=${mode},cluster_size=512`, "16M");
+      await expectSameImage(`preallocation=${mode},cluster_size=512,refcount_bits=64`, "8M");
+    }
+  });
+
+  test("preallocation across refcount blocks", async () => {
+    await expectSameImage("preallocation=metadata,cluster_size=8k,refcount_bits=64", "40M");
+    await expectSameImage("preallocation=metadata,refcount_bits=64", "700M");
+  });
+});
