@@ -27,6 +27,6 @@ export class DataRequests {
   /** Resolves when everything that was going on at the call is over. Undefined when nothing was. */
   settled(): Promise<void> | undefined {
     if (this.#active.size === 0) return undefined;
-    return Promise.allSettled([...this.#active]).then(() => undefined);
+    return Promise.allSettled(this.#active).then(() => undefined);
   }
 }

@@ -14,6 +14,7 @@ import { readHeader } from "./header-read.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { RootTable } from "./root-table.js";
 import { refuseUnsupported } from "./unsupported.js";
+import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 import { type OpenZonesOptions, openZonedDevice } from "./zones/open-zones.js";
 import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 
@@ -23,8 +24,17 @@ export const DEFAULT_CACHE_BYTES = 32 * MiB;
 /** What opening a qcow2 image can be told beside what every format can. */
 export type OpenQcow2Options = OpenDeviceOptions & Pick<OpenZonesOptions, "upgradeSeedLayout">;
 
+export interface OpenQcow2Options extends OpenDeviceOptions {
+  /**
+   * A zoned image of layout `seed` stores no write pointers and opens read-only. True: give it a table first (layout
+   * `current`), when it is opened for writing. Default false.
+   */
+  readonly upgradeSeedLayout?: boolean;
+}
+
 /**
- * Opens the disk of a qcow2 image. Reads the header and the L1 table only; the rest follows as it is needed.
+ * Opens the disk of a qcow2 image; a zoned one when the image is zoned. Reads the header, the L1 table and the
+ * write-pointer table only; the rest follows as it is needed.
  *
  * Read-only opens change nothing. An image with the dirty bit is repaired first when it is opened for writing.
  * Throws the `QCOW2_*` and `ZONED_*` codes of the header, `NOT_SUPPORTED` for features that are not
@@ -35,7 +45,9 @@ export async function openQcow2(
   options: OpenQcow2Options = {},
 ): Promise<Qcow2Device | ZonedQcow2Device> {
   const engine = await openEngine(storage, options);
-  return engine.header.zoned === undefined ? new Qcow2Device(engine) : openZonedDevice(engine, options);
+  if (engine.header.zoned === undefined) return new Qcow2Device(engine);
+  const { openZonedDevice } = await import("./zones/open-zones.js");
+  return openZonedDevice(engine, options);
 }
 
 /** Opens the engine alone: what the plain and the zoned device share. */

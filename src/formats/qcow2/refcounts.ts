@@ -7,7 +7,7 @@ import type { Qcow2Geometry } from "./geometry.js";
 import { type MetadataOwners, OWNER_REFBLOCK, OWNER_REFTABLE } from "./overlap.js";
 import type { ClusterRun } from "./positions.js";
 import { getRefcount, isReftableEntryCorrupt, reftableEntryOffset, setRefcount } from "./refcount-entries.js";
-import { RootTable } from "./root-table.js";
+import type { RootTable } from "./root-table.js";
 import type { TableCache, TableSlice } from "./table-cache.js";
 
 export interface RefcountParts {
@@ -50,13 +50,14 @@ export class Refcounts {
     return this.cache.isDirty || (this.#table?.isDirty ?? false);
   }
 
-  /** Makes `table` the refcount table from now on, and tells the overlap check where it and its blocks are. */
+  /** Makes `table` the refcount table from now on, and tells the overlap check where it is and which blocks are new. */
   adopt(table: RootTable): void {
     const { owners, geometry } = this.#parts;
+    const known = this.#table?.entries ?? 0;
     if (this.#table !== undefined) owners.release(OWNER_REFTABLE, this.#table.at, this.#table.bytes.length);
     this.#table = table;
     owners.claim(OWNER_REFTABLE, table.at, table.bytes.length);
-    for (let index = 0; index < table.entries; index++) {
+    for (let index = known; index < table.entries; index++) {
       const high = table.high(index);
       const low = table.low(index);
       if ((high | low) === 0 || isReftableEntryCorrupt(high, low, geometry.clusterSize)) continue;

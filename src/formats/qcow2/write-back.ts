@@ -208,6 +208,6 @@ function startWrite(storage: Storage, at: number, bytes: Uint8Array): MaybePromi
   try {
     return storage.write(at, bytes);
   } catch (error) {
-    return Promise.reject(error as Error);
+    return Promise.reject(error);
   }
 }
