@@ -31,7 +31,7 @@ describe("a sound image", () => {
 describe("leaked clusters", () => {
   test("are found, and freed by repair leaks", async () => {
     const image = await MappedImage.make({ size: 8 * MiB });
-    image.storage.truncate(image.storage.size() + 2 * 64 * KiB);
+    image.truncate(image.storage.size() + 2 * 64 * KiB);
     const leaked = image.firstData + 3;
     image.setRefcount(leaked, 1);
     image.setRefcount(leaked + 1, 5);
@@ -115,8 +115,7 @@ describe("refcount structures that are broken", () => {
     expect(repaired).toMatchObject(CLEAN);
     for (let index = 0; index < 3; index++) {
       const offset = Number(image.l2(index) & ~COPIED);
-      const data = new Uint8Array(64 * KiB);
-      image.storage.read(offset, data);
+      const data = image.read(offset, 64 * KiB);
       expect(data.every((byte) => byte === index + 1)).toBe(true);
     }
   });
@@ -167,7 +166,7 @@ describe("findings", () => {
     await createQcow2(storage, { size: 64 * MiB, clusterSize: 512 });
     const clusters = storage.size() / 512;
     const image = new MappedImage(storage, (await MappedImage.make({ size: 64 * MiB, clusterSize: 512 }, 0)).header);
-    storage.truncate((clusters + 40) * 512);
+    image.truncate((clusters + 40) * 512);
     for (let cluster = clusters; cluster < clusters + 40; cluster++) image.setRefcount(cluster, 1);
     const told: CheckFinding[] = [];
     const result = await checkQcow2(storage, { onFinding: (finding) => told.push(finding) });

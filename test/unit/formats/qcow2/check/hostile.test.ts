@@ -15,7 +15,7 @@ describe("images made to hurt", () => {
     const table = new Uint8Array(entries * 8);
     const view = new DataView(table.buffer);
     for (let index = 0; index < entries; index++) view.setBigUint64(index * 8, entry);
-    image.storage.write(l1, table);
+    image.write(l1, table);
     image.setWord(40, BigInt(l1));
     image.setWord(32, BigInt(entries));
     const result = await checkQcow2(image.storage);
@@ -26,7 +26,7 @@ describe("images made to hurt", () => {
 
   test("a sparse file of 100 TiB costs no more than what is in it", async () => {
     const image = await MappedImage.make({ size: 64 * MiB });
-    image.storage.truncate(100 * TiB);
+    image.truncate(100 * TiB);
     image.setL2(5, BigInt(90 * TiB) | COPIED);
     const result = await checkQcow2(image.storage);
     expect(result.findings.map(({ message }) => message)).toEqual([
@@ -37,13 +37,13 @@ describe("images made to hurt", () => {
 
   test("a file of more than 2^31 clusters is not checked", async () => {
     const image = await MappedImage.make({ size: 64 * MiB });
-    image.storage.truncate(129 * TiB);
+    image.truncate(129 * TiB);
     expect(await checkQcow2(image.storage)).toMatchObject({ failure: "File too large", checkErrors: 1 });
   });
 
   test("clusters scattered over a sparse file are refused before they fill the memory", async () => {
     const image = await MappedImage.make({ size: 4096 * MiB, clusterSize: 2 * MiB }, 0);
-    image.storage.truncate(2 ** 51);
+    image.truncate(2 ** 51);
     for (let index = 0; index < 50_000; index++) image.setL2(index, BigInt(index + 1) << 34n);
     await expect(checkQcow2(image.storage)).rejects.toMatchObject({ code: "CHECK_LIMIT" });
   });
@@ -56,7 +56,7 @@ describe("images made to hurt", () => {
     const view = new DataView(table.buffer);
     for (let at = 0; at < table.length; at += 8) view.setBigUint64(at, block);
     const offset = image.storage.size();
-    image.storage.write(offset, table);
+    image.write(offset, table);
     image.setWord(48, BigInt(offset));
     image.setWord(56, BigInt(clusters) << 32n);
     const result = await checkQcow2(image.storage);

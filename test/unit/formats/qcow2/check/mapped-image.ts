@@ -27,16 +27,31 @@ export class MappedImage {
     const image = new MappedImage(storage, await readHeader(storage, { mode: "check" }));
     const { clusterSize } = image.geometry;
     const table = Math.ceil(storage.size() / clusterSize);
-    storage.truncate((table + 1 + data) * clusterSize);
+    image.truncate((table + 1 + data) * clusterSize);
     image.setL1(0, BigInt(table * clusterSize) | COPIED);
     image.setRefcount(table, 1);
     for (let index = 0; index < data; index++) {
       const cluster = table + 1 + index;
       image.setL2(index, BigInt(cluster * clusterSize) | COPIED);
       image.setRefcount(cluster, 1);
-      storage.write(cluster * clusterSize, new Uint8Array(clusterSize).fill(index + 1));
+      image.write(cluster * clusterSize, new Uint8Array(clusterSize).fill(index + 1));
     }
     return image;
+  }
+
+  /** Memory answers at once; anything else here is a mistake of the test. */
+  write(at: number, bytes: Uint8Array): void {
+    expectDone(this.storage.write(at, bytes));
+  }
+
+  read(at: number, length: number): Uint8Array {
+    const bytes = new Uint8Array(length);
+    expectDone(this.storage.read(at, bytes));
+    return bytes;
+  }
+
+  truncate(size: number): void {
+    expectDone(this.storage.truncate(size));
   }
 
   get tableOffset(): number {
@@ -71,19 +86,17 @@ export class MappedImage {
   setRefcount(cluster: number, count: number): void {
     const block = this.#block(cluster);
     setRefcount(block, cluster % this.geometry.refcountsPerBlock, this.geometry.refcountOrder, count);
-    this.storage.write(this.#blockOffset(cluster), block);
+    this.write(this.#blockOffset(cluster), block);
   }
 
   word(at: number): bigint {
-    const bytes = new Uint8Array(8);
-    this.storage.read(at, bytes);
-    return new DataView(bytes.buffer).getBigUint64(0);
+    return new DataView(this.read(at, 8).buffer).getBigUint64(0);
   }
 
   setWord(at: number, value: bigint): void {
     const bytes = new Uint8Array(8);
     new DataView(bytes.buffer).setBigUint64(0, value);
-    this.storage.write(at, bytes);
+    this.write(at, bytes);
   }
 
   #blockOffset(cluster: number): number {
@@ -92,8 +105,10 @@ export class MappedImage {
   }
 
   #block(cluster: number): Uint8Array {
-    const block = new Uint8Array(this.geometry.clusterSize);
-    this.storage.read(this.#blockOffset(cluster), block);
-    return block;
+    return this.read(this.#blockOffset(cluster), this.geometry.clusterSize);
   }
+}
+
+function expectDone(wait: void | Promise<void>): void {
+  if (wait !== undefined) throw new Error("memory storage did not answer at once");
 }

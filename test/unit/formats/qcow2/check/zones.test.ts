@@ -20,8 +20,7 @@ function tableOffset(image: MappedImage): number {
 }
 
 function pointerOf(image: MappedImage, zone: number): number {
-  const bytes = new Uint8Array(64 * KiB);
-  image.storage.read(tableOffset(image), bytes);
+  const bytes = image.read(tableOffset(image), 64 * KiB);
   return decodeWritePointer(new DataView(bytes.buffer), zone, image.header.zoned ?? expect.unreachable(), 30 * MiB);
 }
 
