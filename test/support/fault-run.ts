@@ -5,6 +5,7 @@ import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../src/storage/recording-storage.js";
 import { crashedFile } from "./crash-images.js";
 import { DiskHistory, judgeCrash, useDisk } from "./crash-run.js";
+import { JitteryStorage } from "./jittery-storage.js";
 import { Random } from "./random.js";
 import { ReferenceImage } from "./reference-image.js";
 
@@ -68,7 +69,9 @@ async function runWithRules(options: FaultPlanOptions, rules: readonly FaultRule
   const history = new DiskHistory(new ReferenceImage(options.image));
   const onError = (error: unknown, what: string): void => expectClean(error, what, storage);
   try {
-    const device = await openQcow2(storage, { ...(options.cacheBytes && { cacheBytes: options.cacheBytes }) });
+    // Odd seeds answer late and out of order.
+    const used = options.seed % 2 === 1 ? new JitteryStorage(storage, new Random(options.seed)) : storage;
+    const device = await openQcow2(used, { ...(options.cacheBytes && { cacheBytes: options.cacheBytes }) });
     await useDisk({
       device,
       history,
