@@ -14,8 +14,7 @@ import { readHeader } from "./header-read.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { RootTable } from "./root-table.js";
 import { refuseUnsupported } from "./unsupported.js";
-import type { ZonedQcow2Device } from "./zones/zoned-device.js";
-import { type OpenZonesOptions, openZonedDevice } from "./zones/open-zones.js";
+import type { OpenZonesOptions } from "./zones/open-zones.js";
 import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 
 /** Cache for L2 tables and refcount blocks: maps 192 GiB at a time with 64 KiB clusters. */
@@ -23,14 +22,6 @@ export const DEFAULT_CACHE_BYTES = 32 * MiB;
 
 /** What opening a qcow2 image can be told beside what every format can. */
 export type OpenQcow2Options = OpenDeviceOptions & Pick<OpenZonesOptions, "upgradeSeedLayout">;
-
-export interface OpenQcow2Options extends OpenDeviceOptions {
-  /**
-   * A zoned image of layout `seed` stores no write pointers and opens read-only. True: give it a table first (layout
-   * `current`), when it is opened for writing. Default false.
-   */
-  readonly upgradeSeedLayout?: boolean;
-}
 
 /**
  * Opens the disk of a qcow2 image; a zoned one when the image is zoned. Reads the header, the L1 table and the
