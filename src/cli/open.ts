@@ -2,6 +2,7 @@ import type { Warning } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
 import { openImage } from "../formats/open-image.js";
 import { type FormatName, formatDriver } from "../formats/registry.js";
+import { DEEP_QUEUE_THREADS, requestThreadPool } from "../host/thread-pool.js";
 import type { CacheMode } from "./cache-mode.js";
 import type { CommandContext } from "./context.js";
 import { printError } from "./failure.js";
@@ -24,6 +25,8 @@ export function formatChoice(name: string | undefined): FormatName | "probe" {
 
 /** Opens the image that a command works on; warnings go to standard error. */
 export async function openForCommand(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
+  // Direct transfers wait for the disk in the thread pool; nothing has used it yet.
+  if (choice.cache.direct) requestThreadPool(DEEP_QUEUE_THREADS);
   return openImage(choice.path, {
     format: formatChoice(choice.format),
     readOnly: choice.readOnly,

@@ -4,6 +4,7 @@
  * @module
  */
 export type { MaybePromise } from "../base/maybe-promise.js";
+export type { CrashOptions, Random, RecordedChange, RecordedFlush } from "../storage/crash-image.js";
 export type { Fault, FaultPlan, FaultRecord, FaultRule, FaultStorage } from "../storage/fault-storage.js";
 export { faultStorage } from "../storage/fault-storage.js";
 export type { FileStorageOptions, IoMode, LockOptions } from "../storage/file-storage.js";

@@ -51,8 +51,8 @@ export interface FileStorageOptions {
 
 function imageUse(options: FileStorageOptions): ImageUse | undefined {
   if (options.lock === false) return undefined;
-  if (options.forceShare === true) return "shared";
   const asked = typeof options.lock === "object" ? options.lock.use : undefined;
+  if (options.forceShare === true) return asked === "inspect" ? undefined : "shared";
   return asked ?? (options.writable === true ? "write" : "read");
 }
 
