@@ -1,3 +1,4 @@
+import { splitOptionList as optionsOfList } from "../base/option-list.js";
 import { UsageError } from "./usage-error.js";
 
 /** An image described by driver options: `driver=qcow2,file.filename=disk.qcow2`. */
@@ -8,19 +9,11 @@ export interface ImageDescription {
   readonly forceShare: boolean;
 }
 
-/**
- * Splits "a=1,b=2" as the stock tools do: a doubled comma stands for a comma, a name without a value
- * means "on", and "no" before a name means "off".
- */
+/** The options of a list. Throws a usage error in the words of the stock tools for a list that is none. */
 export function splitOptionList(text: string): [name: string, value: string][] {
-  const pieces = text.replaceAll(",,", "\0").split(",");
-  if (pieces[0] === "" || pieces.at(-1) === "") throw new UsageError(`Invalid option list: ${text}`, false);
-  return pieces.map((piece) => {
-    const whole = piece.replaceAll("\0", ",");
-    const equals = whole.indexOf("=");
-    if (equals >= 0) return [whole.slice(0, equals), whole.slice(equals + 1)];
-    return whole.startsWith("no") ? [whole.slice(2), "off"] : [whole, "on"];
-  });
+  const options = optionsOfList(text);
+  if (options === undefined) throw new UsageError(`Invalid option list: ${text}`, false);
+  return options;
 }
 
 const FILE_DRIVERS = new Set(["file", "host_device"]);

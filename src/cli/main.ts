@@ -1,103 +1,11 @@
 import { basename } from "node:path";
-import type { Command, CommandContext } from "./context.js";
-import { EXIT_FAILURE, reportFailure } from "./failure.js";
+import { EXIT_FAILURE } from "./failure.js";
 import { standardOutput } from "./output.js";
-import { UsageError } from "./usage-error.js";
-import { VERSION_TEXT } from "./version.js";
-
-interface CommandEntry {
-  /** One line for the list in `--help`. */
-  readonly summary: string;
-  /** True when the stock qemu-img has a command of this name. */
-  readonly stock: boolean;
-  /** Loads the command: only the one that runs is loaded. */
-  readonly load: () => Promise<Command>;
-}
-
-const COMMANDS: Readonly<Record<string, CommandEntry>> = {
-  create: {
-    summary: "make an image",
-    stock: true,
-    load: async () => (await import("./commands/create.js")).createCommand,
-  },
-  info: {
-    summary: "show what an image is",
-    stock: true,
-    load: async () => (await import("./commands/info.js")).infoCommand,
-  },
-  check: {
-    summary: "look for damage, and repair it",
-    stock: true,
-    load: async () => (await import("./commands/check.js")).checkCommand,
-  },
-  map: {
-    summary: "show where the data of an image lies",
-    stock: true,
-    load: async () => (await import("./commands/map.js")).mapCommand,
-  },
-  amend: {
-    summary: "change the options of an image",
-    stock: true,
-    load: async () => (await import("./commands/amend.js")).amendCommand,
-  },
-  zone: {
-    summary: "report and manage the zones of a zoned image",
-    stock: false,
-    load: async () => (await import("./commands/zone.js")).zoneCommand,
-  },
-  io: {
-    summary: "read, write and test an image command by command, as qemu-io does",
-    stock: false,
-    load: async () => (await import("./commands/io.js")).ioCommand,
-  },
-};
-
-function helpText(context: CommandContext): string {
-  const names = Object.keys(COMMANDS).filter((name) => !context.standIn || COMMANDS[name]?.stock);
-  const lines = names.map((name) => `  ${name.padEnd(8)}${COMMANDS[name]?.summary}`);
-  return `usage: ${context.program} [-h | -V] COMMAND [OPTION]... [ARGUMENT]...
-
-Commands:
-${lines.join("\n")}
-
-'${context.program} COMMAND --help' explains one command.
-`;
-}
-
-/** Runs the command line `args`; resolves to the exit status. */
-async function runCommandLine(args: readonly string[], context: CommandContext): Promise<number> {
-  const [first, ...rest] = args;
-  if (first === undefined) throw new UsageError("Not enough arguments");
-  if (first === "-h" || first === "--help") {
-    context.output.out(helpText(context));
-    return 0;
-  }
-  if (first === "-V" || first === "--version") {
-    context.output.out(VERSION_TEXT);
-    return 0;
-  }
-  if (first.startsWith("-")) throw new UsageError(`unrecognized option '${first}'`);
-  const entry = Object.hasOwn(COMMANDS, first) ? COMMANDS[first] : undefined;
-  if (entry === undefined || (context.standIn && !entry.stock)) throw new UsageError(`Command not found: ${first}`);
-  return (await entry.load())(rest, context);
-}
-
-async function main(): Promise<number> {
-  const calledAs = basename(process.argv[1] ?? "zcow", ".js");
-  const standIn = calledAs === "qemu-img" || calledAs === "qemu-io";
-  const context: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output: standardOutput };
-  const args = process.argv.slice(2);
-  try {
-    if (calledAs === "qemu-io") return await (await import("./commands/io.js")).ioCommand(args, context);
-    return await runCommandLine(args, context);
-  } catch (error) {
-    return reportFailure(error, context);
-  }
-}
+import { runProgram } from "./program.js";
 
 // Until the command has ended, anything that ends the process early is a failure. Not `await`: the command is built
 // as CommonJS, which starts faster and can still choose the size of the thread pool.
 process.exitCode = EXIT_FAILURE;
-void main().then((status) => {
+void runProgram(basename(process.argv[1] ?? "zcow", ".js"), process.argv.slice(2), standardOutput).then((status) => {
   process.exitCode = status;
 });

@@ -1,6 +1,7 @@
 import { ZcowError } from "../../base/errors.js";
 import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
 import { amendImage } from "../../jobs/amend.js";
+import { describeImage } from "../../jobs/info.js";
 import {
   FORMAT_OPTION,
   HELP_OPTION,
@@ -69,12 +70,25 @@ export async function amendCommand(args: readonly string[], context: CommandCont
   }
   const given = lists.flatMap((list) => splitOptionList(list));
   const image = namedImage(parsed);
+  await requireAmendable(image);
   for (const [name, value] of given) checkOption(name, value);
   const showProgress = isGiven(parsed, "progress") && !isGiven(parsed, "quiet");
   if (showProgress) context.output.out("    (0.00/100%)\r");
   await amend(image);
   if (showProgress) context.output.out("    (100.00/100%)\n");
   return 0;
+}
+
+/** The format is told about before the options, as in the stock tool. */
+async function requireAmendable({ path, format, forceShare }: NamedImage): Promise<void> {
+  const info = await describeImage(path, { format: formatChoice(format), forceShare }).catch((error) => {
+    throw withSubject(`Could not open '${path}'`, error);
+  });
+  if (info.qcow2 !== undefined) return;
+  throw new ZcowError("AMEND_UNSUPPORTED", `${path} is ${info.format}, which has no options to change`, {
+    data: { path, value: info.format },
+    stockText: `Format driver '${info.format}' does not support option amendment`,
+  });
 }
 
 async function amend(image: NamedImage): Promise<void> {

@@ -23,7 +23,7 @@ export interface CreateRawOptions {
  */
 export async function createRaw(storage: Storage, options: CreateRawOptions): Promise<void> {
   const size = alignUp(options.size, SECTOR_SIZE);
-  if (!Number.isSafeInteger(size) || size < 0) {
+  if (!Number.isSafeInteger(options.size) || !Number.isSafeInteger(size) || options.size < 0) {
     throw new ZcowError("INVALID_ARGUMENT", `size is ${options.size}; a raw disk has 0 to 2^53-1 bytes`, {
       data: { field: "size", value: options.size, limit: Number.MAX_SAFE_INTEGER },
     });

@@ -1,0 +1,57 @@
+import { copyFileSync, mkdirSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+import { runTool, type ToolResult } from "../support/stock-tools.js";
+
+const PROJECT_ROOT = join(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** The command as it is shipped, in one file, under each of the names it answers to. */
+export class BuiltCommand {
+  readonly #folder: string;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Builds the command from source into `folder`. */
+  static async build(folder: string): Promise<BuiltCommand> {
+    mkdirSync(folder, { recursive: true });
+    const product = join(folder, "zcow.cjs");
+    await build({
+      entryPoints: [join(PROJECT_ROOT, "src/cli/main.ts")],
+      outfile: product,
+      bundle: true,
+      platform: "node",
+      target: "node20.19",
+      format: "cjs",
+      external: ["koffi"],
+      define: { ZCOW_VERSION: '"0.0.0-test"', "import.meta.url": "zcowModuleUrl" },
+      banner: { js: 'const zcowModuleUrl = require("node:url").pathToFileURL(__filename).href;' },
+      logLevel: "error",
+    });
+    for (const name of ["qemu-img", "qemu-io"]) copyFileSync(product, join(folder, name));
+    return new BuiltCommand(folder);
+  }
+
+  /** `zcow ARGS` in `directory`. */
+  zcow(directory: string, args: readonly string[], stdin = ""): Promise<ToolResult> {
+    return this.#run("zcow.cjs", directory, args, stdin);
+  }
+
+  /** The same program called by the name of a stock tool. */
+  standIn(tool: "qemu-img" | "qemu-io", directory: string, args: readonly string[], stdin = ""): Promise<ToolResult> {
+    return this.#run(tool, directory, args, stdin);
+  }
+
+  #run(file: string, directory: string, args: readonly string[], stdin: string): Promise<ToolResult> {
+    return runTool(
+      "env",
+      ["-C", directory, ...ENVIRONMENT, process.execPath, join(this.#folder, file), ...args],
+      stdin,
+    );
+  }
+}
+
+/** Extra certificates slow the start down; the native helper is found although the build lies elsewhere. */
+const ENVIRONMENT = ["-u", "NODE_EXTRA_CA_CERTS", `NODE_PATH=${join(PROJECT_ROOT, "node_modules")}`];
