@@ -1,15 +1,15 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
+import { runProgram } from "../../src/cli/program.js";
 import {
   describeWithStock,
   expectSameContents,
   findTool,
   runTool,
-  temporaryDirectory,
   type ToolResult,
+  temporaryDirectory,
 } from "../support/stock-tools.js";
-import { runProgram } from "../../src/cli/program.js";
 import { BuiltCommand } from "./built-command.js";
 
 type Tool = "qemu-img" | "qemu-io";

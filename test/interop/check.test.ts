@@ -2,9 +2,9 @@ import { copyFile, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { checkCommand } from "../../src/cli/commands/check.js";
-import { reportFailure } from "../../src/cli/failure.js";
 import type { CommandContext } from "../../src/cli/context.js";
-import { describeWithStock, qemuImg, qemuIo, temporaryDirectory, type ToolResult } from "../support/stock-tools.js";
+import { reportFailure } from "../../src/cli/failure.js";
+import { describeWithStock, qemuImg, qemuIo, type ToolResult, temporaryDirectory } from "../support/stock-tools.js";
 
 /** `zcow check`, called by the name of the stock tool. */
 async function ourCheck(args: readonly string[]): Promise<ToolResult> {

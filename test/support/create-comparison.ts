@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect } from "vitest";
 import { parseSize } from "../../src/base/size-text.js";
-import { parseCreateOptions } from "../../src/formats/qcow2/create-options-parse.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
+import { parseCreateOptions } from "../../src/formats/qcow2/create-options-parse.js";
 import { openFileStorage } from "../../src/storage/file-storage.js";
 import { qemuImg, temporaryDirectory } from "./stock-tools.js";
 

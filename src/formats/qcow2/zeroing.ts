@@ -3,8 +3,8 @@ import { KiB } from "../../base/units.js";
 import { compressedUnsupported } from "./allocating-write.js";
 import { entryHigh, entryLow, ZERO_LOW } from "./entries.js";
 import type { ImageState } from "./image-state.js";
-import type { MappingRun } from "./mapping.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
+import type { MappingRun } from "./mapping.js";
 import type { TableSlice } from "./table-cache.js";
 
 /**

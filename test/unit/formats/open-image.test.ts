@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Warning } from "../../../src/base/errors.js";
 import { isZonedDevice } from "../../../src/block/zoned-device.js";
 import { createImage } from "../../../src/formats/create-image.js";
-import { openImage, type OpenImageOptions } from "../../../src/formats/open-image.js";
+import { type OpenImageOptions, openImage } from "../../../src/formats/open-image.js";
 import { memoryStorage } from "../../../src/storage/memory-storage.js";
 import { newImage } from "../../support/new-image.js";
 import { temporaryFolder } from "../../support/temporary-folder.js";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { KiB, MiB } from "../../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
-import { checkExitCode, type CheckFinding } from "../../../../../src/formats/qcow2/check/check-result.js";
+import { type CheckFinding, checkExitCode } from "../../../../../src/formats/qcow2/check/check-result.js";
 import { createQcow2 } from "../../../../../src/formats/qcow2/create.js";
 import { memoryStorage } from "../../../../../src/storage/memory-storage.js";
 import { COPIED, MappedImage } from "./mapped-image.js";

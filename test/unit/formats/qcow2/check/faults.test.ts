@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
+import { isZcowError } from "../../../../../src/base/errors.js";
 import { MiB } from "../../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
 import { checkExitCode } from "../../../../../src/formats/qcow2/check/check-result.js";
-import { isZcowError } from "../../../../../src/base/errors.js";
 import { faultStorage } from "../../../../../src/storage/fault-storage.js";
+import type { MemoryStorage } from "../../../../../src/storage/memory-storage.js";
 import { memoryStorage } from "../../../../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../../../../src/storage/recording-storage.js";
-import type { MemoryStorage } from "../../../../../src/storage/memory-storage.js";
 import { Random, seedFromEnvironment } from "../../../../support/random.js";
 import { COPIED, MappedImage } from "./mapped-image.js";
 

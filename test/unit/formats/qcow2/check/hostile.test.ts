@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
+import { isZcowError } from "../../../../../src/base/errors.js";
 import { KiB, MiB, TiB } from "../../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
-import { isZcowError } from "../../../../../src/base/errors.js";
-import { Random, seedFromEnvironment } from "../../../../support/random.js";
 import { memoryStorage } from "../../../../../src/storage/memory-storage.js";
+import { Random, seedFromEnvironment } from "../../../../support/random.js";
 import { COPIED, MappedImage } from "./mapped-image.js";
 
 describe("images made to hurt", () => {

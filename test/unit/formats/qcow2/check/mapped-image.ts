@@ -1,10 +1,10 @@
-import { readHeader } from "../../../../../src/formats/qcow2/header-read.js";
+import { createQcow2 } from "../../../../../src/formats/qcow2/create.js";
+import type { CreateQcow2Options } from "../../../../../src/formats/qcow2/create-options.js";
 import { type Qcow2Geometry, qcow2Geometry } from "../../../../../src/formats/qcow2/geometry.js";
 import type { Qcow2Header } from "../../../../../src/formats/qcow2/header.js";
-import type { CreateQcow2Options } from "../../../../../src/formats/qcow2/create-options.js";
-import { createQcow2 } from "../../../../../src/formats/qcow2/create.js";
+import { readHeader } from "../../../../../src/formats/qcow2/header-read.js";
 import { getRefcount, setRefcount } from "../../../../../src/formats/qcow2/refcount-entries.js";
-import { memoryStorage, type MemoryStorage } from "../../../../../src/storage/memory-storage.js";
+import { type MemoryStorage, memoryStorage } from "../../../../../src/storage/memory-storage.js";
 
 export const COPIED = 1n << 63n;
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { ReferenceCounts, SEEN_COPIED, SEEN_PLAIN } from "../../../../../src/formats/qcow2/check/reference-counts.js";
 import { MiB } from "../../../../../src/base/units.js";
+import { ReferenceCounts, SEEN_COPIED, SEEN_PLAIN } from "../../../../../src/formats/qcow2/check/reference-counts.js";
 
 describe("ReferenceCounts", () => {
   test("starts at 0 everywhere and takes no memory for it", () => {

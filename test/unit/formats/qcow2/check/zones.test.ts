@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { MiB, KiB } from "../../../../../src/base/units.js";
+import { KiB, MiB } from "../../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
 import { checkExitCode } from "../../../../../src/formats/qcow2/check/check-result.js";
-import type { ZonedLayout } from "../../../../../src/formats/qcow2/zoned-extension.js";
 import { decodeWritePointer } from "../../../../../src/formats/qcow2/write-pointer-table.js";
+import type { ZonedLayout } from "../../../../../src/formats/qcow2/zoned-extension.js";
 import { MappedImage } from "./mapped-image.js";
 
 const ZONE = 4 * MiB;

@@ -3,8 +3,8 @@ import { type HostOffset, hostOffset } from "../../../../../src/base/units.js";
 import type { BlockExtent } from "../../../../../src/block/block-device.js";
 import type { Qcow2Engine } from "../../../../../src/formats/qcow2/engine-contract.js";
 import { qcow2Geometry } from "../../../../../src/formats/qcow2/geometry.js";
-import { readHeader } from "../../../../../src/formats/qcow2/header-read.js";
 import type { Qcow2Header } from "../../../../../src/formats/qcow2/header.js";
+import { readHeader } from "../../../../../src/formats/qcow2/header-read.js";
 import type { Storage } from "../../../../../src/storage/storage.js";
 
 /** A request that waits for the test to end it. */

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Warning } from "../../../../../src/base/errors.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
-import { openEngine } from "../../../../../src/formats/qcow2/open.js";
 import { withZonedExtension } from "../../../../../src/formats/qcow2/header-encode.js";
+import { openEngine } from "../../../../../src/formats/qcow2/open.js";
 import { memoryStorage } from "../../../../../src/storage/memory-storage.js";
 import {
   at,
