@@ -1,41 +1,41 @@
 import type { ErrorCode } from "../../base/error-codes.js";
 import { ZcowError } from "../../base/errors.js";
+import { splitOptionList } from "../../base/option-list.js";
 import { parseSize } from "../../base/size-text.js";
 import { type CreateQcow2Options, OPTION_SPECS, type OptionSpec } from "./create-options.js";
 
-/**
- * Options of the stock tool whose features cannot be created yet, by the code that says so.
- */
-const UNSUPPORTED_OPTIONS: Readonly<Record<string, ErrorCode>> = {
-  backing_file: "UNSUPPORTED_BACKING_FILE",
-  backing_fmt: "UNSUPPORTED_BACKING_FILE",
-  compression_type: "UNSUPPORTED_COMPRESSION",
-  data_file: "UNSUPPORTED_DATA_FILE",
-  data_file_raw: "UNSUPPORTED_DATA_FILE",
-  encryption: "UNSUPPORTED_ENCRYPTION",
-  extended_l2: "UNSUPPORTED_EXTENDED_L2",
-};
-/** Values of those options that ask for nothing. */
-const HARMLESS_VALUES: readonly string[] = ["zlib", "off", "no", "false", "n"];
-
-/** One `name=value` of an option list, as written. */
-interface Assignment {
-  readonly name: string;
-  readonly value: string;
+interface UnsupportedOption {
+  readonly code: ErrorCode;
+  /** Values that ask for nothing. */
+  readonly harmless: readonly string[];
 }
+
+const OFF = ["off", "no", "false", "n"];
+
+/** Options of the stock tool whose features cannot be created yet. */
+const UNSUPPORTED_OPTIONS: ReadonlyMap<string, UnsupportedOption> = new Map([
+  ["backing_file", { code: "UNSUPPORTED_BACKING_FILE", harmless: [] }],
+  ["backing_fmt", { code: "UNSUPPORTED_BACKING_FILE", harmless: [] }],
+  ["compression_type", { code: "UNSUPPORTED_COMPRESSION", harmless: ["zlib"] }],
+  ["data_file", { code: "UNSUPPORTED_DATA_FILE", harmless: [] }],
+  ["data_file_raw", { code: "UNSUPPORTED_DATA_FILE", harmless: OFF }],
+  ["encryption", { code: "UNSUPPORTED_ENCRYPTION", harmless: OFF }],
+  ["extended_l2", { code: "UNSUPPORTED_EXTENDED_L2", harmless: OFF }],
+]);
+const ENCRYPT: UnsupportedOption = { code: "UNSUPPORTED_ENCRYPTION", harmless: [] };
 
 /**
  * Parses the arguments of `-o`: `name=value` separated by commas, a comma in a value written twice, a name alone meaning
- * `on`, sizes with a suffix k, M, G, T, P or E. Of an option given more than once the last one holds.
+ * `on` (behind "no": `off`), sizes with a suffix k, M, G, T, P or E. Of an option given more than once the last one holds.
  *
  * Throws `UNKNOWN_OPTION`, `INVALID_ARGUMENT`, and the `UNSUPPORTED_*` code of a feature that cannot be created.
  * Ranges are checked by `createQcow2`.
  */
 export function parseCreateOptions(lists: string | readonly string[]): CreateQcow2Options {
-  const assignments = (typeof lists === "string" ? [lists] : lists).flatMap(splitOptionList);
+  const assignments = (typeof lists === "string" ? [lists] : lists).flatMap(assignmentsOf);
   const options: Record<string, unknown> = {};
   const zone: Record<string, unknown> = {};
-  for (const { name, value } of assignments) {
+  for (const [name, value] of assignments) {
     const found = findOption(name);
     if (found === undefined) {
       refuseUnknown(name, value);
@@ -50,38 +50,13 @@ export function parseCreateOptions(lists: string | readonly string[]): CreateQco
   return options;
 }
 
-/** Splits one list at its single commas. Throws `INVALID_ARGUMENT` for a list that is empty or has an empty part at an end. */
-function splitOptionList(list: string): Assignment[] {
-  const items = partsOf(list);
-  if (items.length === 0 || items[0] === "" || items.at(-1) === "") {
-    throw new ZcowError("INVALID_ARGUMENT", `The option list '${list}' is empty or has an empty part`, {
-      data: { option: "-o", value: list },
-      stockText: `Invalid option list: ${list}`,
-    });
-  }
-  return items.map((item) => {
-    const equals = item.indexOf("=");
-    return equals === -1 ? { name: item, value: "on" } : { name: item.slice(0, equals), value: item.slice(equals + 1) };
+function assignmentsOf(list: string): [name: string, value: string][] {
+  const assignments = splitOptionList(list);
+  if (assignments !== undefined) return assignments;
+  throw new ZcowError("INVALID_ARGUMENT", `The option list '${list}' is empty or has an empty part at an end`, {
+    data: { option: "-o", value: list },
+    stockText: `Invalid option list: ${list}`,
   });
-}
-
-/** The parts between single commas, with double commas made single. */
-function partsOf(list: string): string[] {
-  const parts: string[] = [];
-  let part = "";
-  for (let at = 0; at < list.length; at++) {
-    const character = list[at] as string;
-    if (character !== ",") part += character;
-    else if (list[at + 1] === ",") {
-      part += ",";
-      at++;
-    } else {
-      parts.push(part);
-      part = "";
-    }
-  }
-  parts.push(part);
-  return parts;
 }
 
 function findOption(name: string): { readonly spec: OptionSpec; readonly unit: number } | undefined {
@@ -94,15 +69,15 @@ function findOption(name: string): { readonly spec: OptionSpec; readonly unit: n
 }
 
 function refuseUnknown(name: string, value: string): void {
-  const code = name.startsWith("encrypt.") ? "UNSUPPORTED_ENCRYPTION" : UNSUPPORTED_OPTIONS[name];
-  if (code === undefined) {
+  const known = name.startsWith("encrypt.") ? ENCRYPT : UNSUPPORTED_OPTIONS.get(name);
+  if (known === undefined) {
     throw new ZcowError("UNKNOWN_OPTION", `qcow2 has no creation option '${name}'`, {
       data: { option: name, value },
       stockText: `Invalid parameter '${name}'`,
     });
   }
-  if (HARMLESS_VALUES.includes(value)) return;
-  throw new ZcowError(code, `Option ${name}=${value}: this feature is not supported yet`, {
+  if (known.harmless.includes(value)) return;
+  throw new ZcowError(known.code, `Option ${name}=${value}: this feature is not supported yet`, {
     data: { option: name, value },
   });
 }
@@ -115,12 +90,16 @@ function parseValue(spec: OptionSpec, name: string, text: string, unit: number):
   return parseNumberOption(name, text) * unit;
 }
 
+const TWO_64 = 2 ** 64;
 const SIZE_HINT =
   "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.";
 
 function parseSizeOption(name: string, text: string): number {
   const size = parseSize(text);
-  if (size !== undefined && size < 2 ** 64) return size;
+  if (size !== undefined && size < TWO_64) return size;
+  if (size !== undefined) {
+    throw invalid(name, text, "below 2^64", `Value '${text}' is out of range for parameter '${name}'`);
+  }
   const stock = `Parameter '${name}' expects a non-negative number below 2^64\n${SIZE_HINT}`;
   throw invalid(name, text, "a size: a number of bytes, or one with a suffix k, M, G, T, P or E", stock);
 }
@@ -129,6 +108,9 @@ function parseNumberOption(name: string, text: string): number {
   if (/^\s*[+-]?(\d+|0x[0-9a-f]+)$/i.test(text)) {
     const negative = text.trim().startsWith("-");
     const magnitude = Number(text.trim().replace(/^[+-]/, ""));
+    if (magnitude >= TWO_64) {
+      throw invalid(name, text, "below 2^64", `Value '${text}' is too large for parameter '${name}'`);
+    }
     return negative ? -magnitude : magnitude;
   }
   throw invalid(name, text, "a number", `Parameter '${name}' expects a number`);
@@ -141,7 +123,8 @@ function parseSwitch(name: string, text: string): boolean {
 }
 
 function parseChoice(spec: OptionSpec, name: string, text: string): string {
-  const value = spec.choiceAliases?.[text] ?? text;
+  const alias = Object.entries(spec.choiceAliases ?? {}).find(([word]) => word === text)?.[1];
+  const value = alias ?? text;
   if (spec.choices?.includes(value) === true) return value;
   const known = [...(spec.choices ?? []), ...Object.keys(spec.choiceAliases ?? {})];
   throw invalid(

@@ -2,7 +2,7 @@ import { type WarningSink, ZcowError } from "../../base/errors.js";
 import { ceilDiv } from "../../base/integers.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import { MAX_ZONES } from "../../zoned/zone-config.js";
-import type { CreateQcow2Options, CreateZoneOptions } from "./create-options.js";
+import { type CreateQcow2Options, type CreateZoneOptions, OPTION_SPECS, optionValue } from "./create-options.js";
 import type { ImagePlan } from "./create-validation.js";
 import type { ZonedExtension } from "./zoned-extension.js";
 import { encodeZonedExtension, LAYOUT_FORMATS } from "./zoned-layouts.js";
@@ -25,7 +25,7 @@ export function planZones(
 ): ZonedExtension | undefined {
   const zone = options.zone ?? {};
   if (zone.mode !== "host-managed") {
-    refuseStrayOptions(zone);
+    refuseStrayOptions(options);
     return undefined;
   }
   const { geometry } = image;
@@ -54,14 +54,16 @@ export function planZones(
   return stored;
 }
 
-function refuseStrayOptions(zone: CreateZoneOptions): void {
-  for (const [key, value] of Object.entries(zone)) {
-    if (key === "mode" || value === undefined) continue;
+/** An option that would have no effect is a mistake that is better told than obeyed. */
+function refuseStrayOptions(options: CreateQcow2Options): void {
+  for (const { name, property } of OPTION_SPECS) {
+    const value = optionValue(options, property);
+    if (!property.startsWith("zone.") || property === "zone.mode" || value === undefined) continue;
     throw new ZcowError(
       "INVALID_ARGUMENT",
-      `Option zone.${key}: ${value} is given, but zone.mode is not host-managed`,
+      `Option ${name}: ${String(value)} is given, but zone.mode is not host-managed`,
       {
-        data: { option: `zone.${key}`, value, limit: "host-managed" },
+        data: { option: name, value: String(value), limit: "host-managed" },
       },
     );
   }
