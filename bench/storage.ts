@@ -14,12 +14,16 @@ import { median, shuffled } from "./statistics.js";
  * medians: time of the first contestant / time of this one. On a busy machine only the CPU ratio of calls on one thread means
  * something (the stock tool's CPU time is not in it).
  *
- * `npm run bench` builds it too; then: node dist/bench/storage.js [--directory D] [--rounds N].
+ * `npm run bench` builds it too; then: node dist/bench/storage.js [--directory D] [--rounds N] [--only TEXT].
  * For direct reads start it with UV_THREADPOOL_SIZE=32 in the environment.
  */
 
 const { values } = parseArgs({
-  options: { directory: { type: "string", default: tmpdir() }, rounds: { type: "string", default: "9" } },
+  options: {
+    directory: { type: "string", default: tmpdir() },
+    rounds: { type: "string", default: "9" },
+    only: { type: "string" },
+  },
 });
 const rounds = Number(values.rounds);
 const fileSize = 512 * MiB;
@@ -27,8 +31,8 @@ const depth = 64;
 
 interface Contestant {
   readonly name: string;
-  /** Makes all requests; resolves when they are done. */
-  readonly run: (offsets: Float64Array) => void | Promise<void>;
+  /** Makes all requests. A contestant that is a process of its own returns the milliseconds that it measured itself. */
+  readonly run: (offsets: Float64Array) => undefined | number | Promise<undefined>;
 }
 
 /** Offsets of whole blocks in random order, from a fixed seed. */
@@ -46,6 +50,7 @@ async function compare(
   count: number,
   contestants: readonly Contestant[],
 ): Promise<void> {
+  if (values.only !== undefined && !title.includes(values.only)) return;
   const offsets = randomOffsets(count, blockSize);
   const samples = new Map(contestants.map(({ name }) => [name, { wall: [] as number[], cpu: [] as number[] }]));
   for (const { run } of contestants) await run(offsets.subarray(0, 2000));
@@ -53,8 +58,8 @@ async function compare(
     for (const { name, run } of shuffled(contestants)) {
       const cpuBefore = process.cpuUsage();
       const started = performance.now();
-      await run(offsets);
-      const wall = performance.now() - started;
+      const own = await run(offsets);
+      const wall = own ?? performance.now() - started;
       const { user, system } = process.cpuUsage(cpuBefore);
       samples.get(name)?.wall.push((wall * 1000) / count);
       samples.get(name)?.cpu.push((user + system) / count);
@@ -73,7 +78,7 @@ function storageReads(name: string, storage: Storage, blockSize: number): Contes
   const buffer = new Uint8Array(blockSize);
   return {
     name,
-    run: async (offsets) => {
+    run: async (offsets): Promise<undefined> => {
       for (const at of offsets) {
         const wait = storage.read(at, buffer);
         if (wait !== undefined) await wait;
@@ -86,7 +91,7 @@ function storageWrites(name: string, storage: Storage, blockSize: number): Conte
   const buffer = new Uint8Array(blockSize).fill(1);
   return {
     name,
-    run: async (offsets) => {
+    run: async (offsets): Promise<undefined> => {
       for (const at of offsets) {
         const wait = storage.write(at, buffer);
         if (wait !== undefined) await wait;
@@ -100,7 +105,7 @@ function deepReads(name: string, storage: Storage, blockSize: number): Contestan
   const buffers = Array.from({ length: depth }, () => alignedBuffer(blockSize));
   return {
     name,
-    run: async (offsets) => {
+    run: async (offsets): Promise<undefined> => {
       let next = 0;
       const lane = async (buffer: Uint8Array): Promise<void> => {
         while (next < offsets.length) await storage.read(offsets[next++] ?? 0, buffer);
@@ -115,9 +120,10 @@ function stockDirectReads(path: string, blockSize: number): Contestant {
     name: "qemu-img bench -t none (threads)",
     run: (offsets) => {
       const args = ["bench", "-f", "raw", "-t", "none", "-c", String(offsets.length), "-d", String(depth)];
-      execFileSync("qemu-img", [...args, "-s", String(blockSize), "-S", String(17 * blockSize), path], {
-        stdio: "ignore",
+      const printed = execFileSync("qemu-img", [...args, "-s", String(blockSize), "-S", String(17 * blockSize), path], {
+        encoding: "utf8",
       });
+      return Number(/completed in ([0-9.]+) seconds/.exec(printed)?.[1]) * 1000;
     },
   };
 }
@@ -147,6 +153,7 @@ try {
       name: "fs.readSync",
       run: (offsets) => {
         for (const at of offsets) fs.readSync(fd, buffer, 0, blockSize, at);
+        return undefined;
       },
     };
     await compare(`cached read ${size}`, blockSize, count, [
@@ -162,6 +169,7 @@ try {
       name: "fs.writeSync",
       run: (offsets) => {
         for (const at of offsets) fs.writeSync(fd, buffer, 0, blockSize, at);
+        return undefined;
       },
     };
     await compare(`overwrite ${size}`, blockSize, count / 4, [
