@@ -1,3 +1,4 @@
+import { ZcowError } from "../../../base/errors.js";
 import { alignUp } from "../../../base/integers.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../../base/units.js";
@@ -5,7 +6,14 @@ import type { Storage } from "../../../storage/storage.js";
 import { INCOMPATIBLE } from "../features.js";
 import { type Qcow2Geometry, qcow2Geometry } from "../geometry.js";
 import type { Qcow2Header } from "../header.js";
-import { COUNTS_BASE_BYTES, MAX_FILE_CLUSTERS, MAX_KEPT_FINDINGS, MAX_TOLD_FINDINGS } from "./check-limits.js";
+import {
+  COUNTS_BASE_BYTES,
+  MAX_FILE_CLUSTERS,
+  MAX_KEPT_FINDINGS,
+  MAX_TOLD_FINDINGS,
+  TABLE_READ_BASE_BYTES,
+  TABLE_READ_FACTOR,
+} from "./check-limits.js";
 import type { CheckFinding, CheckResult } from "./check-result.js";
 import { ReferenceCounts } from "./reference-counts.js";
 import { TableVisits } from "./table-visits.js";
@@ -103,6 +111,8 @@ export class CheckSession {
   unreadReferences: string | undefined;
   /** Size of the snapshot table in bytes, once read. */
   snapshotTableLength = 0;
+  readonly #tableByteLimit: number;
+  #tableBytes = 0;
 
   /** `spareClusters`: countable clusters after the file's end; one at least, for a region that ends in it. */
   constructor(storage: Storage, header: Qcow2Header, fix: RepairMode, log: FindingLog, spareClusters = 1) {
@@ -118,7 +128,9 @@ export class CheckSession {
     this.fileLength = alignUp(size, SECTOR_SIZE);
     this.fileClusters = Math.ceil(this.fileLength / this.geometry.clusterSize);
     const countable = Math.min(this.fileClusters, MAX_FILE_CLUSTERS) + spareClusters;
-    const memory = COUNTS_BASE_BYTES + (storage.allocatedSize() ?? size);
+    const stored = storage.allocatedSize() ?? size;
+    const memory = COUNTS_BASE_BYTES + stored;
+    this.#tableByteLimit = TABLE_READ_BASE_BYTES + TABLE_READ_FACTOR * stored;
     this.counts = new ReferenceCounts(countable, this.geometry.maxRefcount, memory);
   }
 
@@ -129,6 +141,17 @@ export class CheckSession {
 
   get totalClusters(): number {
     return Math.ceil(alignUp(this.header.size, SECTOR_SIZE) / this.geometry.clusterSize);
+  }
+
+  /** Accounts for one more table to be read. Throws `CHECK_LIMIT` when it is more than a sound image can hold. */
+  spendTableBytes(): void {
+    this.#tableBytes += this.geometry.clusterSize;
+    if (this.#tableBytes <= this.#tableByteLimit) return;
+    throw new ZcowError(
+      "CHECK_LIMIT",
+      `The image refers to more than ${this.#tableByteLimit} bytes of L2 tables, far more than its file has on disk`,
+      { data: { structure: "L1 table", value: this.#tableBytes, limit: this.#tableByteLimit } },
+    );
   }
 
   /** Adds `times` findings to the totals and one line to the log. */

@@ -36,6 +36,7 @@ export class TableReader {
 
   /** Asks for the table at `offset`; every so often this hands out what was asked for, and then is to be awaited. */
   ask(offset: number, tag: number): void | Promise<void> {
+    this.#session.spendTableBytes();
     this.#offsets[this.#count] = offset;
     this.#tags[this.#count] = tag;
     this.#count++;

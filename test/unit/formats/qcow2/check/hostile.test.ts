@@ -48,6 +48,20 @@ describe("images made to hurt", () => {
     await expect(checkQcow2(image.storage)).rejects.toMatchObject({ code: "CHECK_LIMIT" });
   });
 
+  test("L2 tables in the holes of a sparse file are refused before they take for ever to read", async () => {
+    const image = await MappedImage.make({ size: 64 * MiB });
+    const entries = 2 ** 20;
+    const l1 = image.storage.size();
+    const table = new Uint8Array(entries * 8);
+    const view = new DataView(table.buffer);
+    for (let index = 0; index < entries; index++) view.setBigUint64(index * 8, BigInt(MiB * 64 + index * 64 * KiB));
+    image.write(l1, table);
+    image.truncate(MiB * 64 + entries * 64 * KiB);
+    image.setWord(40, BigInt(l1));
+    image.setWord(32, BigInt(entries));
+    await expect(checkQcow2(image.storage)).rejects.toMatchObject({ code: "CHECK_LIMIT" });
+  });
+
   test("a million refcount table entries for one block end in a rebuild report, not in a hang", async () => {
     const image = await MappedImage.make({ size: 64 * MiB });
     const clusters = (8 * MiB) / (64 * KiB);

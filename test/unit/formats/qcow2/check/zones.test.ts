@@ -54,6 +54,7 @@ describe("the write-pointer table", () => {
     for (let index = 0; index < 3; index++) image.setL2(index, 0n);
     image.setL2(inZone3, first);
     image.setL2(inZone3 + 1, second);
+    image.setL2(inZone3 + 5, 1n);
     image.setL2(last, third);
     for (const zone of [0, 2, 3, 7]) image.setWord(tableOffset(image) + zone * 8, 0x7fff_ffff_0000_0001n);
     const result = await checkQcow2(image.storage, { repair: "all" });
