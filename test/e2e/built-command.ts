@@ -44,6 +44,11 @@ export class BuiltCommand {
     return this.#run(tool, directory, args, stdin);
   }
 
+  /** A shell command line in `directory`. */
+  shell(directory: string, script: string): Promise<ToolResult> {
+    return runTool("env", ["-C", directory, ...ENVIRONMENT, "sh", "-c", script]);
+  }
+
   #run(file: string, directory: string, args: readonly string[], stdin: string): Promise<ToolResult> {
     return runTool(
       "env",

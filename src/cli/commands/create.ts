@@ -66,8 +66,7 @@ export async function createCommand(args: readonly string[], context: CommandCon
   ];
   const given = [...lists.flatMap((list) => splitOptionList(list)), ...backing];
   try {
-    const show = isGiven(parsed, "quiet") ? (): void => undefined : context.output.out;
-    await create({ path, format, given, size, show }, context);
+    await create({ path, format, given, size, quiet: isGiven(parsed, "quiet") }, context);
     return 0;
   } catch (error) {
     throw withSubject(path, error);
@@ -122,11 +121,11 @@ interface Creation {
   readonly given: readonly Assignment[];
   /** The size given apart from the options. */
   readonly size: number | undefined;
-  readonly show: (text: string) => void;
+  readonly quiet: boolean;
 }
 
 async function create(creation: Creation, context: CommandContext): Promise<void> {
-  const { path, format, given, show } = creation;
+  const { path, format, given, quiet } = creation;
   requireFormat(format);
   const parsed = format === "raw" ? parseRawOptions(given) : parseQcow2Options(given);
   const sizeOption = given.findLast(([name]) => name === "size")?.[1];
@@ -140,7 +139,7 @@ async function create(creation: Creation, context: CommandContext): Promise<void
   if (size === undefined) {
     throw refusal("a size is needed, behind the file name or with -o size=", "Image creation needs a size parameter");
   }
-  show(formattingLine(path, format, given, size));
+  if (!quiet) context.output.out(formattingLine(path, format, given, size));
   if ("refusal" in parsed) throw parsed.refusal;
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {

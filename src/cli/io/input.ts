@@ -9,7 +9,7 @@ const PROMPT = "qemu-io> ";
 export async function* inputLines(show: (prompt: string) => void): AsyncGenerator<string> {
   const input = createInterface({
     input: process.stdin,
-    ...(process.stdin.isTTY === true ? { output: process.stdout } : {}),
+    ...(process.stdin.isTTY ? { output: process.stdout } : {}),
     prompt: "",
   });
   show(PROMPT);

@@ -59,11 +59,11 @@ class ProbeDevice extends BaseBlockDevice {
     return this.#hook("flush", 0, 0);
   }
   protected async *doExtents(offset: number, length: number): AsyncIterable<BlockExtent> {
-    this.#hook("extents", offset, length);
+    void this.#hook("extents", offset, length);
     yield { offset, length, kind: "data", hostOffset: offset, compressed: false, depth: 0, zero: false };
   }
   protected async doClose(): Promise<void> {
-    this.#hook("close", 0, 0);
+    void this.#hook("close", 0, 0);
   }
 }
 
