@@ -30,6 +30,8 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
   return openImage(choice.path, {
     format: formatChoice(choice.format),
     readOnly: choice.readOnly,
+    // Who names an image on the command line means what belongs to it, too, as with the stock tools.
+    implicitFiles: "allow",
     onWarning: (warning) => printWarning(warning, choice, context),
     file: { forceShare: choice.forceShare, direct: choice.cache.direct },
   });

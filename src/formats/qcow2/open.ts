@@ -10,6 +10,7 @@ import { ClusterEngine } from "./engine.js";
 import { INCOMPATIBLE } from "./features.js";
 import { qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
+import { permitImplicitFiles } from "./implicit-files.js";
 import { readHeader } from "./header-read.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { RootTable } from "./root-table.js";
@@ -27,7 +28,7 @@ export type OpenQcow2Options = OpenDeviceOptions & Pick<OpenZonesOptions, "upgra
  * Opens the disk of a qcow2 image; a zoned one when the image is zoned. Reads the header, the L1 table and the
  * write-pointer table only; the rest follows as it is needed.
  *
- * Read-only opens change nothing. An image with the dirty bit is repaired first when it is opened for writing.
+ * Files that the image names need the leave of `options.implicitFiles`: `IMPLICIT_FILE_DENIED`. Read-only opens change nothing. An image with the dirty bit is repaired first when it is opened for writing.
  * Throws the `QCOW2_*` and `ZONED_*` codes of the header, `NOT_SUPPORTED` for features that are not
  * built yet, `IMAGE_CORRUPT` when a dirty image cannot be repaired, and the codes of the storage.
  */
@@ -51,6 +52,7 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   const onFinding = (finding: ZcowError): void =>
     onWarning({ code: finding.code, message: finding.message, data: finding.data });
   let header = await readHeader(storage, { writable, onFinding });
+  await permitImplicitFiles(header, storage.name, options.implicitFiles ?? "deny");
   refuseUnsupported(header, writable);
   if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n) header = await repairDirty(storage);
   const geometry = qcow2Geometry({
