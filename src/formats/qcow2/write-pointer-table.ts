@@ -35,6 +35,43 @@ export function writableEnd(
   return Math.min(zone * shape.zoneSize + shape.zoneCapacity, diskSize);
 }
 
+/** What can be wrong with an entry, as numbers that no pointer has: a table may have 2^20 bad ones, an error for each would take seconds. */
+const WRONG_TYPE = -1;
+const OUTSIDE = -2;
+const ODD = -3;
+
+/** The pointer of `zone`, or what is wrong with its entry. */
+function parseEntry(table: DataView, zone: number, shape: TableShape, format: TableFormat, diskSize: number): number {
+  const conventionalHigh = CONVENTIONAL_HIGH[format.conventionalBit];
+  const start = zone * shape.zoneSize;
+  const isConventional = (entryHigh(table, zone, shape) & conventionalHigh) !== 0;
+  if (isConventional !== zone < shape.conventionalZones) return WRONG_TYPE;
+  const pointer = storedPointer(table, zone, shape, format);
+  if (isConventional) return pointer === start ? start : OUTSIDE;
+  const end = writableEnd(shape, zone, diskSize);
+  if (format.fullMayBeNextStart && pointer === start + shape.zoneSize) return end;
+  if (pointer < start || pointer > end) return OUTSIDE;
+  return isAligned(pointer, SECTOR_SIZE) || pointer === end ? pointer : ODD;
+}
+
+function entryHigh(table: DataView, zone: number, shape: TableShape): number {
+  const little = shape.tableByteOrder === "little";
+  return table.getUint32(zone * WRITE_POINTER_BYTES + (little ? 4 : 0), little);
+}
+
+/** The offset of an entry, without the bits that mean something else. */
+function storedPointer(table: DataView, zone: number, shape: TableShape, format: TableFormat): number {
+  const little = shape.tableByteOrder === "little";
+  const low = table.getUint32(zone * WRITE_POINTER_BYTES + (little ? 0 : 4), little);
+  const flags = CONVENTIONAL_HIGH[format.conventionalBit] | (format.storesState ? STATE_HIGH : 0);
+  return ((entryHigh(table, zone, shape) & ~flags) >>> 0) * TWO_32 + low;
+}
+
+/** True when the entry of `zone` keeps all rules: what `decodeWritePointer` would accept. Makes no garbage. */
+export function isWritePointerSound(table: DataView, zone: number, shape: TableShape, diskSize: number): boolean {
+  return parseEntry(table, zone, shape, tableFormatOf(shape), diskSize) >= 0;
+}
+
 /**
  * The write pointer of `zone` from its entry: in [start, writable end], a multiple of 512; the start for conventional
  * zones. Throws `ZONED_CONVENTIONAL_BIT` when the entry's type is not that of the zone, `ZONED_WRITE_POINTER` when the
@@ -42,25 +79,14 @@ export function writableEnd(
  */
 export function decodeWritePointer(table: DataView, zone: number, shape: TableShape, diskSize: number): number {
   const format = tableFormatOf(shape);
-  const little = shape.tableByteOrder === "little";
-  const at = zone * WRITE_POINTER_BYTES;
-  const high = table.getUint32(little ? at + 4 : at, little);
-  const low = table.getUint32(little ? at : at + 4, little);
-  const conventionalHigh = CONVENTIONAL_HIGH[format.conventionalBit];
-  const isConventional = (high & conventionalHigh) !== 0;
-  if (isConventional !== zone < shape.conventionalZones) throw wrongType(zone, isConventional, shape, format);
-  const pointerHigh = (high & ~(format.storesState ? conventionalHigh | STATE_HIGH : conventionalHigh)) >>> 0;
-  const pointer = pointerHigh * TWO_32 + low;
+  const parsed = parseEntry(table, zone, shape, format, diskSize);
+  if (parsed >= 0) return parsed;
+  const isConventional = zone < shape.conventionalZones;
+  if (parsed === WRONG_TYPE) throw wrongType(zone, !isConventional, shape, format);
+  const pointer = storedPointer(table, zone, shape, format);
+  if (parsed === ODD) throw odd(zone, pointer);
   const start = zone * shape.zoneSize;
-  if (isConventional) {
-    if (pointer !== start) throw outside(zone, pointer, start, start);
-    return start;
-  }
-  const end = writableEnd(shape, zone, diskSize);
-  if (format.fullMayBeNextStart && pointer === start + shape.zoneSize) return end;
-  if (pointer < start || pointer > end) throw outside(zone, pointer, start, end);
-  if (!isAligned(pointer, SECTOR_SIZE) && pointer !== end) throw odd(zone, pointer);
-  return pointer;
+  throw outside(zone, pointer, start, isConventional ? start : writableEnd(shape, zone, diskSize));
 }
 
 /** Writes the entry of `zone`. `pointer` is in [start, writable end]; ignored for conventional zones. */

@@ -3,7 +3,7 @@ import { isZcowError, ZcowError } from "../../base/errors.js";
 import { EXTENSION } from "./extensions.js";
 import { INCOMPATIBLE } from "./features.js";
 import type { UnresolvedHeader } from "./header.js";
-import { decodeWritePointer, writePointerTableBytes } from "./write-pointer-table.js";
+import { isWritePointerSound, writePointerTableBytes } from "./write-pointer-table.js";
 import { ZONED_LAYOUTS, type ZonedExtension, type ZonedLayout } from "./zoned-extension.js";
 import {
   checkReserved,
@@ -51,8 +51,11 @@ export async function resolveZonedExtension(
   }
   const candidates = candidateLayouts(data.length).map((layout) => judge(layout, data, header, source.fileSize));
   const consistent = candidates.flatMap(({ zoned }) => zoned ?? []);
-  const ranked =
-    consistent.length === 0 ? [] : await Promise.all(consistent.map((zoned) => fitTable(zoned, header, source)));
+  // The usual case: one layout fits, and it fixes the byte order. The table has nothing to say.
+  const [only] = consistent;
+  if (consistent.length === 1 && only !== undefined && LAYOUT_FORMATS[only.layout].table?.byteOrder === "big")
+    return only;
+  const ranked = await Promise.all(consistent.map((zoned) => fitTable(zoned, header, source)));
   return choose(candidates, ranked, data.length);
 }
 
@@ -131,27 +134,17 @@ async function fitTable(zoned: ZonedExtension, header: UnresolvedHeader, source:
   const format = LAYOUT_FORMATS[zoned.layout].table;
   if (format === undefined || zoned.tableOffset === undefined) return { zoned, badEntries: 0 };
   const table = viewOf(await source.read(zoned.tableOffset, writePointerTableBytes(zoned.zoneCount)));
-  const little: Fit = fit({ ...zoned, tableByteOrder: "little" });
   const big: Fit = fit({ ...zoned, tableByteOrder: "big" });
   if (format.byteOrder === "big") return big;
+  const little: Fit = fit({ ...zoned, tableByteOrder: "little" });
   return big.badEntries < little.badEntries ? big : little;
 
   function fit(shape: ZonedExtension): Fit {
     let badEntries = 0;
     for (let zone = 0; zone < shape.zoneCount; zone++) {
-      if (!entryFits(table, zone, shape, header.size)) badEntries++;
+      if (!isWritePointerSound(table, zone, shape, header.size)) badEntries++;
     }
     return { zoned: shape, badEntries };
-  }
-}
-
-function entryFits(table: DataView, zone: number, shape: ZonedExtension, diskSize: number): boolean {
-  try {
-    decodeWritePointer(table, zone, shape, diskSize);
-    return true;
-  } catch (fault) {
-    if (!isZcowError(fault)) throw fault;
-    return false;
   }
 }
 

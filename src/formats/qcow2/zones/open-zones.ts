@@ -1,8 +1,9 @@
-import { type Warning, type WarningSink, ZcowError } from "../../../base/errors.js";
+import { viewOf } from "../../../base/bytes.js";
+import { isZcowError, type Warning, type WarningSink, ZcowError } from "../../../base/errors.js";
 import type { ZoneConfigResult } from "../../../zoned/zone-config.js";
 import { ZoneModel } from "../../../zoned/zone-model.js";
 import type { Qcow2Engine } from "../engine-contract.js";
-import { decodeWritePointerTable } from "../write-pointer-table.js";
+import { decodeWritePointer, isWritePointerSound } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";
 import { validateZonedConfig } from "../zoned-validation.js";
 import { convertToCurrent } from "./convert-layout.js";
@@ -75,20 +76,30 @@ function validate(engine: Qcow2Engine, zoned: ZonedExtension): ZoneConfigResult 
 }
 
 function decode(engine: Qcow2Engine, zoned: ZonedExtension, table: PointerTable): Float64Array {
-  const faults: ZcowError[] = [];
-  const { writePointers, badEntries } = decodeWritePointerTable(
-    table.bytes,
-    zoned,
-    engine.geometry.size,
-    (_zone, fault) => {
-      if (faults.length < LISTED_FAULTS) faults.push(fault);
-    },
-  );
-  const [first] = faults;
-  if (first === undefined) return writePointers;
-  throw new ZcowError(first.code, `${first.message} (${badEntries} bad of ${zoned.zoneCount}; check can repair them)`, {
+  const view = viewOf(table.bytes);
+  const { size } = engine.geometry;
+  const pointers = new Float64Array(zoned.zoneCount);
+  const bad: number[] = [];
+  for (let zone = 0; zone < zoned.zoneCount; zone += 1) {
+    if (isWritePointerSound(view, zone, zoned, size)) pointers[zone] = decodeWritePointer(view, zone, zoned, size);
+    else bad.push(zone);
+  }
+  if (bad.length === 0) return pointers;
+  const faults = bad.slice(0, LISTED_FAULTS).map((zone) => faultOf(() => decodeWritePointer(view, zone, zoned, size)));
+  const [first] = faults as [ZcowError, ...ZcowError[]];
+  throw new ZcowError(first.code, `${first.message} (${bad.length} bad of ${zoned.zoneCount}; check can repair them)`, {
     data: { ...first.data, path: engine.storage.name, reasons: faults.map((fault) => fault.message) },
   });
+}
+
+function faultOf(decodeBadEntry: () => unknown): ZcowError {
+  try {
+    decodeBadEntry();
+  } catch (fault) {
+    if (isZcowError(fault)) return fault;
+    throw fault;
+  }
+  throw new TypeError("The entry is sound.");
 }
 
 function reconstructed(engine: Qcow2Engine): Warning {

@@ -27,7 +27,7 @@
  *     failed           | entry in the file | so that
  *     -----------------+-------------------+---------------------------------------------------------------------------
  *     flush            | old or noted      | both are true; the zones stay dirty for the next flush
- *     reset            | old or start      | the zones become dirty: the next flush writes the entry again, either way
+ *     reset            | old or start      | the table is in doubt there: the next flush writes the old entry again
  *     finish           | old or the end    | the end would cover what is written to the zone next, before it is durable.
  *                      |                   | So these zones take no writes until the entry is written again
  */
@@ -94,12 +94,7 @@ export class ZoneDurability {
   /** Makes the zones of the plan empty, durably. Nothing may be in flight in them. Their mapping is still there. */
   reset(plan: ZonePlan): Promise<void> {
     return this.#inTurn(async () => {
-      try {
-        await this.#commit(plan.zones.map((zone) => [zone, this.#model.geometry.start(zone)]));
-      } catch (error) {
-        this.#model.markDirty(plan.zones);
-        throw error;
-      }
+      await this.#commit(plan.zones.map((zone) => [zone, this.#model.geometry.start(zone)]));
       applyPlan(this.#model, plan);
     });
   }
