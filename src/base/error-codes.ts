@@ -119,6 +119,7 @@ export const ERROR_CODES = {
   ZONED_TABLE_SIZE: format("The stored size of the write-pointer table contradicts the number of zones."),
   ZONED_TABLE_OFFSET: format("The write-pointer table is misaligned or not inside the file."),
   ZONED_TABLE_OVERLAP: format("The write-pointer table overlaps other metadata."),
+  ZONED_FIELD_TOO_LARGE: format("A field of the zoned extension is above 2^53 - 1."),
   ZONED_LAYOUT_FIELD: format("A value is too large for the field of the zoned layout that stores it."),
   ZONED_LAYOUT_UNKNOWN: format(
     "The zoned extension keeps the rules of no known layout; the message says why each fails.",
@@ -131,6 +132,7 @@ export const ERROR_CODES = {
   UNSUPPORTED_DATA_FILE: unsupported("The image keeps, or is to keep, its data in an external file."),
   UNSUPPORTED_EXTENDED_L2: unsupported("The image has, or is to have, extended L2 entries."),
   UNSUPPORTED_COMPRESSION: unsupported("The image has, or is to have, a compression type other than deflate."),
+  UNSUPPORTED_COMPRESSED_CLUSTER: unsupported("A request touches a compressed cluster."),
   UNSUPPORTED_SNAPSHOTS: unsupported("The image has internal snapshots and was opened for writing."),
   UNSUPPORTED_BITMAPS: unsupported("The image has persistent bitmaps and was opened for writing."),
   CHECK_LIMIT: unsupported("Checking the image would take more memory or time than a sound image can need."),

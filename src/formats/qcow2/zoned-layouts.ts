@@ -1,4 +1,4 @@
-import { readU64, viewOf, writeU64 } from "../../base/bytes.js";
+import { viewOf, writeU64 } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import type { ZonedExtension, ZonedLayout } from "./zoned-extension.js";
@@ -25,6 +25,19 @@ type StoredField =
   | "maxAppend"
   | "tableSize"
   | "tableOffset";
+
+/** What the fields are called where the layouts are described. */
+const STORED_NAMES: Readonly<Record<StoredField, string>> = {
+  zoneCount: "nr_zones",
+  zoneSize: "zone_size",
+  zoneCapacity: "zone_capacity",
+  conventionalZones: "conventional_zones",
+  maxActiveZones: "max_active_zones",
+  maxOpenZones: "max_open_zones",
+  maxAppend: "max_append",
+  tableSize: "zonedmeta_size",
+  tableOffset: "zonedmeta_offset",
+};
 
 /** How a write-pointer table entry of 8 bytes is laid out. */
 export interface TableFormat {
@@ -157,7 +170,7 @@ export function zonedModel(data: Uint8Array): number {
 
 /**
  * Decodes `data` by the fields of `layout`, without judging whether it makes sense. Throws `ZONED_TABLE_SIZE` for a stored table size that contradicts the zone count,
- * `IMAGE_CORRUPT` for 64-bit values above 2^53 - 1. `data` has at least the layout's length.
+ * `ZONED_FIELD_TOO_LARGE` for 64-bit values above 2^53 - 1. `data` has at least the layout's length.
  */
 export function decodeZonedExtension(
   data: Uint8Array,
@@ -188,7 +201,16 @@ export function decodeZonedExtension(
 
 function readField(view: DataView, place: FieldPlace | undefined, field: StoredField): number | undefined {
   if (place === undefined) return undefined;
-  return place.bytes === 4 ? view.getUint32(place.at) : readU64(view, place.at, `Zoned extension: ${field}`);
+  if (place.bytes === 4) return view.getUint32(place.at);
+  const value = view.getBigUint64(place.at);
+  if (value <= Number.MAX_SAFE_INTEGER) return Number(value);
+  throw new ZcowError(
+    "ZONED_FIELD_TOO_LARGE",
+    `Zoned extension: ${STORED_NAMES[field]} ${value} is above 2^53-1, the largest supported value`,
+    {
+      data: { structure: "zoned extension", field: STORED_NAMES[field], value, limit: Number.MAX_SAFE_INTEGER },
+    },
+  );
 }
 
 /** Throws `ZONED_RESERVED` unless the three bytes after the model are zero, as in every layout. */
@@ -241,9 +263,9 @@ function writeField(view: DataView, place: FieldPlace, field: StoredField, value
   if (!Number.isInteger(value) || value < 0 || value > limit) {
     throw new ZcowError(
       "ZONED_LAYOUT_FIELD",
-      `Zoned extension: ${field} ${value} does not fit layout ${layout}, which stores it in ${place.bytes * 8} bits (largest ${limit})`,
+      `Zoned extension: ${STORED_NAMES[field]} ${value} does not fit layout ${layout}, which stores it in ${place.bytes * 8} bits (largest ${limit})`,
       {
-        data: { structure: "zoned extension", field, value, limit },
+        data: { structure: "zoned extension", field: STORED_NAMES[field], value, limit },
       },
     );
   }

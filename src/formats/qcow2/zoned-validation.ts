@@ -38,9 +38,6 @@ export function checkTablePlacement(zoned: ZonedExtension, header: UnresolvedHea
   if (offset === 0) throw badOffset(offset, clusterSize, "is 0, where the header lies");
   if (!isAligned(offset, clusterSize))
     throw badOffset(offset, clusterSize, `is not a multiple of the cluster size ${clusterSize}`);
-  if (offset + length > fileSize) {
-    throw badOffset(offset, fileSize, `puts the table of ${length} bytes past the end of the file at ${fileSize}`);
-  }
   const l1Bytes = header.l1Size * TABLE_ENTRY_BYTES;
   refuseOverlap(zoned, length, "L1 table", header.l1TableOffset, l1Bytes);
   refuseOverlap(
