@@ -47,6 +47,9 @@ export function checkTablePlacement(zoned: ZonedExtension, header: UnresolvedHea
     header.refcountTableOffset,
     header.refcountTableClusters * clusterSize,
   );
+  if (offset + length > fileSize) {
+    throw badOffset(offset, fileSize, `puts the table of ${length} bytes past the end of the file at ${fileSize}`);
+  }
 }
 
 function badOffset(offset: number, limit: number, explanation: string): ZcowError {
