@@ -15,7 +15,7 @@ import { median, shuffled } from "./statistics.js";
  * something (the stock tool's CPU time is not in it).
  *
  * `npm run bench` builds it too; then: node dist/bench/storage.js [--directory D] [--rounds N] [--only TEXT].
- * For direct reads start it with UV_THREADPOOL_SIZE=32 in the environment.
+ * With ZCOW_NO_NATIVE=1 direct reads go through the thread pool: then set UV_THREADPOOL_SIZE=32 too.
  */
 
 const { values } = parseArgs({

@@ -25,6 +25,12 @@ export interface NativeCalls {
   fallocateInPool(fd: number, mode: number, at: number, length: number, done: AsyncDone): void;
   /** `lock` is a `struct flock`. */
   fcntl(fd: number, command: number, lock: Uint8Array): number;
+  /** `context` receives 8 bytes. 0, or -1. */
+  ioSetup(events: number, context: Uint8Array): number;
+  /** `list` holds `count` addresses. The number of requests taken, or -1. */
+  ioSubmit(context: number, count: number, list: Uint8Array): number;
+  /** In the thread pool: waits for at least `least` completions and stores up to `most`. */
+  ioGetEventsInPool(context: number, least: number, most: number, events: Uint8Array, done: AsyncDone): void;
   errno(): number;
   /** Address of the first byte of a view. Its buffer does not move while it is reachable and not detached. */
   address(view: Uint8Array): number;
@@ -42,7 +48,22 @@ interface Koffi {
   address(view: Uint8Array): bigint;
 }
 
-const ARCHITECTURES: readonly string[] = ["x64", "arm64", "riscv64", "loong64"];
+/** Numbers of the system calls that the C library has no function for. */
+interface SystemCalls {
+  readonly ioSetup: number;
+  readonly ioSubmit: number;
+  readonly ioGetEvents: number;
+}
+
+const GENERIC_CALLS: SystemCalls = { ioSetup: 0, ioSubmit: 2, ioGetEvents: 4 };
+
+/** The architectures whose structures are known here. */
+const ARCHITECTURES: Readonly<Record<string, SystemCalls>> = {
+  x64: { ioSetup: 206, ioSubmit: 209, ioGetEvents: 208 },
+  arm64: GENERIC_CALLS,
+  riscv64: GENERIC_CALLS,
+  loong64: GENERIC_CALLS,
+};
 
 let calls: NativeCalls | undefined;
 let asked = false;
@@ -68,11 +89,12 @@ export function systemError(errno: number, call: string): Error {
 }
 
 function loadCalls(): NativeCalls | undefined {
-  if (process.platform !== "linux" || !ARCHITECTURES.includes(process.arch)) return undefined;
+  const systemCalls = ARCHITECTURES[process.arch];
+  if (process.platform !== "linux" || systemCalls === undefined) return undefined;
   if (process.env["ZCOW_NO_NATIVE"] === "1") return undefined;
   try {
     const koffi: Koffi = createRequire(import.meta.url)("koffi");
-    return bindCalls(koffi);
+    return bindCalls(koffi, systemCalls);
   } catch {
     // Not installed, or built for another system: everything works without it.
     return undefined;
@@ -88,7 +110,7 @@ function lazily(bind: () => ForeignFunction): () => ForeignFunction {
   };
 }
 
-function bindCalls(koffi: Koffi): NativeCalls {
+function bindCalls(koffi: Koffi, systemCalls: SystemCalls): NativeCalls {
   const libc = koffi.load(null);
   const transfer = ["int", "void *", "size_t", "int64_t"];
   const pread = lazily(() => libc.func("pread", "int64_t", transfer));
@@ -97,6 +119,10 @@ function bindCalls(koffi: Koffi): NativeCalls {
   const lseek = lazily(() => libc.func("lseek", "int64_t", ["int", "int64_t", "int"]));
   const fallocate = lazily(() => libc.func("fallocate", "int", ["int", "int", "int64_t", "int64_t"]));
   const fcntl = lazily(() => libc.func("fcntl", "int", ["int", "int", "void *"]));
+  const long = "int64_t";
+  const ioSetup = lazily(() => libc.func("syscall", long, [long, long, "void *"]));
+  const ioSubmit = lazily(() => libc.func("syscall", long, [long, long, long, "void *"]));
+  const ioGetEvents = lazily(() => libc.func("syscall", long, [long, long, long, long, "void *", "void *"]));
   return {
     pread: (fd, into, length, at) => pread()(fd, into, length, at),
     pwrite: (fd, from, length, at) => pwrite()(fd, from, length, at),
@@ -105,6 +131,10 @@ function bindCalls(koffi: Koffi): NativeCalls {
     fallocate: (fd, mode, at, length) => fallocate()(fd, mode, at, length),
     fallocateInPool: (fd, mode, at, length, done) => fallocate().async(fd, mode, at, length, done),
     fcntl: (fd, command, lock) => fcntl()(fd, command, lock),
+    ioSetup: (events, context) => ioSetup()(systemCalls.ioSetup, events, context),
+    ioSubmit: (context, count, list) => ioSubmit()(systemCalls.ioSubmit, context, count, list),
+    ioGetEventsInPool: (context, least, most, events, done) =>
+      ioGetEvents().async(systemCalls.ioGetEvents, context, least, most, events, null, done),
     errno: () => koffi.errno(),
     address: (view) => Number(koffi.address(view)),
   };

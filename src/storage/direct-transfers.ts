@@ -1,6 +1,7 @@
 import { isAligned } from "../base/integers.js";
 import { KiB } from "../base/units.js";
 import { AlignedBufferPool, DIRECT_ALIGNMENT } from "../host/direct-io.js";
+import { directReadQueue, NOT_READ } from "../host/direct-read-queue.js";
 import { fillInPool, readOnceInPool, writeInPool, writeOnceInPool } from "./file-transfer.js";
 import type { FileTransfers } from "./file-transfers.js";
 import { errnoOf } from "./storage-error.js";
@@ -10,7 +11,7 @@ const BOUNCE_SIZE = 256 * KiB;
 const IDLE_BOUNCE_BUFFERS = 16;
 
 /**
- * Transfers that bypass the page cache, in the thread pool.
+ * Transfers that bypass the page cache: reads through the kernel's queue where there is one, the rest in the thread pool.
  *
  * Requests whose offset and length are multiples of `DIRECT_ALIGNMENT` go to the disk; others (small
  * metadata) go through the page cache of the same file, which the kernel keeps coherent: it writes dirty pages back
@@ -19,6 +20,7 @@ const IDLE_BOUNCE_BUFFERS = 16;
 export class DirectTransfers implements FileTransfers {
   readonly #direct: number;
   readonly #buffered: number;
+  readonly #queue = directReadQueue();
   readonly #bounces = new AlignedBufferPool(BOUNCE_SIZE, IDLE_BOUNCE_BUFFERS);
   /** Set when the disk refused a caller's buffer: this disk minds addresses. */
   #bounceAll = false;
@@ -31,10 +33,9 @@ export class DirectTransfers implements FileTransfers {
 
   async read(at: number, into: Uint8Array): Promise<void> {
     if (!isDirect(at, into.length)) return fillInPool(this.#buffered, at, into, 0);
-    const done = await this.#withBounce(
-      () => readOnceInPool(this.#direct, at, into, 0),
-      () => this.#readBounced(at, into),
-    );
+    const queued = this.#bounceAll ? undefined : await this.#queue?.read(this.#direct, at, into);
+    if (queued === into.length) return;
+    const done = queued === undefined || queued === NOT_READ ? await this.#readInPool(at, into) : queued;
     // Short: the file ends here, and not at a multiple of the alignment.
     if (done < into.length) await fillInPool(this.#buffered, at, into, done);
   }
@@ -59,6 +60,13 @@ export class DirectTransfers implements FileTransfers {
     const done = await bounced();
     this.#bounceAll = true;
     return done;
+  }
+
+  #readInPool(at: number, into: Uint8Array): Promise<number> {
+    return this.#withBounce(
+      () => readOnceInPool(this.#direct, at, into, 0),
+      () => this.#readBounced(at, into),
+    );
   }
 
   async #readBounced(at: number, into: Uint8Array): Promise<number> {

@@ -3,14 +3,23 @@ export class InFlight {
   #count = 0;
   #wake: (() => void) | undefined;
 
+  /** Each call is matched by one of {@link end}. */
+  begin(): void {
+    this.#count++;
+  }
+
+  end(): void {
+    this.#count--;
+    if (this.#count === 0) this.#wake?.();
+  }
+
   /** The same promise, counted until it settles. */
   async track(work: Promise<void>): Promise<void> {
-    this.#count++;
+    this.begin();
     try {
       await work;
     } finally {
-      this.#count--;
-      if (this.#count === 0) this.#wake?.();
+      this.end();
     }
   }
 

@@ -247,15 +247,14 @@ export class OpenedFileStorage implements Storage {
     this.#writtenEnd = Math.min(this.#writtenEnd, size);
   }
 
-  #watch(work: Promise<void>, verb: string, offset?: number, length?: number): Promise<void> {
-    return this.#inFlight.track(this.#named(work, verb, offset, length));
-  }
-
-  async #named(work: Promise<void>, verb: string, offset?: number, length?: number): Promise<void> {
+  async #watch(work: Promise<void>, verb: string, offset?: number, length?: number): Promise<void> {
+    this.#inFlight.begin();
     try {
       await work;
     } catch (cause) {
       throw this.#error(cause, verb, offset, length);
+    } finally {
+      this.#inFlight.end();
     }
   }
 
