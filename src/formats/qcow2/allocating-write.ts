@@ -198,7 +198,7 @@ async function acquireForEdit(state: ImageState, cluster: number): Promise<Table
 
 export function compressedUnsupported(offset: number): ZcowError {
   return new ZcowError(
-    "NOT_SUPPORTED",
+    "UNSUPPORTED_COMPRESSED_CLUSTER",
     `The cluster at guest offset ${offset} is compressed, which is not supported yet`,
     {
       data: { structure: "L2 table", offset },

@@ -227,7 +227,7 @@ export class ClusterEngine implements Qcow2Engine {
       const { frees } = this.#state;
       if (!isZcowError(error, "NO_SPACE") || !(frees.isWaiting || frees.hasGone)) return this.#state.fail(error);
       await this.flush();
-      await change();
+      await change().catch((again: unknown) => this.#state.fail(again));
     }
   }
 
@@ -280,8 +280,11 @@ export class ClusterEngine implements Qcow2Engine {
 
   async allocateClusters(count: number): Promise<HostOffset> {
     await this.prepareForWriting();
-    const { offset } = await this.#state.allocator.allocate(count, true);
-    return offset;
+    try {
+      return (await this.#state.allocator.allocate(count, true)).offset;
+    } catch (error) {
+      return this.#state.fail(error);
+    }
   }
 
   async freeClusters(offset: HostOffset, count: number): Promise<void> {
@@ -323,7 +326,7 @@ export class ClusterEngine implements Qcow2Engine {
   /** Everything durable, space given back, dirty bit clear. */
   async #leaveClean(): Promise<void> {
     const { writeBack, header } = this.#state;
-    await writeBack.flush(true);
+    if (writeBack.isDirty || writeBack.unflushedData) await writeBack.flush(true);
     // What is given back changes refcounts once more.
     await this.#reclaimer.run();
     if (writeBack.isDirty) await writeBack.flush(true);

@@ -68,7 +68,7 @@ export class ImageState {
     const forCounts = Math.floor(slices * REFCOUNT_SHARE);
     const flush = (): MaybePromise<void> => this.writeBack.flush(true);
     const corrupt = (error: ZcowError): Promise<never> => this.corrupt(error);
-    this.map = new GuestMap(geometry, input.l1, new TableCache(storage, sliceSize, slices - forCounts));
+    this.map = new GuestMap(storage, geometry, input.l1, new TableCache(storage, sliceSize, slices - forCounts));
     this.refcounts = new Refcounts({
       storage,
       geometry,

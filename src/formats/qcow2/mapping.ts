@@ -16,6 +16,7 @@ import {
   l2Offset,
   l2ReservedLow,
 } from "./entries.js";
+import type { Storage } from "../../storage/storage.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { RootTable } from "./root-table.js";
@@ -47,13 +48,15 @@ export class GuestMap {
   readonly cache: TableCache;
   /** L2 entries in one slice. */
   readonly sliceEntries: number;
+  readonly #storage: Storage;
   readonly #geometry: Qcow2Geometry;
   readonly #inverseL2Entries: number;
   readonly #sliceShift: number;
   readonly #lowMask: number;
   readonly #reservedLow: number;
 
-  constructor(geometry: Qcow2Geometry, l1: RootTable, cache: TableCache) {
+  constructor(storage: Storage, geometry: Qcow2Geometry, l1: RootTable, cache: TableCache) {
+    this.#storage = storage;
     this.#geometry = geometry;
     this.l1 = l1;
     this.cache = cache;
@@ -141,8 +144,13 @@ export class GuestMap {
     return this.sliceEntries - this.entryAt(cluster) / TABLE_ENTRY_BYTES;
   }
 
+  /** The slice that maps `cluster`, held until `cache.release`. Throws `IMAGE_CORRUPT` for a table past the end of the file. */
   acquire(table: number, cluster: number): MaybePromise<TableSlice> {
-    return this.cache.acquire(this.sliceOffset(table, cluster));
+    const offset = this.sliceOffset(table, cluster);
+    const slice = this.cache.acquireCached(offset);
+    if (slice !== undefined) return slice;
+    if (offset >= this.#storage.size()) throw this.#tablePastEnd(table, cluster);
+    return this.cache.acquire(offset);
   }
 
   /**
@@ -182,6 +190,19 @@ export class GuestMap {
       host: hostOffset(host),
       copied,
     };
+  }
+
+  #tablePastEnd(table: number, cluster: number): ZcowError {
+    const index = this.l1Index(cluster);
+    const size = this.#storage.size();
+    return new ZcowError(
+      "IMAGE_CORRUPT",
+      `L1 entry ${index}: its L2 table at file offset ${table} lies past the end of the file, which has ${size} bytes`,
+      {
+        data: { structure: "L1 table", field: `entry ${index}`, offset: table, value: table, limit: size },
+        stockText: `L2 table offset 0x${table.toString(16)} past the end of the file (L1 index: 0x${index.toString(16)})`,
+      },
+    );
   }
 
   #compressed(slice: TableSlice, at: number, cluster: number): MappingRun {

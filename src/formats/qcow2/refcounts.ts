@@ -92,7 +92,7 @@ export class Refcounts {
   async runOfEqual(first: number, limit: number): Promise<{ readonly count: number; readonly clusters: number }> {
     const block = this.blockAt(this.blockIndex(first));
     if (block === 0) return { count: 0, clusters: Math.min(limit, this.#untilBlockEnd(first)) };
-    const slice = await this.cache.acquire(this.#sliceOffset(block, first));
+    const slice = await this.#acquire(this.#sliceOffset(block, first));
     const start = this.#inSlice(first);
     const end = Math.min(this.#sliceCounts, start + limit);
     const count = getRefcount(slice.bytes, start, this.#order);
@@ -118,7 +118,7 @@ export class Refcounts {
         count += Math.min(wanted - count, this.#untilBlockEnd(cluster));
         continue;
       }
-      const acquired = this.cache.acquire(this.#sliceOffset(block, cluster));
+      const acquired = this.#acquire(this.#sliceOffset(block, cluster));
       const slice = isPromise(acquired) ? await acquired : acquired;
       for (let at = this.#inSlice(cluster); at < this.#sliceCounts && count < wanted; at++) {
         if (getRefcount(slice.bytes, at, this.#order) === 0) {
@@ -211,11 +211,21 @@ export class Refcounts {
 
   async #editable(at: number): Promise<TableSlice> {
     for (;;) {
-      const slice = await this.cache.acquire(at);
+      const slice = await this.#acquire(at);
       if (this.cache.mayEdit(slice)) return slice;
       this.cache.release(slice);
       await this.#parts.flush();
     }
+  }
+
+  #acquire(at: number): MaybePromise<TableSlice> {
+    const size = this.#parts.storage.size();
+    if (at < size) return this.cache.acquire(at);
+    throw new ZcowError(
+      "IMAGE_CORRUPT",
+      `A refcount block at file offset ${at} lies past the end of the file, which has ${size} bytes`,
+      { data: { structure: "refcount block", offset: at, value: at, limit: size } },
+    );
   }
 
   #untilBlockEnd(cluster: number): number {

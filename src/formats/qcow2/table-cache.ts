@@ -79,6 +79,13 @@ export class TableCache {
     return slice;
   }
 
+  /** As `acquire`, but undefined when the slice is not in memory now. */
+  acquireCached(at: number): TableSlice | undefined {
+    const slice = this.peek(at);
+    if (slice !== undefined) this.#pin(slice);
+    return slice;
+  }
+
   /** The slice, loaded if need be, and held until `release`. Rejects when the storage cannot read it. */
   acquire(at: number): MaybePromise<TableSlice> {
     const key = at / this.sliceSize;
