@@ -28,7 +28,9 @@ function conflict(a: Entry, b: Entry): boolean {
 export class ZoneGate {
   readonly #model: ZoneModel;
   /** Operations that run, and all that waits, in order of arrival. Empty almost always. */
-  readonly #line: Entry[] = [];
+  #line: Entry[] = [];
+  /** The operations among them. */
+  readonly #operations = new Set<Entry>();
   #advancing = false;
 
   constructor(model: ZoneModel) {
@@ -38,12 +40,12 @@ export class ZoneGate {
 
   /** True when a write to the zone must go through `afterOperations`. */
   blocks(zone: ZoneIndex): boolean {
-    return (
-      this.#line.length > 0 && this.#line.some((entry) => entry.exclusive && entry.first <= zone && zone <= entry.last)
-    );
+    if (this.#operations.size === 0) return false;
+    for (const { first, last } of this.#operations) if (first <= zone && zone <= last) return true;
+    return false;
   }
 
-  /** Submits a write once the operations that arrived before it are over. */
+  /** Submits a write once the operations that arrived before it are over. Only for a zone that is blocked. */
   afterOperations<T>(zone: ZoneIndex, submit: () => MaybePromise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const start = (): void => {
@@ -59,21 +61,23 @@ export class ZoneGate {
 
   /** Runs `work` while no write is in flight in [first, last] and none is accepted. */
   async exclusively<T>(first: ZoneIndex, last: ZoneIndex, work: () => MaybePromise<T>): Promise<T> {
-    let entry: Entry | undefined;
-    await new Promise<void>((resolve) => {
-      entry = { first, last, exclusive: true, started: false, start: resolve };
-      this.#line.push(entry);
-      this.#advance();
-    });
+    const entry = await this.#enter(first, last);
     try {
       return await work();
     } finally {
-      this.#line.splice(
-        this.#line.findIndex((other) => other === entry),
-        1,
-      );
+      this.#operations.delete(entry);
+      this.#line = this.#line.filter((other) => other !== entry);
       this.#advance();
     }
+  }
+
+  #enter(first: ZoneIndex, last: ZoneIndex): Promise<Entry> {
+    return new Promise((resolve) => {
+      const entry: Entry = { first, last, exclusive: true, started: false, start: () => resolve(entry) };
+      this.#operations.add(entry);
+      this.#line.push(entry);
+      this.#advance();
+    });
   }
 
   /**
@@ -81,31 +85,27 @@ export class ZoneGate {
    * within: the scan under way sees to it, since nothing before its position can have become free by that.
    */
   #advance(): void {
-    if (this.#advancing) return;
+    if (this.#advancing || this.#line.length === 0) return;
     this.#advancing = true;
-    this.#scan();
+    const waiting: Entry[] = [];
+    const operations: Entry[] = [];
+    for (const entry of this.#line) {
+      // Writes do not stand in each other's way: for them only the operations matter, of which there are few.
+      const starts = !entry.started && this.#mayStart(entry, entry.exclusive ? waiting : operations);
+      if (!starts || entry.exclusive) waiting.push(entry);
+      if (entry.exclusive) operations.push(entry);
+      if (starts) {
+        entry.started = true;
+        entry.start();
+      }
+    }
+    this.#line = waiting;
     this.#advancing = false;
   }
 
-  #scan(): void {
-    for (let i = 0; i < this.#line.length; ) {
-      const entry = this.#line[i];
-      if (entry === undefined || entry.started || !this.#mayStart(entry, i)) {
-        i += 1;
-        continue;
-      }
-      entry.started = true;
-      if (entry.exclusive) i += 1;
-      else this.#line.splice(i, 1);
-      entry.start();
-    }
-  }
-
-  #mayStart(entry: Entry, position: number): boolean {
-    for (let i = 0; i < position; i += 1) {
-      const earlier = this.#line[i];
-      if (earlier !== undefined && conflict(earlier, entry)) return false;
-    }
+  /** `earlier`: what arrived before and is not over. */
+  #mayStart(entry: Entry, earlier: readonly Entry[]): boolean {
+    if (earlier.some((other) => conflict(other, entry))) return false;
     return !entry.exclusive || !this.#model.isBusy(entry.first, entry.last);
   }
 }
