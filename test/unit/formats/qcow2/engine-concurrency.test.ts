@@ -19,7 +19,7 @@ class HeldWrites extends ForwardingStorage {
   }
 
   override write(at: number, from: Uint8Array): Promise<void> | void {
-    if (!this.holding || at < this.#from) return super.write(at, from) as void;
+    if (!this.holding || at < this.#from) return super.write(at, from);
     return new Promise<void>((resolve) => {
       this.held.push({ at, go: resolve });
     }).then(() => super.write(at, from));

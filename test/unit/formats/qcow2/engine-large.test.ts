@@ -17,11 +17,11 @@ class CountingStorage extends ForwardingStorage {
   calls = 0;
   override read(at: number, into: Uint8Array): Promise<void> | void {
     this.calls += 1;
-    return super.read(at, into) as void;
+    return super.read(at, into);
   }
   override write(at: number, from: Uint8Array): Promise<void> | void {
     this.calls += 1;
-    return super.write(at, from) as void;
+    return super.write(at, from);
   }
 }
 

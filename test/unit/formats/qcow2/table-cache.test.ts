@@ -114,7 +114,7 @@ describe("table cache", () => {
     class FailsOnce extends ForwardingStorage {
       failed = false;
       override read(at: number, into: Uint8Array): Promise<void> | void {
-        if (this.failed) return super.read(at, into) as void;
+        if (this.failed) return super.read(at, into);
         this.failed = true;
         return Promise.reject(new Error("no"));
       }
