@@ -43,7 +43,10 @@ export const ERROR_CODES = {
   READ_ONLY: usage("EACCES", "The device or storage was opened read-only."),
   IMPLICIT_FILE_DENIED: usage("EPERM", "The image names another file and the open policy does not allow it."),
   FORMAT_UNKNOWN: usage("EINVAL", "No format of that name is registered, or none was given and probing is off."),
-  FORMAT_MARK: usage("EPERM", "A write would make a disk that was guessed to be raw look like an image of another format."),
+  FORMAT_MARK: usage(
+    "EPERM",
+    "A write would make a disk that was guessed to be raw look like an image of another format.",
+  ),
 
   // --- storage -------------------------------------------------------------------------------
   IO_ERROR: storage("EIO", "The operating system reported a failed read, write or flush."),
@@ -152,7 +155,10 @@ export const ERROR_CODES = {
   ZONE_NOT_SEQUENTIAL: zone("EIO", "A zone operation was sent to a conventional zone."),
   ZONE_MISALIGNED: zone("EINVAL", "An offset, length or append start is not aligned as zones require."),
   ZONE_APPEND_TOO_LARGE: zone("EINVAL", "An append is longer than the largest append of the device."),
-  ZONE_ABORTED: zone("EIO", "An earlier write in flight in the same zone failed, so this one was abandoned."),
+  ZONE_ABORTED: zone(
+    "EIO",
+    "A write of the zone failed; this one was in flight behind it, or came before all in flight had ended.",
+  ),
 } as const satisfies Record<string, ErrorCodeInfo>;
 
 /** Stable literal naming the cause of a {@link ZcowError}. */
