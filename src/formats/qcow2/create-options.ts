@@ -207,3 +207,9 @@ export function optionValue(options: CreateQcow2Options, path: string): unknown 
       options,
     );
 }
+
+/** A value of any kind, as messages show it. */
+export function describeValue(value: unknown): string {
+  const isPlain = typeof value === "number" || typeof value === "boolean" || typeof value === "bigint";
+  return typeof value === "string" || isPlain ? String(value) : typeof value;
+}

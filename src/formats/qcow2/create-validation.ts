@@ -2,7 +2,13 @@ import { ZcowError } from "../../base/errors.js";
 import { alignUp, ceilDiv, isPowerOfTwo } from "../../base/integers.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import type { Preallocation } from "./create-layout.js";
-import { type CreateQcow2Options, OPTION_SPECS, type OptionSpec, optionValue } from "./create-options.js";
+import {
+  type CreateQcow2Options,
+  describeValue,
+  OPTION_SPECS,
+  type OptionSpec,
+  optionValue,
+} from "./create-options.js";
 import { type Qcow2Geometry, qcow2Geometry } from "./geometry.js";
 import { MAX_L1_BYTES, TABLE_ENTRY_BYTES } from "./limits.js";
 
@@ -72,8 +78,8 @@ function checkValue(spec: OptionSpec, value: unknown): void {
 
 function invalid(spec: OptionSpec, value: unknown, expected: string): ZcowError {
   const stockText = RANGE_TEXT[spec.name];
-  return new ZcowError("INVALID_ARGUMENT", `Option ${spec.name}: ${String(value)} is not ${expected}`, {
-    data: { option: spec.name, value: String(value), limit: expected },
+  return new ZcowError("INVALID_ARGUMENT", `Option ${spec.name}: ${describeValue(value)} is not ${expected}`, {
+    data: { option: spec.name, value: describeValue(value), limit: expected },
     ...(stockText === undefined ? {} : { stockText }),
   });
 }

@@ -2,7 +2,13 @@ import { type WarningSink, ZcowError } from "../../base/errors.js";
 import { ceilDiv } from "../../base/integers.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import { MAX_ZONES } from "../../zoned/zone-config.js";
-import { type CreateQcow2Options, type CreateZoneOptions, OPTION_SPECS, optionValue } from "./create-options.js";
+import {
+  type CreateQcow2Options,
+  describeValue,
+  type CreateZoneOptions,
+  OPTION_SPECS,
+  optionValue,
+} from "./create-options.js";
 import type { ImagePlan } from "./create-validation.js";
 import type { ZonedExtension } from "./zoned-extension.js";
 import { encodeZonedExtension, LAYOUT_FORMATS } from "./zoned-layouts.js";
@@ -61,9 +67,9 @@ function refuseStrayOptions(options: CreateQcow2Options): void {
     if (!property.startsWith("zone.") || property === "zone.mode" || value === undefined) continue;
     throw new ZcowError(
       "INVALID_ARGUMENT",
-      `Option ${name}: ${String(value)} is given, but zone.mode is not host-managed`,
+      `Option ${name}: ${describeValue(value)} is given, but zone.mode is not host-managed`,
       {
-        data: { option: name, value: String(value), limit: "host-managed" },
+        data: { option: name, value: describeValue(value), limit: "host-managed" },
       },
     );
   }

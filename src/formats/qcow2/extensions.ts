@@ -94,16 +94,16 @@ function extensionTooLong(type: number, at: number, length: number, end: number)
   );
 }
 
-/** Bytes that `writeExtensions` takes: records with padding, and the end marker. */
+/** Bytes of the end marker: a record without data. */
+export const END_MARKER_BYTES = RECORD_HEADER_BYTES;
+
+/** Bytes that `writeExtensions` takes: records with padding, without an end marker. */
 export function extensionsLength(extensions: readonly RawExtension[]): number {
-  return extensions.reduce(
-    (sum, { data }) => sum + RECORD_HEADER_BYTES + alignUp(data.length, PADDING),
-    RECORD_HEADER_BYTES,
-  );
+  return extensions.reduce((sum, { data }) => sum + RECORD_HEADER_BYTES + alignUp(data.length, PADDING), 0);
 }
 
-/** Writes the records and the end marker at `start`; returns the position after it. `bytes` is zero there. */
-export function writeExtensions(bytes: Uint8Array, start: number, extensions: readonly RawExtension[]): number {
+/** Writes the records at `start`. `bytes` is zero there, which makes the end marker too. */
+export function writeExtensions(bytes: Uint8Array, start: number, extensions: readonly RawExtension[]): void {
   const view = viewOf(bytes);
   let at = start;
   for (const { type, data } of extensions) {
@@ -112,7 +112,6 @@ export function writeExtensions(bytes: Uint8Array, start: number, extensions: re
     bytes.set(data, at + RECORD_HEADER_BYTES);
     at += RECORD_HEADER_BYTES + alignUp(data.length, PADDING);
   }
-  return at + RECORD_HEADER_BYTES;
 }
 
 /** Replaces the extension of `type` in place, adds it at the end when there is none, or removes it. */

@@ -1,6 +1,13 @@
 import { viewOf, writeU64 } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
-import { EXTENSION, encodeFeatureNames, extensionsLength, withExtension, writeExtensions } from "./extensions.js";
+import {
+  END_MARKER_BYTES,
+  EXTENSION,
+  encodeFeatureNames,
+  extensionsLength,
+  withExtension,
+  writeExtensions,
+} from "./extensions.js";
 import { encodeFileName } from "./file-name.js";
 import type { FeatureName, Qcow2Header, UnresolvedHeader } from "./header.js";
 import { FIELD, FIRST_UNKNOWN_BYTE, QCOW2_MAGIC } from "./header-fields.js";
@@ -17,14 +24,16 @@ import { encodeZonedExtension } from "./zoned-layouts.js";
 export function encodeHeader(header: UnresolvedHeader | Qcow2Header): Uint8Array {
   const clusterSize = 2 ** header.clusterBits;
   const name = header.backingFileName === undefined ? undefined : encodeFileName(header.backingFileName);
-  const nameAt = header.headerLength + extensionsLength(header.extensions);
-  const end = nameAt + (name?.length ?? 0);
-  if (end > clusterSize) {
+  const markerAt = header.headerLength + extensionsLength(header.extensions);
+  const needed = markerAt + (name?.length ?? 0);
+  // The area also ends at the name or the cluster, so the marker can be left out where there is no room for it.
+  const nameAt = needed + END_MARKER_BYTES <= clusterSize ? markerAt + END_MARKER_BYTES : markerAt;
+  if (needed > clusterSize) {
     throw new ZcowError(
       "QCOW2_HEADER_FULL",
-      `The header with its extensions and names needs ${end} bytes, but the first cluster has ${clusterSize}`,
+      `The header with its extensions and names needs ${needed} bytes, but the first cluster has ${clusterSize}`,
       {
-        data: { structure: "header", field: "extensions", value: end, limit: clusterSize },
+        data: { structure: "header", field: "extensions", value: needed, limit: clusterSize },
       },
     );
   }
