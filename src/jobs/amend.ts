@@ -3,6 +3,7 @@ import type { FormatChoice } from "../formats/open-image.js";
 import { openEngine } from "../formats/qcow2/open.js";
 import { convertZonedLayout } from "../formats/qcow2/zones/open-zones.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
+import { borrowedStorage } from "../storage/borrowed-storage.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
 
@@ -14,14 +15,15 @@ export interface AmendImageOptions {
 
 /**
  * Changes an option of an existing image, in place. A crash leaves the old image or the new one. An image
- * that is already as asked stays untouched. A storage that was passed in is closed.
+ * that is already as asked stays untouched. A storage that was passed in stays open.
  *
  * Fails with `AMEND_UNSUPPORTED` for formats without options, `NOT_SUPPORTED` on images without zones, and as
  * `openImage` does; with the `ZONED_*` code of a rule that the image breaks and the current layout insists on.
  */
 export async function amendImage(source: string | Storage, options: AmendImageOptions): Promise<void> {
+  if (typeof source !== "string") return amendStorage(borrowedStorage(source), options);
   if (options.format !== "probe") formatDriver(options.format);
-  const storage = typeof source === "string" ? await openFileStorage(source, { writable: true }) : source;
+  const storage = await openFileStorage(source, { writable: true });
   try {
     await amendStorage(storage, options);
   } finally {

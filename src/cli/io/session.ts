@@ -85,10 +85,15 @@ export class IoSession {
 
   async open(choice: ImageChoice): Promise<void> {
     try {
-      this.#image = { device: await openForCommand(choice, this.context), choice };
+      this.use(await openForCommand(choice, this.context), choice);
     } catch (error) {
       throw withSubject(`can't open device ${choice.path}`, error);
     }
+  }
+
+  /** Works on a device that is open already. */
+  use(device: BlockDevice, choice: ImageChoice): void {
+    this.#image = { device, choice };
   }
 
   async close(): Promise<void> {
