@@ -1,6 +1,6 @@
 import { defineConfig } from "vitest/config";
 
-const folders = "{unit,conformance,interop,crash,property,e2e}";
+const folders = "{unit,conformance,interop,crash,property,fuzz,e2e}";
 const longSuites = "**/*.long.test.ts";
 const runLongSuites = process.env["ZCOW_LONG"] === "1";
 

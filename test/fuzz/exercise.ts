@@ -1,3 +1,4 @@
+import { alignUp } from "../../src/base/integers.js";
 import { isZcowError } from "../../src/base/errors.js";
 import type { BlockDevice } from "../../src/block/block-device.js";
 import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js";
@@ -49,9 +50,11 @@ class Exercise {
       await this.step("read", () => device.read(at, piece));
     }
     for (let i = 0; i < 4; i++) {
+      const unit = device.limits.requestAlignment;
       const length = 512 * random.between(1, 8);
       if (device.size < length) continue;
-      const at = random.chance(0.3) ? device.size - length : random.below(device.size - length + 1);
+      const last = device.size - length;
+      const at = random.chance(0.3) ? last : Math.floor(random.below(last + 1) / unit) * unit;
       await this.step("read", () => device.read(at, buffer.subarray(0, length)));
     }
     await this.step("extents", async () => {
@@ -68,10 +71,11 @@ class Exercise {
 
   async changePlain(device: BlockDevice, random: Random): Promise<void> {
     for (let i = 0; i < 8; i++) {
-      const length = random.pick([512, 4096, 100, 20_000]);
+      const unit = device.limits.requestAlignment;
+      const length = alignUp(random.pick([512, 4096, 100, 20_000]), unit);
       const reach = random.chance(0.7) ? Math.min(device.size, FULL_READ_LIMIT) : device.size;
       if (reach < length) continue;
-      const at = random.below(reach - length + 1);
+      const at = Math.floor(random.below(reach - length + 1) / unit) * unit;
       const kind = random.weighted({ write: 5, zeroes: 2, discard: 2 });
       if (kind === "write") await this.writeAndReadBack(device, at, taggedBytes(i, at, length));
       else if (kind === "zeroes") await this.step("zeroes", () => device.writeZeroes(at, length));
@@ -90,7 +94,11 @@ class Exercise {
       await device.read(at, back);
       return true;
     });
-    if (read === true && !equalBytes(back, bytes)) throw new Error(`${bytes.length} bytes at ${at} do not read back`);
+    // In a damaged image two clusters of one request may share a host cluster: then the later one wins in both.
+    const unit = device.limits.optimalAlignment;
+    const oneCluster = Math.floor(at / unit) === Math.floor((at + bytes.length - 1) / unit);
+    if (read === true && oneCluster && !equalBytes(back, bytes))
+      throw new Error(`${bytes.length} bytes at ${at} do not read back`);
   }
 
   async changeZones(device: ZonedDevice, random: Random): Promise<void> {

@@ -58,7 +58,7 @@ export class JitteryStorage implements Storage {
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled([...this.#open]);
+    await Promise.allSettled(this.#open);
     await this.#inner.close();
   }
 

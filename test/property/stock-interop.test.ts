@@ -1,0 +1,99 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { openImage } from "../../src/index.js";
+import { PlainWorkload } from "../support/plain-workload.js";
+import { Random, seedFromEnvironment } from "../support/random.js";
+import { equalBytes, LiveBytes, SECTOR } from "../support/sector-history.js";
+import {
+  describeWithStock,
+  expectCleanCheck,
+  expectSameContents,
+  qemuImg,
+  qemuIo,
+  temporaryDirectory,
+} from "../support/stock-tools.js";
+
+/** One image, two writers in turn: after each turn the stock tools and ours must agree on every byte and every count. */
+
+const KIB = 1024;
+const ROUNDS = 5;
+const OUR_STEPS = 70;
+const STOCK_STEPS = 40;
+
+const VARIANTS = [
+  { options: "cluster_size=512", clusterSize: 512, size: 2048 * KIB },
+  { options: "cluster_size=512,refcount_bits=64", clusterSize: 512, size: 1024 * KIB },
+  { options: "cluster_size=512,compat=0.10", clusterSize: 512, size: 1024 * KIB },
+  { options: "cluster_size=4k,refcount_bits=1", clusterSize: 4 * KIB, size: 4096 * KIB },
+  { options: "cluster_size=4k,lazy_refcounts=on", clusterSize: 4 * KIB, size: 4096 * KIB },
+  { options: "cluster_size=64k", clusterSize: 64 * KIB, size: 8192 * KIB + SECTOR },
+  { options: "cluster_size=64k,preallocation=metadata", clusterSize: 64 * KIB, size: 8192 * KIB },
+  { options: "cluster_size=64k,compat=0.10", clusterSize: 64 * KIB, size: 8192 * KIB },
+  { options: "cluster_size=2M,refcount_bits=8", clusterSize: 2048 * KIB, size: 16_384 * KIB },
+];
+
+/** Random qemu-io commands, entered in `live` as well. */
+function stockCommands(random: Random, live: Uint8Array, clusterSize: number): string[] {
+  const commands: string[] = [];
+  for (let i = 0; i < STOCK_STEPS; i++) {
+    const offset = random.below(live.length / SECTOR) * SECTOR;
+    const length = Math.min(random.pick([1, 3, 16, 130, 300]) * SECTOR, live.length - offset);
+    const kind = random.weighted({ write: 6, zero: 2, discard: 1 });
+    if (kind === "write") {
+      const pattern = random.between(1, 255);
+      live.fill(pattern, offset, offset + length);
+      commands.push("-c", `write -q -P ${pattern} ${offset} ${length}`);
+    } else if (kind === "zero") {
+      live.fill(0, offset, offset + length);
+      commands.push("-c", `write -q -z ${random.chance(0.5) ? "-u" : ""} ${offset} ${length}`);
+    } else {
+      const first = Math.ceil(offset / clusterSize) * clusterSize;
+      const whole = Math.floor((offset + length - first) / clusterSize) * clusterSize;
+      if (whole <= 0) continue;
+      live.fill(0, first, first + whole);
+      commands.push("-c", `discard -q ${first} ${whole}`);
+    }
+  }
+  return commands;
+}
+
+describeWithStock("an image written by zcow and by stock qemu-io in turn", () => {
+  const seed = seedFromEnvironment(0x20c0);
+
+  it.each(VARIANTS)("stays clean and equal to its shadow ($options)", async ({ options, clusterSize, size }) => {
+    const directory = temporaryDirectory();
+    const path = join(directory, "image.qcow2");
+    const raw = join(directory, "shadow.raw");
+    const random = new Random(seed);
+    const history = new LiveBytes(size);
+    expect((await qemuImg(["create", "-q", "-f", "qcow2", "-o", options, path, String(size)])).code).toBe(0);
+    for (let round = 0; round < ROUNDS; round++) {
+      const device = await openImage(path, { format: "qcow2" });
+      const workload = new PlainWorkload({ random, device, history, position: () => 0, clusterSize, unaligned: true });
+      await workload.verify();
+      await workload.run(OUR_STEPS);
+      await workload.verify();
+      await device.close();
+      await expectCleanCheck(path);
+      await writeFile(raw, history.live);
+      await expectSameContents(path, "qcow2", raw, "raw");
+
+      const stock = await qemuIo([
+        "-d",
+        "unmap",
+        "-f",
+        "qcow2",
+        ...stockCommands(random, history.live, clusterSize),
+        path,
+      ]);
+      expect(stock.code, `seed ${seed}: ${stock.stdout}${stock.stderr}`).toBe(0);
+    }
+    const device = await openImage(path, { format: "qcow2", readOnly: true });
+    const bytes = new Uint8Array(size);
+    await device.read(0, bytes);
+    await device.close();
+    await writeFile(raw, history.live);
+    expect(equalBytes(bytes, await readFile(raw)), `seed ${seed}`).toBe(true);
+  });
+});
