@@ -99,7 +99,12 @@ export class SectorHistory implements DiskRecord {
     this.live.set(bytes, offset);
     const last = Math.floor((offset + bytes.length - 1) / SECTOR);
     for (let sector = Math.floor(offset / SECTOR); sector <= last; sector++) {
-      const state = { start: span.start, end: span.end, fua: span.fua ?? false, bytes: this.#at(this.live, sector).slice() };
+      const state = {
+        start: span.start,
+        end: span.end,
+        fua: span.fua ?? false,
+        bytes: this.#at(this.live, sector).slice(),
+      };
       const states = this.#sectors.get(sector);
       if (states === undefined) this.#sectors.set(sector, [state]);
       else states.push(state);
