@@ -35,6 +35,9 @@ await build({
   // A shorter file loads 1 ms faster; names stay, so that a stack trace in a bug report can be read.
   minifyWhitespace: true,
   minifySyntax: true,
+  // A third less to read and compile at every start; names stay, so that a stack trace can be read.
+  minifyWhitespace: true,
+  minifySyntax: true,
   legalComments: "eof",
   logLevel: "warning",
 });
