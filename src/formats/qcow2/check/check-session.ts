@@ -31,7 +31,7 @@ export class CheckStopped extends Error {
 export type RepairMode = "leaks" | "all" | undefined;
 
 /** Totals while they are being counted. */
-export interface Tally {
+interface Tally {
   corruptions: number;
   leaks: number;
   checkErrors: number;
@@ -43,7 +43,7 @@ export interface Tally {
   imageEndOffset: number;
 }
 
-export function emptyTally(): Tally {
+function emptyTally(): Tally {
   return {
     corruptions: 0,
     leaks: 0,

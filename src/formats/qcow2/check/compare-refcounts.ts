@@ -11,7 +11,10 @@ const UNTOUCHED = new Uint16Array(CHUNK_SIZE);
 /** A cluster whose stored count is not the number of references found. */
 export interface Mismatch {
   readonly cluster: number;
+  /** Infinity for 64-bit counts that are no safe integer. */
   readonly stored: number;
+  /** The stored count to the last digit. */
+  readonly storedText: string;
   readonly references: number;
 }
 
@@ -182,8 +185,15 @@ function compareSlowly(
     if ((seen & wrongFlag) !== 0) session.flagsUncertain = true;
     if (stored !== references) {
       if (seen !== 0) session.flagsUncertain = true;
-      comparison.mismatch({ cluster, stored, references }, block);
+      const storedText = Number.isFinite(stored) ? String(stored) : wideCount(block.bytes, cluster - first);
+      comparison.mismatch({ cluster, stored, storedText, references }, block);
     }
   }
   return highest;
+}
+
+function wideCount(block: Uint8Array, index: number): string {
+  return viewOf(block)
+    .getBigUint64(index * 8)
+    .toString();
 }

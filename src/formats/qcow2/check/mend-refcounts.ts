@@ -14,7 +14,7 @@ import type { RefcountTable } from "./refcount-structures.js";
  */
 
 export function reportMismatch(session: CheckSession, mismatch: Mismatch, repaired: boolean): void {
-  const { cluster, stored, references } = mismatch;
+  const { cluster, stored, storedText, references } = mismatch;
   const tooLow = stored < references;
   const word = repaired ? "Repairing" : tooLow ? "ERROR" : "Leaked";
   session.report(
@@ -25,7 +25,7 @@ export function reportMismatch(session: CheckSession, mismatch: Mismatch, repair
       structure: `cluster ${cluster}`,
       offset: cluster * session.geometry.clusterSize,
     },
-    () => `${word} cluster ${cluster} refcount=${stored} reference=${references}`,
+    () => `${word} cluster ${cluster} refcount=${storedText} reference=${references}`,
   );
 }
 
