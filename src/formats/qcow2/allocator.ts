@@ -21,6 +21,8 @@ export interface AllocatorParts {
   readonly frees: DeferredFrees;
   /** Writes all metadata back. */
   readonly flush: () => MaybePromise<void>;
+  /** One storage flush. */
+  readonly barrier: () => MaybePromise<void>;
   /** Reports corruption; always throws. */
   readonly corrupt: (error: ZcowError) => Promise<never>;
 }
@@ -121,6 +123,7 @@ export class ClusterAllocator {
     });
     this.#use(plan.first * geometry.clusterSize, plan.blocks + plan.tableClusters);
     const table = await writeGrowth(storage, plan, old, geometry);
+    await this.#parts.barrier();
     await header.update((current) => ({
       ...current,
       refcountTableOffset: table.at,

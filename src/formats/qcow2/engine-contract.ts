@@ -30,6 +30,11 @@ export interface Qcow2Engine {
   discard(offset: number, length: number, mode: "hint" | "forget"): MaybePromise<void>;
   /** Data, then refcounts, then L2 and L1 tables are durable, in that order. */
   flush(): MaybePromise<void>;
+  /**
+   * One storage flush, for structures that the engine does not own. Use it instead of `storage.flush`: a failure while
+   * guest data is outstanding must make every later flush fail, because what was lost cannot be told.
+   */
+  barrier(): MaybePromise<void>;
   extents(offset: number, length: number): AsyncIterable<BlockExtent>;
 
   /** Contiguous clusters with refcount 1, contents undefined. Durable after `flush`. */

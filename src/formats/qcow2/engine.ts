@@ -263,6 +263,10 @@ export class ClusterEngine implements Qcow2Engine {
     return this.#reclaimAfter(wait);
   }
 
+  barrier(): MaybePromise<void> {
+    return this.#state.writeBack.barrier();
+  }
+
   async #reclaimAfter(flushed: MaybePromise<void>): Promise<void> {
     await flushed;
     await this.#reclaimer.run();

@@ -1,3 +1,4 @@
+import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { Storage } from "../../storage/storage.js";
 import type { Qcow2Header } from "./header.js";
 import { encodeHeader } from "./header-encode.js";
@@ -14,8 +15,11 @@ export class ImageHeader {
   #last: Promise<void> = Promise.resolve();
   readonly #storage: Storage;
 
-  constructor(storage: Storage, header: Qcow2Header) {
+  readonly #barrier: () => MaybePromise<void>;
+
+  constructor(storage: Storage, header: Qcow2Header, barrier: () => MaybePromise<void>) {
     this.#storage = storage;
+    this.#barrier = barrier;
     this.#current = header;
   }
 
@@ -47,7 +51,7 @@ export class ImageHeader {
     const bytes = encodeHeader(header);
     this.#uncertain = true;
     await this.#storage.write(0, bytes);
-    await this.#storage.flush();
+    await this.#barrier();
     this.#uncertain = false;
   }
 

@@ -61,13 +61,17 @@ export class ImageState {
     this.geometry = geometry;
     this.writable = input.writable;
     this.onWarning = input.onWarning;
-    this.header = new ImageHeader(storage, input.header);
+    const barrier = (): MaybePromise<void> => this.writeBack.barrier();
+    this.header = new ImageHeader(storage, input.header, barrier);
     this.owners = new MetadataOwners(geometry);
     const sliceSize = Math.min(geometry.clusterSize, SLICE_BYTES);
     const slices = Math.floor(input.cacheBytes / sliceSize);
     const forCounts = Math.floor(slices * REFCOUNT_SHARE);
     const flush = (): MaybePromise<void> => this.writeBack.flush(true);
     const corrupt = (error: ZcowError): Promise<never> => this.corrupt(error);
+    const onUnheldWrite = (): void => {
+      this.writeBack.unflushedData = true;
+    };
     this.map = new GuestMap(storage, geometry, input.l1, new TableCache(storage, sliceSize, slices - forCounts));
     this.refcounts = new Refcounts({
       storage,
@@ -75,10 +79,21 @@ export class ImageState {
       cache: new TableCache(storage, sliceSize, forCounts),
       owners: this.owners,
       flush,
+      onUnheldWrite,
     });
     const { header, owners, refcounts, frees, requests, map } = this;
-    this.allocator = new ClusterAllocator({ storage, geometry, header, refcounts, owners, frees, flush, corrupt });
-    this.tables = new L2Tables({ storage, geometry, map, owners, frees, allocator: this.allocator });
+    this.allocator = new ClusterAllocator({
+      storage,
+      geometry,
+      header,
+      refcounts,
+      owners,
+      frees,
+      flush,
+      barrier,
+      corrupt,
+    });
+    this.tables = new L2Tables({ storage, geometry, map, owners, frees, allocator: this.allocator, onUnheldWrite });
     this.writeBack = new WriteBack({
       storage,
       header,

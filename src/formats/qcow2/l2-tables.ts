@@ -13,6 +13,8 @@ export interface L2TableParts {
   readonly owners: MetadataOwners;
   readonly frees: DeferredFrees;
   readonly allocator: ClusterAllocator;
+  /** Tells that bytes were written that no cache holds. */
+  readonly onUnheldWrite: () => void;
 }
 
 /** Provides L2 tables that may be changed in place: new ones for holes in L1, copies for shared ones. */
@@ -67,6 +69,7 @@ export class L2Tables {
     const { storage, geometry, map } = this.#parts;
     if (old === 0) {
       await storage.writeZeroes(offset, geometry.clusterSize);
+      this.#parts.onUnheldWrite();
       return;
     }
     const bytes = new Uint8Array(geometry.clusterSize);
@@ -77,5 +80,6 @@ export class L2Tables {
       map.cache.release(slice);
     }
     await storage.write(offset, bytes);
+    this.#parts.onUnheldWrite();
   }
 }

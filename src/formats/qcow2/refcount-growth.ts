@@ -48,7 +48,7 @@ export function planGrowth(first: number, entries: number, geometry: Qcow2Geomet
   return { first, blocks, tableClusters, firstBlock };
 }
 
-/** Writes the new blocks and the new table and returns it. Nothing refers to them yet; `old` must be clean. */
+/** Writes the new blocks and the new table, not yet durable, and returns it. Nothing refers to them; `old` must be clean. */
 export async function writeGrowth(
   storage: Storage,
   plan: GrowthPlan,
@@ -73,6 +73,5 @@ export async function writeGrowth(
     await storage.write(offset, block);
   }
   await storage.write(tableAt, table.bytes);
-  await storage.flush();
   return table;
 }

@@ -17,6 +17,8 @@ export interface RefcountParts {
   readonly owners: MetadataOwners;
   /** Makes room in the caches: writes all metadata back. */
   readonly flush: () => MaybePromise<void>;
+  /** Tells that bytes were written that no cache holds. */
+  readonly onUnheldWrite: () => void;
 }
 
 /**
@@ -151,6 +153,7 @@ export class Refcounts {
     const { storage, geometry, owners } = this.#parts;
     const offset = cluster * geometry.clusterSize;
     await storage.writeZeroes(offset, geometry.clusterSize);
+    this.#parts.onUnheldWrite();
     this.cache.forget(offset, geometry.clusterSize);
     const slice = await this.#editable(this.#sliceOffset(offset, cluster));
     this.cache.edit(slice);

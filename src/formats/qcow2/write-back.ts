@@ -49,7 +49,7 @@ interface Batch {
  * leaves the whole batch dirty.
  */
 export class WriteBack {
-  /** Guest data was written since the last barrier. */
+  /** Bytes that are not in memory any more, guest data above all, were written since the last barrier. */
   unflushedData = false;
   readonly #parts: WriteBackParts;
   #running: Promise<void> | undefined;
@@ -87,10 +87,10 @@ export class WriteBack {
   }
 
   #start(full: boolean): MaybePromise<void> {
-    const refusal = this.#parts.refusal() ?? this.#lost;
-    if (refusal !== undefined) throw refusal;
     const nothingDirty = !this.isDirty && !this.#parts.header.isUncertain;
-    const work = nothingDirty ? this.#barrier() : this.#run(full);
+    const refusal = nothingDirty ? undefined : this.#parts.refusal();
+    if (refusal !== undefined) throw refusal;
+    const work = nothingDirty ? this.barrier() : this.#run(full);
     if (!isPromise(work)) return undefined;
     const running = work.finally(() => {
       if (this.#running === running) this.#running = undefined;
@@ -125,18 +125,18 @@ export class WriteBack {
 
   async #write(batch: Batch): Promise<void> {
     await this.#writeSlices("a refcount block", batch.blocks, OWNER_REFBLOCK);
-    await this.#barrier();
+    await this.barrier();
     if (batch.reftable !== undefined && batch.reftable.update.size > 0) {
       await this.#writeRoot("the refcount table", batch.reftable.table, batch.reftable.update, OWNER_REFTABLE);
-      await this.#barrier();
+      await this.barrier();
     }
     if (batch.slices.length > 0) {
       await this.#writeSlices("an L2 table", batch.slices, OWNER_L2);
-      await this.#barrier();
+      await this.barrier();
     }
     if (batch.l1.size > 0) {
       await this.#writeRoot("the L1 table", this.#parts.l1, batch.l1, OWNER_L1);
-      await this.#barrier();
+      await this.barrier();
     }
   }
 
@@ -171,10 +171,11 @@ export class WriteBack {
   }
 
   /**
-   * One storage flush. When it fails, written guest data may be gone for good, and no later flush would tell: from
-   * then on every flush fails. Metadata is still in memory and is written again.
+   * One storage flush: every one of an open image goes through here. When it fails, written guest data may be gone for
+   * good, and no later flush would tell: from then on every flush fails. Tables are in memory and are written again.
    */
-  #barrier(): MaybePromise<void> {
+  barrier(): MaybePromise<void> {
+    if (this.#lost !== undefined) throw this.#lost;
     const hadData = this.unflushedData || !this.#parts.requests.isEmpty;
     this.unflushedData = false;
     let wait: MaybePromise<void>;

@@ -82,7 +82,7 @@ export class PointerTable {
     try {
       await this.#engine.prepareForWriting();
       await this.#write([...changed].sort((a, b) => a - b));
-      await this.#engine.storage.flush();
+      await this.#engine.barrier();
       this.#suspect = new Set();
     } catch (error) {
       for (const { at, bytes } of undo) this.#bytes.set(bytes, at);

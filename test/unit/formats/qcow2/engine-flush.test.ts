@@ -164,6 +164,42 @@ describe("flush after failures", () => {
     expectSound(storage.bytes());
   });
 
+  it("a storage flush that fails after a new L2 table was zeroed is never followed by a successful one", async () => {
+    const { device, faults } = await withFaults();
+    await device.writeZeroes(0, CLUSTER);
+    faults.plan({ rules: [{ fault: { type: "error" }, kinds: ["flush"], nth: 1 }] });
+    await expect(async () => device.flush()).rejects.toMatchObject({ code: "IO_ERROR" });
+    await expect(async () => device.flush()).rejects.toMatchObject({ code: "IO_ERROR" });
+  });
+
+  it("a header that could not be written for sure is written again before anything relies on it", async () => {
+    const storage = await imageInMemory({ size: 3072 * KiB, clusterSize: 512, refcountBits: 64 });
+    const faults = faultStorage(storage);
+    const device = await openQcow2(faults, {});
+    faults.plan({ rules: [{ fault: { type: "lost" }, kinds: ["write"], where: (call) => call.at === 0, nth: 1 }] });
+    const live = new Uint8Array(3072 * KiB);
+    let failures = 0;
+    for (let at = 0; at < live.length; at += 16 * KiB) {
+      try {
+        await device.write(at, data(5, 16 * KiB));
+        live.fill(5, at, at + 16 * KiB);
+      } catch {
+        failures += 1;
+        const bytes = new Uint8Array(16 * KiB);
+        await device.read(at, bytes);
+        live.set(bytes, at);
+      }
+    }
+    expect(failures).toBe(1);
+    await device.close();
+    expectSound(storage.bytes());
+    const again = await openQcow2(memoryStorage(storage.bytes()), { readOnly: true });
+    const actual = new Uint8Array(live.length);
+    await again.read(0, actual);
+    expect(Buffer.compare(actual, live)).toBe(0);
+    await again.close();
+  });
+
   it("a failed data write leaves nothing allocated", async () => {
     const { device, storage, faults } = await withFaults();
     await device.write(0, data(1));

@@ -61,6 +61,10 @@ export class FakeEngine implements Qcow2Engine {
     return this.#call("flush", 0, () => undefined);
   }
 
+  barrier(): MaybePromise<void> {
+    return this.storage.flush();
+  }
+
   async *extents(offset: number, length: number): AsyncGenerator<BlockExtent> {
     yield { offset, length, kind: "data", hostOffset: undefined, compressed: false, depth: 0, zero: false };
   }
