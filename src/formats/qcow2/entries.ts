@@ -1,12 +1,10 @@
-import { ZcowError } from "../../base/errors.js";
-import { type HostOffset, hostOffset } from "../../base/units.js";
 import type { Qcow2Geometry } from "./geometry.js";
 
 /**
  * L1 and L2 table entries (qcow2 specification, "Cluster mapping"), big-endian 64-bit words.
  *
- * Two forms of the same rules: numeric accessors on the two 32-bit halves, which allocate nothing and serve
- * every request, and `decodeL2Entry`, a discriminated union for everything that is not hot.
+ * Accessors on the two 32-bit halves of an entry: they allocate nothing and serve every request. Runs of entries are decoded
+ * into a discriminated union by the mapping.
  * Standard entry: 0 zero flag (version 3), 9..55 host offset, 62 compressed, 63 copied; the rest reserved.
  */
 
@@ -96,104 +94,10 @@ function compressedOffsetMask(clusterBits: number): number {
 
 // --- L1 -----------------------------------------------------------------------------------------
 
-/** Offset of the L2 table of an L1 entry that is not corrupt; 0 = no table. */
-export function l1Offset(high: number, low: number): number {
-  return (high & OFFSET_HIGH) * TWO_32 + ((low & ~0x1ff) >>> 0);
-}
+/** Offset of the L2 table of an L1 entry that is not corrupt; 0 = no table. The same bits as in an L2 entry. */
+export const l1Offset: (high: number, low: number) => number = l2Offset;
 
 /** Reserved bits are set, or the offset is not cluster-aligned or above 2^53. `clusterSize` in bytes. */
 export function isL1EntryCorrupt(high: number, low: number, clusterSize: number): boolean {
   return (high & (L1_RESERVED_HIGH | UNSAFE_OFFSET_HIGH)) !== 0 || (low & (clusterSize - 1)) !== 0;
-}
-
-// --- the union ----------------------------------------------------------------------------------
-
-/** An L2 entry, decoded. Offsets and lengths in bytes of the image file. */
-export type L2Entry =
-  | { readonly kind: "unallocated" }
-  | { readonly kind: "zero" }
-  | { readonly kind: "zero-preallocated"; readonly offset: HostOffset; readonly copied: boolean }
-  | { readonly kind: "data"; readonly offset: HostOffset; readonly copied: boolean }
-  | { readonly kind: "compressed"; readonly offset: HostOffset; readonly length: number };
-
-/** Decodes the entry at byte `at` of an L2 table. Throws `IMAGE_CORRUPT` for an entry that breaks the rules. */
-export function decodeL2Entry(table: DataView, at: number, geometry: Qcow2Geometry): L2Entry {
-  const high = table.getUint32(at);
-  const low = table.getUint32(at + 4);
-  const kind = l2Kind(high, low, l2ReservedLow(geometry));
-  switch (kind) {
-    case L2_UNALLOCATED:
-      return { kind: "unallocated" };
-    case L2_ZERO:
-      return { kind: "zero" };
-    case L2_ZERO_PREALLOCATED:
-      return { kind: "zero-preallocated", offset: hostOffset(l2Offset(high, low)), copied: isCopied(high) };
-    case L2_DATA:
-      return { kind: "data", offset: hostOffset(l2Offset(high, low)), copied: isCopied(high) };
-    case L2_COMPRESSED:
-      if (compressedIsCorrupt(high, low, geometry.clusterBits)) throw corruptEntry("L2", table, at);
-      return {
-        kind: "compressed",
-        offset: hostOffset(compressedOffset(high, low, geometry.clusterBits)),
-        length: compressedLength(high, low, geometry.clusterBits),
-      };
-    default:
-      throw corruptEntry("L2", table, at);
-  }
-}
-
-/** Writes an entry at byte `at` of an L2 table. Throws `INVALID_ARGUMENT` for a value the format cannot hold. */
-export function encodeL2Entry(table: DataView, at: number, entry: L2Entry, geometry: Qcow2Geometry): void {
-  let high = 0;
-  let low = 0;
-  switch (entry.kind) {
-    case "unallocated":
-      break;
-    case "zero":
-      low = ZERO_LOW;
-      break;
-    case "zero-preallocated":
-    case "data":
-      high = entryHigh(entry.offset, entry.copied);
-      low = entryLow(entry.offset, entry.kind !== "data");
-      break;
-    case "compressed":
-      [high, low] = encodeCompressed(entry.offset, entry.length, geometry.clusterBits);
-      break;
-  }
-  table.setUint32(at, high);
-  table.setUint32(at + 4, low);
-  if (JSON.stringify(decodeL2Entry(table, at, geometry)) !== JSON.stringify(entry)) {
-    throw new ZcowError("INVALID_ARGUMENT", `An L2 entry cannot hold ${JSON.stringify(entry)}`, {
-      data: { structure: "L2 entry" },
-    });
-  }
-}
-
-function encodeCompressed(offset: number, length: number, clusterBits: number): [high: number, low: number] {
-  const sectors = Math.ceil((length + (offset % 512)) / 512) - 1;
-  const offsetHigh = Math.floor(offset / TWO_32);
-  return [(COMPRESSED_HIGH + sectors * 2 ** (38 - clusterBits) + offsetHigh) >>> 0, offset % TWO_32];
-}
-
-/** Decodes the L1 entry at byte `at`: the offset of its L2 table (0 = none) and its copied flag. Throws `IMAGE_CORRUPT`. */
-export function decodeL1Entry(
-  table: DataView,
-  at: number,
-  geometry: Pick<Qcow2Geometry, "clusterSize">,
-): { readonly offset: HostOffset; readonly copied: boolean } {
-  const high = table.getUint32(at);
-  const low = table.getUint32(at + 4);
-  if (isL1EntryCorrupt(high, low, geometry.clusterSize)) throw corruptEntry("L1", table, at);
-  return { offset: hostOffset(l1Offset(high, low)), copied: isCopied(high) };
-}
-
-function corruptEntry(level: "L1" | "L2", table: DataView, at: number): ZcowError {
-  const value = table.getBigUint64(at);
-  const index = at / 8;
-  return new ZcowError(
-    "IMAGE_CORRUPT",
-    `${level} entry ${index} of its table is 0x${value.toString(16)}: reserved bits are set, or its offset is not cluster-aligned below 2^53`,
-    { data: { structure: `${level} table`, field: `entry ${index}`, value } },
-  );
 }

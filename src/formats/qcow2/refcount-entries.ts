@@ -1,6 +1,4 @@
-import { viewOf } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
-import { TABLE_ENTRY_BYTES } from "./limits.js";
 
 /**
  * Counts in a refcount block (qcow2 specification, "Host cluster management"): big-endian, 1 << order bits
@@ -94,18 +92,4 @@ export function reftableEntryOffset(high: number, low: number): number {
 /** Reserved bits are set, or the offset is not cluster-aligned or above 2^53. `clusterSize` in bytes. */
 export function isReftableEntryCorrupt(high: number, low: number, clusterSize: number): boolean {
   return high > 0x1f_ffff || (low & (clusterSize - 1)) !== 0;
-}
-
-/** Reads the entry at `index` of a refcount table; throws `IMAGE_CORRUPT` for one that breaks the rules. 0 = no block. */
-export function decodeReftableEntry(table: Uint8Array, index: number, clusterSize: number): number {
-  const view = viewOf(table);
-  const high = view.getUint32(index * TABLE_ENTRY_BYTES);
-  const low = view.getUint32(index * TABLE_ENTRY_BYTES + 4);
-  if (!isReftableEntryCorrupt(high, low, clusterSize)) return reftableEntryOffset(high, low);
-  const value = view.getBigUint64(index * TABLE_ENTRY_BYTES);
-  throw new ZcowError(
-    "IMAGE_CORRUPT",
-    `Refcount table entry ${index} is 0x${value.toString(16)}: not a multiple of the cluster size ${clusterSize} below 2^53`,
-    { data: { structure: "refcount table", field: `entry ${index}`, value, limit: clusterSize } },
-  );
 }
