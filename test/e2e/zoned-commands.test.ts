@@ -1,4 +1,4 @@
-import { cpSync, existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -145,6 +145,19 @@ describe("a session of zcow io on a zoned image", () => {
     );
     const read = await io("s.qcow2", "read -q -P 0x41 0 1M", "read -q -P 0xcd 64M 12k", "read -q -P 0x43 67121152 8k");
     expect(read).toEqual({ code: 0, stdout: "", stderr: "" });
+  });
+
+  it("goes on after a command that hits damage, and leaves the image closed", async () => {
+    await zcow("create", "-q", "-f", "qcow2", "damaged.qcow2", "1M");
+    const path = join(folder, "damaged.qcow2");
+    const bytes = readFileSync(path);
+    // The L1 table is cluster 3 of a fresh image; its first entry now points between two clusters.
+    bytes.set([0x80, 0, 0, 0, 0, 0, 2, 1], 3 * 65536);
+    writeFileSync(path, bytes);
+    const result = await io("damaged.qcow2", "map", "length");
+    expect(result).toMatchObject({ code: 1, stdout: "1 MiB\n" });
+    expect(result.stderr).toMatch(/^zcow: /);
+    expect((await io("damaged.qcow2", "length")).code).toBe(0);
   });
 
   it("says of images without zones that they have none", async () => {

@@ -182,8 +182,8 @@ export class IoSession {
     try {
       return await command.run(this, split.args);
     } catch (error) {
-      if (!(error instanceof BadArguments)) throw error;
-      this.print(error.text ?? usageLine(command));
+      if (error instanceof BadArguments) this.print(error.text ?? usageLine(command));
+      else printError(this.context, explain(error, this.context));
       return false;
     }
   }
