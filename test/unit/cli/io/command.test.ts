@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
+import { BaseBlockDevice } from "../../../../src/block/base-device.js";
 import { WRITE_BACK } from "../../../../src/cli/cache-mode.js";
 import { ioCommands } from "../../../../src/cli/io/all-commands.js";
 import { hexDump, sizeFigure, transferReport } from "../../../../src/cli/io/figures.js";
 import { IoSession } from "../../../../src/cli/io/session.js";
-import { BaseBlockDevice } from "../../../../src/block/base-device.js";
 import { runProgram } from "../../../../src/cli/program.js";
 
 function capture(): {
