@@ -15,6 +15,7 @@ export interface RecordedChange {
   completed: number | undefined;
 }
 
+/** A flush that was asked for; moments as `RecordingStorage` counts them. */
 export interface RecordedFlush {
   readonly started: number;
   completed: number | undefined;
@@ -23,6 +24,7 @@ export interface RecordedFlush {
 /** A source of numbers in [0, 1); seeded, so that a failure can be repeated. */
 export type Random = () => number;
 
+/** How far the cut of a crash may reach. */
 export interface CrashOptions {
   readonly random: Random;
   /** Chance from 0 to 1 that a change that was not flushed is there. Default 0.5. */
