@@ -66,7 +66,7 @@ export function run(command: string, args: readonly string[], measured: boolean,
 
 /** Requests through the public API, in a process of its own. */
 export function subject(row: RequestRow, workDirectory: string): Sample {
-  const script = join(import.meta.dirname, "subject.js");
+  const script = join(import.meta.dirname, "subject.cjs");
   const done = run(process.execPath, [script, JSON.stringify(row)], true, workDirectory);
   return { ...done, seconds: (JSON.parse(done.stdout) as { seconds: number }).seconds };
 }

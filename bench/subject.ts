@@ -49,15 +49,18 @@ async function sendAll(row: RequestRow, size: number, issue: Issue): Promise<voi
   await Promise.all(Array.from({ length: row.depth }, (_, slot) => worker(slot)));
 }
 
-const row = JSON.parse(process.argv[2] ?? "") as RequestRow;
-const device = await openImage(row.image, {
-  format: "qcow2",
-  readOnly: row.kind === "read",
-  file: { direct: row.direct === true },
-});
-const buffers = alignedBuffers(row.depth, row.size);
-const start = process.hrtime.bigint();
-await sendAll(row, device.size, issuer(device, row, buffers));
-const seconds = Number(process.hrtime.bigint() - start) / 1e9;
-await device.close();
-console.log(JSON.stringify({ seconds }));
+async function main(row: RequestRow): Promise<void> {
+  const device = await openImage(row.image, {
+    format: "qcow2",
+    readOnly: row.kind === "read",
+    file: { direct: row.direct === true },
+  });
+  const buffers = alignedBuffers(row.depth, row.size);
+  const start = process.hrtime.bigint();
+  await sendAll(row, device.size, issuer(device, row, buffers));
+  const seconds = Number(process.hrtime.bigint() - start) / 1e9;
+  await device.close();
+  console.log(JSON.stringify({ seconds }));
+}
+
+void main(JSON.parse(process.argv[2] ?? "") as RequestRow);
