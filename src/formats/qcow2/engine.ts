@@ -221,14 +221,17 @@ export class ClusterEngine implements Qcow2Engine {
 
   /** When the storage is full but freed clusters wait for a flush, flushes and tries once more. */
   async #withRoom(change: () => Promise<void>): Promise<void> {
+    const { frees, writeBack } = this.#state;
     try {
       await change();
     } catch (error) {
-      const { frees } = this.#state;
       if (!isZcowError(error, "NO_SPACE") || !(frees.isWaiting || frees.hasGone)) return this.#state.fail(error);
-      await this.flush();
+      await writeBack.flush(true);
+      await this.#reclaimer.run();
       await change().catch((again: unknown) => this.#state.fail(again));
     }
+    // Left by a write-back that made room in a cache.
+    if (frees.hasGone) await this.#reclaim();
   }
 
   prepareForWriting(): MaybePromise<void> {
@@ -269,7 +272,13 @@ export class ClusterEngine implements Qcow2Engine {
 
   async #reclaimAfter(flushed: MaybePromise<void>): Promise<void> {
     await flushed;
-    await this.#reclaimer.run();
+    await this.#reclaim();
+  }
+
+  /** Gives space back; in the background when that has to wait for requests in flight, which the caller need not. */
+  #reclaim(): MaybePromise<void> {
+    const reclaimed = this.#reclaimer.run();
+    return this.#state.requests.isEmpty ? reclaimed : undefined;
   }
 
   // --- the rest -----------------------------------------------------------------------------------

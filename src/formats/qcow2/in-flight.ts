@@ -15,10 +15,6 @@ export interface Reservation {
 export class Reservations {
   readonly #active = new Set<ActiveReservation>();
 
-  get isEmpty(): boolean {
-    return this.#active.size === 0;
-  }
-
   /** A reservation that touches [first, first + count): the one that starts lowest. */
   find(first: number, count: number): Reservation | undefined {
     let lowest: Reservation | undefined;

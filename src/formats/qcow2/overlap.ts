@@ -4,13 +4,12 @@ import type { Qcow2Geometry } from "./geometry.js";
 import { clusterAt, clustersTouched } from "./positions.js";
 
 /** Structures the engine knows, with the names that stock tools print for them. */
-export const METADATA_NAMES = {
+const METADATA_NAMES = {
   1: "qcow2_header",
   2: "active L1 table",
   3: "active L2 table",
   4: "refcount table",
   5: "refcount block",
-  6: "snapshot table",
 } as const;
 
 export const OWNER_HEADER = 1;
@@ -18,7 +17,6 @@ export const OWNER_L1 = 2;
 export const OWNER_L2 = 3;
 export const OWNER_REFTABLE = 4;
 export const OWNER_REFBLOCK = 5;
-export const OWNER_SNAPSHOTS = 6;
 /** Structures named by `protect` get numbers from here up. */
 const FIRST_PROTECTED = 16;
 const LAST_PROTECTED = 255;

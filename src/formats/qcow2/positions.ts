@@ -19,11 +19,6 @@ export function clusterStart(cluster: number, geometry: ClusterSize): HostOffset
   return hostOffset(cluster * geometry.clusterSize);
 }
 
-/** `offset` + `bytes` in the file. */
-export function hostPlus(offset: HostOffset, bytes: number): HostOffset {
-  return hostOffset(offset + bytes);
-}
-
 /** A run of host clusters. */
 export interface ClusterRun {
   readonly first: ClusterIndex;
