@@ -1,4 +1,5 @@
 import { writeSync } from "node:fs";
+import { ZcowError } from "../base/errors.js";
 
 const STDOUT = 1;
 const STDERR = 2;
@@ -31,10 +32,21 @@ function writeAll(fd: number, text: string): void {
       const code = error instanceof Error && "code" in error ? error.code : undefined;
       if (code === "EPIPE") process.exit(BROKEN_PIPE_STATUS);
       // A pipe or terminal shared with another program may be non-blocking, and full for the moment.
-      if (code !== "EAGAIN") throw error;
-      pause();
+      if (code === "EAGAIN") pause();
+      else if (fd === STDERR)
+        return; // Nowhere is left to complain.
+      else throw outputError(code, error);
     }
   }
+}
+
+function outputError(code: unknown, cause: unknown): ZcowError {
+  const full = code === "ENOSPC";
+  return new ZcowError(
+    full ? "NO_SPACE" : "IO_ERROR",
+    `cannot write to standard output: ${full ? "no space left on the device" : String(code)}`,
+    { cause },
+  );
 }
 
 function pause(): void {

@@ -364,6 +364,11 @@ describe("the built command", () => {
     expect(appended.stdout).toBe("appended 512 bytes at offset 2097152 (sector 0x1000)\n");
   });
 
+  it("fails when its output cannot be stored", async () => {
+    const { stderr } = await command.shell(folder, 'node built/zcow.cjs info z.qcow2 >/dev/full; echo "status $?" >&2');
+    expect(stderr).toBe("zcow: cannot write to standard output: no space left on the device\nstatus 1\n");
+  });
+
   it("stops quietly when nobody reads its output any more", async () => {
     const script = `{ node built/zcow.cjs map --output=json z.qcow2; echo "status $?" >&2; } | true`;
     const { stderr } = await command.shell(folder, script);
