@@ -1,4 +1,4 @@
-import { describeImage } from "../../jobs/info.js";
+import { describeImage, type ImageInfo } from "../../jobs/info.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -35,10 +35,14 @@ export async function infoCommand(args: readonly string[], context: CommandConte
   }
   const form = outputForm(parsed, ["human", "json"]);
   const { path, format, forceShare } = namedImage(parsed);
+  const info = await describe(path, format, forceShare);
+  context.output.out(form === "json" ? jsonText(infoTree(info)) : infoText(info));
+  return 0;
+}
+
+async function describe(path: string, format: string | undefined, forceShare: boolean): Promise<ImageInfo> {
   try {
-    const info = await describeImage(path, { format: formatChoice(format), forceShare });
-    context.output.out(form === "json" ? jsonText(infoTree(info)) : infoText(info));
-    return 0;
+    return await describeImage(path, { format: formatChoice(format), forceShare });
   } catch (error) {
     throw withSubject(`Could not open '${path}'`, error);
   }
