@@ -1,5 +1,5 @@
 import { viewOf } from "../../base/bytes.js";
-import { ZcowError } from "../../base/errors.js";
+import { isZcowError, ZcowError } from "../../base/errors.js";
 import { alignUp } from "../../base/integers.js";
 import type { FeatureName, RawExtension } from "./header.js";
 import { FEATURE_NAME_BYTES, FEATURE_NAME_ENTRY_BYTES } from "./limits.js";
@@ -48,18 +48,32 @@ export function isKnownExtension(type: number): boolean {
  * end marker does not.
  */
 export function splitExtensions(bytes: Uint8Array, start: number, end: number): RawExtension[] {
+  return [...records(bytes, start, end)];
+}
+
+function* records(bytes: Uint8Array, start: number, end: number): Generator<RawExtension> {
   const view = viewOf(bytes);
-  const extensions: RawExtension[] = [];
   for (let at = start; at < end; ) {
     const dataAt = at + RECORD_HEADER_BYTES;
     const type = dataAt <= bytes.length ? view.getUint32(at) : EXTENSION.end;
     const length = dataAt <= bytes.length ? view.getUint32(at + 4) : 0;
     if (dataAt > end || length > end - dataAt) throw extensionTooLong(type, at, length, end);
-    if (type === EXTENSION.end) break;
-    extensions.push({ type, data: bytes.slice(dataAt, dataAt + length) });
+    if (type === EXTENSION.end) return;
+    yield { type, data: bytes.slice(dataAt, dataAt + length) };
     at = dataAt + alignUp(length, PADDING);
   }
-  return extensions;
+}
+
+/** The feature names in the area, as far as they can be found: for naming a feature that is not known, whatever else is wrong. */
+export function findFeatureNames(bytes: Uint8Array, start: number, end: number): FeatureName[] {
+  try {
+    for (const { type, data } of records(bytes, start, end)) {
+      if (type === EXTENSION.featureNames) return decodeFeatureNames(data);
+    }
+  } catch (error) {
+    if (!isZcowError(error, "QCOW2_EXTENSION_LENGTH")) throw error;
+  }
+  return [];
 }
 
 /**

@@ -62,7 +62,7 @@ function checkDuplicates(extensions: readonly RawExtension[], verdict: Verdict):
         { data: { structure: "header extension", field: "type", value: type, limit: 1 } },
       );
       // Which of two known ones holds is anybody's guess; an unknown one is carried, not interpreted.
-      verdict.refuseUnless(verdict.mode === "check" || !isKnownExtension(type), fault);
+      verdict.refuseLaterUnless(verdict.mode === "check" || !isKnownExtension(type), fault);
     }
     seen.add(type);
   }
@@ -180,7 +180,7 @@ function decodeBitmaps(
 ): BitmapDirectory | undefined {
   const valid = (fields.autoclear & AUTOCLEAR.bitmaps) !== 0n;
   if (data === undefined) {
-    if (valid) verdict.refuseUnless(!verdict.writable, bitmapsMissing(fields.autoclear));
+    if (valid) verdict.refuseLaterUnless(!verdict.writable, bitmapsMissing(fields.autoclear));
     return undefined;
   }
   if (data.length !== BITMAPS_BYTES) {
@@ -316,6 +316,6 @@ export function checkDataFile(
     const fault = new ZcowError("QCOW2_DATA_FILE_RAW", message, {
       data: { structure: "header", field: "autoclear_features", value: fields.autoclear },
     });
-    verdict.refuseUnless(verdict.mode !== "open", fault);
+    verdict.refuseLaterUnless(verdict.mode !== "open", fault);
   }
 }

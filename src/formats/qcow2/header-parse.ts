@@ -1,9 +1,9 @@
 import { ZcowError } from "../../base/errors.js";
-import { decodeFeatureNames, EXTENSION, extensionAreaEnd, splitExtensions } from "./extensions.js";
+import { extensionAreaEnd, findFeatureNames, splitExtensions } from "./extensions.js";
 import { INCOMPATIBLE, KNOWN_INCOMPATIBLE, nameIncompatibleBits } from "./features.js";
 import { decodeFileName } from "./file-name.js";
 import { qcow2Geometry } from "./geometry.js";
-import type { RawExtension, UnresolvedHeader } from "./header.js";
+import type { UnresolvedHeader } from "./header.js";
 import { checkCryptMethod, checkDataFile, decodeKnownExtensions } from "./header-extensions.js";
 import {
   checkExtendedL2,
@@ -34,16 +34,18 @@ export function parseHeader(bytes: Uint8Array, options: ParseHeaderOptions): Unr
   const verdict = new Verdict(options);
   const fields = decodeFields(padded(bytes), options.fileSize);
   const areaEnd = extensionLimit(fields);
+  checkCompressionType(fields);
   checkFeatures(bytes, fields, areaEnd, verdict);
   checkRefcountWidth(fields);
-  checkCryptMethod(fields);
   checkRefcountTable(fields, options.fileSize, verdict);
   checkSnapshotTable(fields, options.fileSize, verdict);
   checkL1Table(fields, coverageOf(fields), options.fileSize, verdict);
+  checkCryptMethod(fields);
   const extensions = splitExtensions(bytes, fields.headerLength, areaEnd);
   const known = decodeKnownExtensions(extensions, fields, verdict);
   const backingFileName = decodeBackingName(bytes, fields);
   checkDataFile(fields, known, backingFileName !== undefined, verdict);
+  verdict.settle();
   return {
     ...known,
     extensions,
@@ -114,8 +116,7 @@ function checkFeatures(bytes: Uint8Array, fields: HeaderFields, areaEnd: number,
   const unknown = fields.incompatible & ~KNOWN_INCOMPATIBLE;
   const data = { structure: "header", field: "incompatible_features", offset: FIELD.incompatible };
   if (unknown !== 0n) {
-    const extensions = splitExtensions(bytes, fields.headerLength, areaEnd);
-    const names = nameIncompatibleBits(unknown, namesOf(extensions));
+    const names = nameIncompatibleBits(unknown, findFeatureNames(bytes, fields.headerLength, areaEnd));
     throw new ZcowError(
       "QCOW2_UNKNOWN_FEATURE",
       `Header: incompatible_features 0x${fields.incompatible.toString(16)} needs features that are not known: ${names}`,
@@ -125,7 +126,6 @@ function checkFeatures(bytes: Uint8Array, fields: HeaderFields, areaEnd: number,
       },
     );
   }
-  checkCompressionType(fields);
   if ((fields.incompatible & INCOMPATIBLE.corrupt) !== 0n && verdict.writable) {
     const fault = new ZcowError(
       "QCOW2_MARKED_CORRUPT",
@@ -138,11 +138,6 @@ function checkFeatures(bytes: Uint8Array, fields: HeaderFields, areaEnd: number,
     verdict.refuseUnless(verdict.mode === "check", fault);
   }
   if ((fields.incompatible & INCOMPATIBLE.extendedL2) !== 0n) checkExtendedL2(fields.clusterBits);
-}
-
-function namesOf(extensions: readonly RawExtension[]): ReturnType<typeof decodeFeatureNames> {
-  const table = extensions.find(({ type }) => type === EXTENSION.featureNames);
-  return table === undefined ? [] : decodeFeatureNames(table.data);
 }
 
 const ZSTD = 1;

@@ -86,7 +86,7 @@ export function checkRefcountTable(fields: HeaderFields, fileSize: number, verdi
   }
   checkAlignment(rule, clusterSize);
   const unusable = misplaced(rule, clusterSize, fileSize);
-  if (unusable !== undefined) verdict.refuseUnless(!verdict.writable || verdict.mode === "check", unusable);
+  if (unusable !== undefined) verdict.refuseLaterUnless(!verdict.writable || verdict.mode === "check", unusable);
 }
 
 /** L1 table: not too large, aligned, large enough for the virtual size. Throws `QCOW2_SIZE` too. */
@@ -111,7 +111,7 @@ export function checkL1Table(fields: HeaderFields, coverage: number, fileSize: n
   if (fields.l1Size === 0) return;
   const unusable = misplaced(rule, fields.clusterSize, fileSize);
   if (unusable !== undefined)
-    verdict.refuseUnless(verdict.mode === "check" && rule.offset <= MAX_HOST_OFFSET, unusable);
+    verdict.refuseLaterUnless(verdict.mode === "check" && rule.offset <= MAX_HOST_OFFSET, unusable);
 }
 
 /** Snapshot table: not too many, aligned. `check` can cut a table that is too long. */
@@ -135,7 +135,7 @@ export function checkSnapshotTable(fields: HeaderFields, fileSize: number, verdi
     checkAlignment(rule, fields.clusterSize);
   });
   const unusable = rule.count === 0 ? undefined : misplaced(rule, fields.clusterSize, fileSize);
-  if (unusable !== undefined) verdict.refuseUnless(!verdict.writable || verdict.mode === "check", unusable);
+  if (unusable !== undefined) verdict.refuseLaterUnless(!verdict.writable || verdict.mode === "check", unusable);
 }
 
 function checkSize(rule: TableRule): void {

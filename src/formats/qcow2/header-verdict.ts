@@ -19,6 +19,7 @@ export interface HeaderUse {
 export class Verdict {
   readonly mode: HeaderMode;
   readonly writable: boolean;
+  #later: ZcowError | undefined;
   readonly #onFinding: (finding: ZcowError) => void;
 
   constructor(use: HeaderUse) {
@@ -34,6 +35,20 @@ export class Verdict {
   refuseUnless(tolerated: boolean, fault: ZcowError): void {
     if (!tolerated) throw fault;
     this.report(fault);
+  }
+
+  /**
+   * As `refuseUnless` for a fault that the stock tools do not look for: kept until `settle`, so that an image
+   * with several faults is refused with the one that they name.
+   */
+  refuseLaterUnless(tolerated: boolean, fault: ZcowError): void {
+    if (tolerated) this.report(fault);
+    else this.#later ??= fault;
+  }
+
+  /** Throws the first fault that was put off. */
+  settle(): void {
+    if (this.#later !== undefined) throw this.#later;
   }
 
   /** Runs a check whose fault is reported when `tolerated`. */
