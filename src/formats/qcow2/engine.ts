@@ -1,18 +1,18 @@
 import { isZcowError } from "../../base/errors.js";
-import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
+import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { HostOffset } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { Storage } from "../../storage/storage.js";
-import { compressedUnsupported, writeAllocating } from "./allocating-write.js";
+import { writeAllocating } from "./allocating-write.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
 import { autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./features.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
 import { ImageState, type ImageStateInput } from "./image-state.js";
-import { GuestMap, type MappingRun } from "./mapping.js";
+import { GuestMap } from "./mapping.js";
 import { Reclaimer } from "./reclaim.js";
-import type { TableSlice } from "./table-cache.js";
+import { RunReader } from "./run-reader.js";
 import { discard, writeZeroes } from "./zeroing.js";
 
 /**
@@ -62,6 +62,7 @@ export class ClusterEngine implements Qcow2Engine {
   readonly writable: boolean;
   readonly #state: ImageState;
   readonly #map: GuestMap;
+  readonly #reader: RunReader;
   readonly #reclaimer: Reclaimer;
   readonly #clusterSize: number;
   readonly #inverseClusterSize: number;
@@ -73,6 +74,7 @@ export class ClusterEngine implements Qcow2Engine {
   constructor(input: ImageStateInput) {
     this.#state = new ImageState(input);
     this.#map = this.#state.map;
+    this.#reader = new RunReader(this.#state);
     this.#reclaimer = new Reclaimer(this.#state);
     this.storage = input.storage;
     this.geometry = input.geometry;
@@ -101,76 +103,7 @@ export class ClusterEngine implements Qcow2Engine {
         }
       }
     }
-    return this.#readRuns(offset, into, 0, []);
-  }
-
-  /** Reads from byte `done` of the request on, without waiting as long as tables are in memory. */
-  #readRuns(offset: number, into: Uint8Array, done: number, waits: Promise<void>[]): MaybePromise<void> {
-    try {
-      for (let at = done; at < into.length; ) {
-        const cluster = Math.floor((offset + at) * this.#inverseClusterSize);
-        const table = this.#map.tableAt(this.#map.l1Index(cluster));
-        if (table === 0) {
-          const holeEnd = this.#map.firstCluster(this.#map.l1Index(cluster) + 1) * this.#clusterSize;
-          const count = Math.min(into.length - at, holeEnd - offset - at);
-          into.fill(0, at, at + count);
-          at += count;
-          continue;
-        }
-        const acquired = this.#map.acquire(table, cluster);
-        if (isPromise(acquired)) return this.#readAfter(acquired, offset, into, at, waits);
-        try {
-          const inside = offset + at - cluster * this.#clusterSize;
-          const clusters = Math.ceil((inside + into.length - at) * this.#inverseClusterSize);
-          const run = this.#map.runAt(acquired, cluster, clusters);
-          const count = Math.min(into.length - at, run.count * this.#clusterSize - inside);
-          const wait = this.#readRun(run, inside, cluster, into.subarray(at, at + count));
-          if (isPromise(wait)) waits.push(wait);
-          at += count;
-        } finally {
-          this.#map.cache.release(acquired);
-        }
-      }
-    } catch (error) {
-      return Promise.allSettled(waits).then(() => this.#state.fail(error));
-    }
-    if (waits.length === 0) return undefined;
-    return waits.length === 1 ? waits[0] : whenAll(waits);
-  }
-
-  async #readAfter(
-    loading: Promise<TableSlice>,
-    offset: number,
-    into: Uint8Array,
-    done: number,
-    waits: Promise<void>[],
-  ): Promise<void> {
-    let slice: TableSlice;
-    try {
-      slice = await loading;
-    } catch (error) {
-      await Promise.allSettled(waits);
-      throw error;
-    }
-    let rest: MaybePromise<void>;
-    try {
-      rest = this.#readRuns(offset, into, done, waits);
-    } finally {
-      this.#map.cache.release(slice);
-    }
-    if (isPromise(rest)) await rest;
-  }
-
-  #readRun(run: MappingRun, inside: number, cluster: number, into: Uint8Array): MaybePromise<void> {
-    switch (run.kind) {
-      case "data":
-        return this.#state.requests.follow(this.storage.read(run.host + inside, into));
-      case "compressed":
-        throw compressedUnsupported(cluster * this.#clusterSize);
-      default:
-        into.fill(0);
-        return undefined;
-    }
+    return this.#reader.read(offset, into);
   }
 
   // --- writing ------------------------------------------------------------------------------------

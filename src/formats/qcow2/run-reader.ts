@@ -1,0 +1,94 @@
+import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
+import { compressedUnsupported } from "./allocating-write.js";
+import type { ImageState } from "./image-state.js";
+import type { MappingRun } from "./mapping.js";
+import type { TableSlice } from "./table-cache.js";
+
+/**
+ * Reads of any shape: several clusters, holes, zeros, tables that are not in memory. Runs that are neighbours in the file are
+ * one storage read; reads of different runs go out together. Synchronous as long as tables and data are at hand.
+ */
+export class RunReader {
+  readonly #state: ImageState;
+  readonly #clusterSize: number;
+  readonly #inverseClusterSize: number;
+
+  constructor(state: ImageState) {
+    this.#state = state;
+    this.#clusterSize = state.geometry.clusterSize;
+    this.#inverseClusterSize = 1 / state.geometry.clusterSize;
+  }
+
+  read(offset: number, into: Uint8Array): MaybePromise<void> {
+    return this.#readRuns(offset, into, 0, []);
+  }
+
+  /** Reads from byte `done` of the request on, without waiting as long as tables are in memory. */
+  #readRuns(offset: number, into: Uint8Array, done: number, waits: Promise<void>[]): MaybePromise<void> {
+    try {
+      for (let at = done; at < into.length; ) {
+        const cluster = Math.floor((offset + at) * this.#inverseClusterSize);
+        const table = this.#state.map.tableAt(this.#state.map.l1Index(cluster));
+        if (table === 0) {
+          const holeEnd = this.#state.map.firstCluster(this.#state.map.l1Index(cluster) + 1) * this.#clusterSize;
+          const count = Math.min(into.length - at, holeEnd - offset - at);
+          into.fill(0, at, at + count);
+          at += count;
+          continue;
+        }
+        const acquired = this.#state.map.acquire(table, cluster);
+        if (isPromise(acquired)) return this.#readAfter(acquired, offset, into, at, waits);
+        try {
+          const inside = offset + at - cluster * this.#clusterSize;
+          const clusters = Math.ceil((inside + into.length - at) * this.#inverseClusterSize);
+          const run = this.#state.map.runAt(acquired, cluster, clusters);
+          const count = Math.min(into.length - at, run.count * this.#clusterSize - inside);
+          const wait = this.#readRun(run, inside, cluster, into.subarray(at, at + count));
+          if (isPromise(wait)) waits.push(wait);
+          at += count;
+        } finally {
+          this.#state.map.cache.release(acquired);
+        }
+      }
+    } catch (error) {
+      return Promise.allSettled(waits).then(() => this.#state.fail(error));
+    }
+    if (waits.length === 0) return undefined;
+    return waits.length === 1 ? waits[0] : whenAll(waits);
+  }
+
+  async #readAfter(
+    loading: Promise<TableSlice>,
+    offset: number,
+    into: Uint8Array,
+    done: number,
+    waits: Promise<void>[],
+  ): Promise<void> {
+    let slice: TableSlice;
+    try {
+      slice = await loading;
+    } catch (error) {
+      await Promise.allSettled(waits);
+      throw error;
+    }
+    let rest: MaybePromise<void>;
+    try {
+      rest = this.#readRuns(offset, into, done, waits);
+    } finally {
+      this.#state.map.cache.release(slice);
+    }
+    if (isPromise(rest)) await rest;
+  }
+
+  #readRun(run: MappingRun, inside: number, cluster: number, into: Uint8Array): MaybePromise<void> {
+    switch (run.kind) {
+      case "data":
+        return this.#state.requests.follow(this.#state.storage.read(run.host + inside, into));
+      case "compressed":
+        throw compressedUnsupported(cluster * this.#clusterSize);
+      default:
+        into.fill(0);
+        return undefined;
+    }
+  }
+}
