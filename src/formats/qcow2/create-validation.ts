@@ -50,10 +50,13 @@ export function planOptions(options: CreateQcow2Options): ImagePlan {
   return { geometry, lazyRefcounts, preallocation: options.preallocation ?? "off" };
 }
 
+const SIZE_TOO_LARGE = "The image size is too large for file format 'qcow2' (try using a larger cluster size)";
+
 /** The words of the stock tool for a value out of range. */
 const RANGE_TEXT: Readonly<Record<string, string>> = {
   cluster_size: "Cluster size must be a power of two between 512 and 2048k",
   refcount_bits: "Refcount width must be a power of two and may not exceed 64 bits",
+  size: SIZE_TOO_LARGE,
 };
 
 function checkValue(spec: OptionSpec, value: unknown): void {
@@ -113,7 +116,7 @@ function checkSize(geometry: Qcow2Geometry): void {
     `Option size: ${geometry.size} is above ${limit}, the largest disk with clusters of ${geometry.clusterSize} bytes`,
     {
       data: { option: "size", value: geometry.size, limit },
-      stockText: "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
+      stockText: SIZE_TOO_LARGE,
     },
   );
 }
