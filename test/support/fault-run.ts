@@ -1,6 +1,6 @@
 import { isZcowError } from "../../src/base/errors.js";
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
-import { type Fault, type FaultRule, type FaultStorage, faultStorage } from "../../src/storage/fault-storage.js";
+import { type Fault, type FaultPlan, type FaultStorage, faultStorage } from "../../src/storage/fault-storage.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../src/storage/recording-storage.js";
 import { crashedFile } from "./crash-images.js";
@@ -18,8 +18,8 @@ export interface FaultPlanOptions {
   readonly cacheBytes?: number;
 }
 
-/** How the chosen call fails. `from`: it and every later one of its kind and all others. */
-export const FAULT_KINDS = ["error", "torn", "lost", "from"] as const;
+/** How the chosen call fails. `from`: it and every later one. `full`: the disk has room for that many sectors, no more. */
+export const FAULT_KINDS = ["error", "torn", "lost", "from", "full"] as const;
 export type FaultKind = (typeof FAULT_KINDS)[number];
 
 /** Far beyond what any of these runs takes; what takes longer waits for something that never comes. */
@@ -27,25 +27,29 @@ const HANG_MS = 20_000;
 
 /** Storage calls that the workload makes when nothing fails. */
 export async function countCalls(options: FaultPlanOptions): Promise<number> {
-  return (await runWithRules(options, [])).calls();
+  return (await runWithPlan(options, {})).calls();
 }
 
 /** Fails call `nth` (from 1) and judges the image afterwards. Throws with what is wrong. */
 export async function runFault(options: FaultPlanOptions, nth: number, kind: FaultKind): Promise<void> {
-  const fault: Fault = kind === "torn" ? { type: "torn", bytes: 512 } : { type: kind === "from" ? "error" : kind };
-  const rule: FaultRule = kind === "from" ? { fault, from: nth } : { fault, nth };
   const where = `seed ${options.seed}, ${kind} at call ${nth}`;
   let timer: NodeJS.Timeout | undefined;
   const hang = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error("no end in sight")), HANG_MS);
   });
   try {
-    await Promise.race([runWithRules(options, [rule]), hang]);
+    await Promise.race([runWithPlan(options, planOf(nth, kind)), hang]);
   } catch (error) {
     throw new Error(`${where}: ${describe(error)}`, { cause: error });
   } finally {
     clearTimeout(timer);
   }
+}
+
+function planOf(nth: number, kind: FaultKind): FaultPlan {
+  if (kind === "full") return { space: nth * 512 };
+  const fault: Fault = kind === "torn" ? { type: "torn", bytes: 512 } : { type: kind === "from" ? "error" : kind };
+  return { rules: [kind === "from" ? { fault, from: nth } : { fault, nth }] };
 }
 
 function describe(error: unknown): string {
@@ -61,11 +65,11 @@ function expectClean(error: unknown, what: string, storage: FaultStorage): void 
     throw new Error(`${what}: an I/O error was taken for corruption`, { cause: error });
 }
 
-async function runWithRules(options: FaultPlanOptions, rules: readonly FaultRule[]): Promise<FaultStorage> {
+async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<FaultStorage> {
   const random = new Random(options.seed);
   const memory = memoryStorage(options.image);
   const recorder = recordingStorage(memory);
-  const storage = faultStorage(recorder, { rules });
+  const storage = faultStorage(recorder, plan);
   const history = new DiskHistory(new ReferenceImage(options.image));
   const onError = (error: unknown, what: string): void => expectClean(error, what, storage);
   try {
