@@ -43,7 +43,7 @@ export function isKnownExtension(type: number): boolean {
 }
 
 /**
- * Splits the area [start, end) of cluster 0 into its extensions. Data is copied, so `bytes` may be reused.
+ * Splits the area [start, end) of cluster 0 into its extensions. Their data are views on `bytes`, which must not change.
  * Throws `QCOW2_EXTENSION_LENGTH` when a record runs past `end`. `bytes` may end before `end` only if the area's
  * end marker does not.
  */
@@ -59,7 +59,7 @@ function* records(bytes: Uint8Array, start: number, end: number): Generator<RawE
     const length = dataAt <= bytes.length ? view.getUint32(at + 4) : 0;
     if (dataAt > end || length > end - dataAt) throw extensionTooLong(type, at, length, end);
     if (type === EXTENSION.end) return;
-    yield { type, data: bytes.slice(dataAt, dataAt + length) };
+    yield { type, data: bytes.subarray(dataAt, dataAt + length) };
     at = dataAt + alignUp(length, PADDING);
   }
 }

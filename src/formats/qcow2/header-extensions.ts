@@ -53,18 +53,17 @@ function mapDefined<T, R>(value: T | undefined, map: (value: T) => R): R | undef
 }
 
 function checkDuplicates(extensions: readonly RawExtension[], verdict: Verdict): void {
-  const seen = new Set<number>();
-  for (const { type } of extensions) {
-    if (seen.has(type)) {
-      const fault = new ZcowError(
-        "QCOW2_EXTENSION_DUPLICATE",
-        `Header: the ${extensionName(type)} appears more than once; at most one is allowed`,
-        { data: { structure: "header extension", field: "type", value: type, limit: 1 } },
-      );
-      // Which of two known ones holds is anybody's guess; an unknown one is carried, not interpreted.
-      verdict.refuseLaterUnless(verdict.mode === "check" || !isKnownExtension(type), fault);
-    }
-    seen.add(type);
+  const counts = new Map<number, number>();
+  for (const { type } of extensions) counts.set(type, (counts.get(type) ?? 0) + 1);
+  for (const [type, count] of counts) {
+    if (count === 1) continue;
+    const fault = new ZcowError(
+      "QCOW2_EXTENSION_DUPLICATE",
+      `Header: the ${extensionName(type)} appears ${count} times; at most one is allowed`,
+      { data: { structure: "header extension", field: "type", value: type, limit: 1 } },
+    );
+    // Which of two known ones holds is anybody's guess; an unknown one is carried, not interpreted.
+    verdict.refuseLaterUnless(verdict.mode === "check" || !isKnownExtension(type), fault);
   }
 }
 

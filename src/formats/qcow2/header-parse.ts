@@ -17,8 +17,6 @@ import { checkL1Table, checkRefcountTable, checkRefcountWidth, checkSnapshotTabl
 import { type HeaderUse, Verdict } from "./header-verdict.js";
 import { MAX_BACKING_NAME_BYTES } from "./limits.js";
 
-export type { HeaderMode, HeaderUse } from "./header-verdict.js";
-
 export interface ParseHeaderOptions extends HeaderUse {
   /** Bytes in the image file. */
   readonly fileSize: number;
