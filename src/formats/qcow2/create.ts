@@ -22,7 +22,7 @@ export interface CreateQcow2Hooks {
 }
 
 /**
- * Makes `storage` a qcow2 image of zeros (qcow2 specification; zones: docs/format.md), replacing what it holds. A plain
+ * Makes `storage` a qcow2 image of zeros (qcow2 specification; zones: docs/format.md, section 2), replacing what it holds. A plain
  * image is byte for byte what `qemu-img create` of QEMU 7.2 makes. Durable when it resolves.
  *
  * All options are checked before the storage is touched: `INVALID_ARGUMENT` and the `ZONED_*` codes name option, value and

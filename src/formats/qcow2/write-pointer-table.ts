@@ -7,7 +7,7 @@ import type { ZonedExtension } from "./zoned-extension.js";
 import { LAYOUT_FORMATS, type TableFormat, WRITE_POINTER_BYTES } from "./zoned-layouts.js";
 
 /**
- * Entries of the write-pointer table (docs/format.md, "Write-pointer table"): 8 bytes for each zone, the pointer as an
+ * Entries of the write-pointer table (docs/format.md, section 3): 8 bytes for each zone, the pointer as an
  * absolute byte offset on the disk and a bit that marks conventional zones, whose place depends on the layout.
  */
 

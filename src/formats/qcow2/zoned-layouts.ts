@@ -4,7 +4,7 @@ import { SECTOR_SIZE } from "../../base/units.js";
 import type { ZonedExtension, ZonedLayout } from "./zoned-extension.js";
 
 /**
- * The published layouts of the zoned header extension, as data (docs/format.md, "Layouts").
+ * The published layouts of the zoned header extension, as data (docs/format.md, sections 2.1 and 2.2).
  *
  * All begin with u8 zoned and three reserved bytes; the fields after that differ in order, width and unit.
  */

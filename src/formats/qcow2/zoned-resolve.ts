@@ -15,7 +15,7 @@ import {
 import { checkTablePlacement, validateZonedConfig } from "./zoned-validation.js";
 
 /**
- * Telling the layouts of the zoned extension apart (docs/format.md, "Layouts").
+ * Telling the layouts of the zoned extension apart (docs/format.md, section 2.3).
  *
  * Several share a length, so every candidate is decoded and must keep every rule; one must remain. Only when the
  * fields leave more than one, and to find the byte order of an old table, is the table looked at. A table with bad entries
