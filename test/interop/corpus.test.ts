@@ -2,12 +2,12 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { isZcowError, type ZcowError } from "../../src/base/errors.js";
+import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { readHeader } from "../../src/formats/qcow2/header-read.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { BAD_HEADERS } from "../corpus/bad-headers.js";
 import { GOOD_HEADERS } from "../corpus/good-headers.js";
 import { type Change, plainImage } from "../corpus/images.js";
-import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { describeWithStock, qemuImg, qemuIo, temporaryDirectory } from "../support/stock-tools.js";
 
 /** Opens with qemu-io and does nothing; what it complains of, without its prefix, or "" when it opens. */

@@ -2,8 +2,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { isZcowError } from "../../src/base/errors.js";
 import { parseSize } from "../../src/base/size-text.js";
-import { parseCreateOptions } from "../../src/formats/qcow2/create-options-parse.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
+import { parseCreateOptions } from "../../src/formats/qcow2/create-options-parse.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { describeWithStock, qemuImg, temporaryDirectory } from "../support/stock-tools.js";
 

@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { isZcowError, type ZcowError } from "../../src/base/errors.js";
 import { readHeader } from "../../src/formats/qcow2/header-read.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
-import { type Change, plainImage, put32, put64, put8 } from "../corpus/images.js";
+import { type Change, plainImage, put8, put32, put64 } from "../corpus/images.js";
 import { describeWithStock, qemuIo, temporaryDirectory } from "../support/stock-tools.js";
 
 /** Values at and around the edges of each field. Snapshots are left out: the stock tool reads their table at once. */

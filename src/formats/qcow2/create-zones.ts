@@ -4,8 +4,8 @@ import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import { MAX_ZONES } from "../../zoned/zone-config.js";
 import {
   type CreateQcow2Options,
-  describeValue,
   type CreateZoneOptions,
+  describeValue,
   OPTION_SPECS,
   optionValue,
 } from "./create-options.js";

@@ -1,18 +1,13 @@
-import { viewOf } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
 import { decodeFeatureNames, EXTENSION, extensionName, isKnownExtension } from "./extensions.js";
 import { AUTOCLEAR, INCOMPATIBLE } from "./features.js";
 import { decodeFileName } from "./file-name.js";
 import type { BitmapDirectory, CryptHeader, FeatureName, RawExtension } from "./header.js";
+import { decodeBitmaps } from "./header-bitmaps.js";
+import { decodeCryptHeader } from "./header-crypt.js";
 import type { HeaderFields } from "./header-fields.js";
 import type { Verdict } from "./header-verdict.js";
-import {
-  FEATURE_NAME_ENTRY_BYTES,
-  MAX_BACKING_FORMAT_BYTES,
-  MAX_BITMAP_DIRECTORY_BYTES,
-  MAX_BITMAPS,
-  MAX_HOST_OFFSET,
-} from "./limits.js";
+import { FEATURE_NAME_ENTRY_BYTES, MAX_BACKING_FORMAT_BYTES } from "./limits.js";
 
 /** What the known extensions say, checked. */
 export interface KnownExtensions {
@@ -22,10 +17,6 @@ export interface KnownExtensions {
   readonly bitmaps: BitmapDirectory | undefined;
   readonly cryptHeader: CryptHeader | undefined;
 }
-
-const LUKS = 2;
-const CRYPT_HEADER_BYTES = 16;
-const BITMAPS_BYTES = 24;
 
 /**
  * Decodes every extension but the zoned one. Throws `QCOW2_EXTENSION_DUPLICATE`, `QCOW2_BACKING_FORMAT`,
@@ -106,181 +97,6 @@ function decodeNames(data: Uint8Array | undefined, verdict: Verdict): readonly F
     );
   }
   return decodeFeatureNames(data);
-}
-
-function cryptFault(
-  field: string,
-  value: number | bigint,
-  limit: number,
-  message: string,
-  stockText: string,
-): ZcowError {
-  return new ZcowError("QCOW2_CRYPT_HEADER", `Header: ${message}`, {
-    data: { structure: "encryption header extension", field, value, limit },
-    stockText,
-  });
-}
-
-function decodeCryptHeader(data: Uint8Array | undefined, fields: HeaderFields): CryptHeader | undefined {
-  const method = fields.cryptMethod;
-  if (data === undefined) {
-    if (method !== LUKS) return undefined;
-    const message = `crypt_method ${method} (LUKS) needs the encryption header extension, which is missing`;
-    throw cryptFault("crypt_method", method, LUKS, message, `Missing CRYPTO header for crypt method ${method}`);
-  }
-  if (method !== LUKS) {
-    const message = `the encryption header extension belongs to crypt_method ${LUKS} (LUKS), but crypt_method is ${method}`;
-    throw cryptFault(
-      "crypt_method",
-      method,
-      LUKS,
-      message,
-      "CRYPTO header extension only expected with LUKS encryption method",
-    );
-  }
-  if (data.length !== CRYPT_HEADER_BYTES) {
-    const message = `the encryption header extension has ${data.length} bytes instead of ${CRYPT_HEADER_BYTES}`;
-    const stockText = `CRYPTO header extension size ${data.length}, but expected size ${CRYPT_HEADER_BYTES}`;
-    throw cryptFault("length", data.length, CRYPT_HEADER_BYTES, message, stockText);
-  }
-  const offset = viewOf(data).getBigUint64(0);
-  const length = viewOf(data).getBigUint64(8);
-  if (offset % BigInt(fields.clusterSize) !== 0n) {
-    const message = `the encryption header offset ${offset} is not a multiple of the cluster size ${fields.clusterSize}`;
-    const stockText = `Encryption header offset '${offset}' is not a multiple of cluster size '${fields.clusterSize}'`;
-    throw cryptFault("offset", offset, fields.clusterSize, message, stockText);
-  }
-  if (offset + length > MAX_HOST_OFFSET) {
-    const message = `the encryption header of ${length} bytes at offset ${offset} ends above 2^53`;
-    throw new ZcowError("QCOW2_CRYPT_HEADER", `Header: ${message}`, {
-      data: { structure: "encryption header extension", field: "length", value: length, limit: MAX_HOST_OFFSET },
-    });
-  }
-  return { offset: Number(offset), length: Number(length) };
-}
-
-function bitmapsFault(
-  field: string,
-  value: number | bigint,
-  limit: number,
-  message: string,
-  stockText: string,
-): ZcowError {
-  return new ZcowError("QCOW2_BITMAPS", `Header: bitmaps extension: ${message}`, {
-    data: { structure: "bitmaps extension", field, value, limit },
-    stockText: `bitmaps_ext: ${stockText}`,
-  });
-}
-
-function decodeBitmaps(
-  data: Uint8Array | undefined,
-  fields: HeaderFields,
-  verdict: Verdict,
-): BitmapDirectory | undefined {
-  const valid = (fields.autoclear & AUTOCLEAR.bitmaps) !== 0n;
-  if (data === undefined) {
-    if (valid) verdict.refuseLaterUnless(!verdict.writable, bitmapsMissing(fields.autoclear));
-    return undefined;
-  }
-  if (data.length !== BITMAPS_BYTES) {
-    throw bitmapsFault(
-      "length",
-      data.length,
-      BITMAPS_BYTES,
-      `length ${data.length} instead of ${BITMAPS_BYTES}`,
-      "Invalid extension length",
-    );
-  }
-  if (!valid) {
-    verdict.report(bitmapsStale());
-    return undefined;
-  }
-  const view = viewOf(data);
-  const reserved = view.getUint32(4);
-  if (reserved !== 0)
-    throw bitmapsFault(
-      "reserved",
-      reserved,
-      0,
-      `the reserved field is ${reserved} instead of 0`,
-      "Reserved field is not zero",
-    );
-  const count = view.getUint32(0);
-  if (count > MAX_BITMAPS) {
-    const stockText = `Image has ${count} bitmaps, exceeding the QEMU supported maximum of ${MAX_BITMAPS}`;
-    throw bitmapsFault(
-      "nb_bitmaps",
-      count,
-      MAX_BITMAPS,
-      `nb_bitmaps ${count} is above the limit ${MAX_BITMAPS}`,
-      stockText,
-    );
-  }
-  if (count === 0) throw noBitmaps();
-  const offset = view.getBigUint64(16);
-  if (offset % BigInt(fields.clusterSize) !== 0n || offset > MAX_HOST_OFFSET) {
-    const message = `directory offset 0x${offset.toString(16)} is not a multiple of the cluster size ${fields.clusterSize} below 2^53`;
-    throw bitmapsFault(
-      "bitmap_directory_offset",
-      offset,
-      fields.clusterSize,
-      message,
-      "invalid bitmap directory offset",
-    );
-  }
-  const length = view.getBigUint64(8);
-  if (length > MAX_BITMAP_DIRECTORY_BYTES) {
-    const message = `directory size ${length} is above the limit ${MAX_BITMAP_DIRECTORY_BYTES}`;
-    const stockText = `bitmap directory size (${length}) exceeds the maximum supported size (${MAX_BITMAP_DIRECTORY_BYTES})`;
-    throw bitmapsFault("bitmap_directory_size", length, MAX_BITMAP_DIRECTORY_BYTES, message, stockText);
-  }
-  return { count, offset: Number(offset), length: Number(length) };
-}
-
-function noBitmaps(): ZcowError {
-  return new ZcowError(
-    "QCOW2_BITMAPS",
-    "Header: bitmaps extension: nb_bitmaps is 0; the extension must not be there then",
-    {
-      data: { structure: "bitmaps extension", field: "nb_bitmaps", value: 0, limit: 1 },
-      stockText: "found bitmaps extension with zero bitmaps",
-    },
-  );
-}
-
-/** QEMU opens such an image and then takes the header for a bitmap directory at the first write. */
-function bitmapsMissing(autoclear: bigint): ZcowError {
-  return new ZcowError(
-    "QCOW2_BITMAPS",
-    `Header: autoclear_features 0x${autoclear.toString(16)} has bit 0 (bitmaps) set, but the bitmaps extension is missing`,
-    { data: { structure: "header", field: "autoclear_features", value: autoclear, limit: 0 } },
-  );
-}
-
-function bitmapsStale(): ZcowError {
-  return new ZcowError(
-    "QCOW2_BITMAPS",
-    "Header: the bitmaps extension is present but autoclear bit 0 is clear: a program without bitmap support changed the image, so its bitmaps are ignored",
-    {
-      data: { structure: "header", field: "autoclear_features", value: 0, limit: 1 },
-      stockText: "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent",
-    },
-  );
-}
-
-const AES = 1;
-
-/** crypt_method is one the format defines. */
-export function checkCryptMethod(fields: HeaderFields): void {
-  if (fields.cryptMethod <= LUKS) return;
-  throw new ZcowError(
-    "QCOW2_CRYPT_METHOD",
-    `Header: crypt_method ${fields.cryptMethod} is not a known encryption method (0 none, ${AES} AES, ${LUKS} LUKS)`,
-    {
-      data: { structure: "header", field: "crypt_method", offset: 32, value: fields.cryptMethod, limit: LUKS },
-      stockText: `Unsupported encryption method ${fields.cryptMethod}`,
-    },
-  );
 }
 
 /** The external data file features against the extension and the backing file. */

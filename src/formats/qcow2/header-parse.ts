@@ -4,7 +4,8 @@ import { INCOMPATIBLE, KNOWN_INCOMPATIBLE, nameIncompatibleBits } from "./featur
 import { decodeFileName } from "./file-name.js";
 import { qcow2Geometry } from "./geometry.js";
 import type { UnresolvedHeader } from "./header.js";
-import { checkCryptMethod, checkDataFile, decodeKnownExtensions } from "./header-extensions.js";
+import { checkCryptMethod } from "./header-crypt.js";
+import { checkDataFile, decodeKnownExtensions } from "./header-extensions.js";
 import {
   checkExtendedL2,
   decodeFields,

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { isZcowError, type Warning, type ZcowError } from "../../../../src/base/errors.js";
 import { GiB, KiB, MiB } from "../../../../src/base/units.js";
+import { createQcow2 } from "../../../../src/formats/qcow2/create.js";
 import { CREATE_OPTIONS, type CreateQcow2Options } from "../../../../src/formats/qcow2/create-options.js";
 import { parseCreateOptions } from "../../../../src/formats/qcow2/create-options-parse.js";
-import { createQcow2 } from "../../../../src/formats/qcow2/create.js";
 import { readHeader } from "../../../../src/formats/qcow2/header-read.js";
 import type { ZonedExtension } from "../../../../src/formats/qcow2/zoned-extension.js";
 import { memoryStorage } from "../../../../src/storage/memory-storage.js";

@@ -10,8 +10,8 @@ import {
 } from "../../../../src/formats/qcow2/extensions.js";
 import {
   autoclearBitsToClear,
-  nameIncompatibleBits,
   NO_FEATURES,
+  nameIncompatibleBits,
   ZONED_FEATURE_NAMES,
 } from "../../../../src/formats/qcow2/features.js";
 import { decodeFileName, encodeFileName } from "../../../../src/formats/qcow2/file-name.js";

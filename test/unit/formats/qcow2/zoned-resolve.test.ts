@@ -3,9 +3,9 @@ import { describe, expect, test } from "vitest";
 import { isZcowError, type ZcowError } from "../../../../src/base/errors.js";
 import { KiB, MiB } from "../../../../src/base/units.js";
 import { createQcow2 } from "../../../../src/formats/qcow2/create.js";
+import type { Qcow2Header } from "../../../../src/formats/qcow2/header.js";
 import { encodeHeader, withZonedExtension } from "../../../../src/formats/qcow2/header-encode.js";
 import { readHeader } from "../../../../src/formats/qcow2/header-read.js";
-import type { Qcow2Header } from "../../../../src/formats/qcow2/header.js";
 import { encodeWritePointer, type TableShape, writableEnd } from "../../../../src/formats/qcow2/write-pointer-table.js";
 import { ZONED_LAYOUTS, type ZonedExtension, type ZonedLayout } from "../../../../src/formats/qcow2/zoned-extension.js";
 import { validateZonedConfig } from "../../../../src/formats/qcow2/zoned-validation.js";
@@ -14,9 +14,9 @@ import {
   all,
   type Change,
   fields,
-  putExtensions,
   put32,
   put64,
+  putExtensions,
   TABLE_AT,
   ZONED_DATA_AT,
   zonedImage,
