@@ -45,7 +45,7 @@ export abstract class BaseBlockDevice implements BlockDevice {
   }
 
   read(offset: number, into: Uint8Array): MaybePromise<void> {
-    const length = into.length;
+    const length = this.assertBytes("read", into);
     this.assertRequest("read", offset, length);
     if (length === 0) return undefined;
     const wait = this.doRead(offset, into);
@@ -53,7 +53,7 @@ export abstract class BaseBlockDevice implements BlockDevice {
   }
 
   write(offset: number, from: Uint8Array, options?: WriteOptions): MaybePromise<void> {
-    const length = from.length;
+    const length = this.assertBytes("write", from);
     this.assertRequest("write", offset, length);
     this.assertWritable("write");
     if (length === 0) return undefined;
@@ -146,12 +146,27 @@ export abstract class BaseBlockDevice implements BlockDevice {
     }
   }
 
+  /**
+   * The length of a request's bytes. Throws `INVALID_ARGUMENT` for anything but an array of bytes: wider elements would be
+   * counted wrong, and bytes that were transferred to another thread have a length of 0, so that a write of them would
+   * be acknowledged and never made.
+   */
+  protected assertBytes(operation: string, bytes: Uint8Array): number {
+    if (isByteArray(bytes) && (bytes.length > 0 || !isTransferred(bytes))) return bytes.length;
+    throw new ZcowError(
+      "INVALID_ARGUMENT",
+      `${operation} on ${this.name}: the bytes must be a Uint8Array whose memory was not transferred away`,
+      { data: { path: this.name } },
+    );
+  }
+
   /** Refuses a closed device, a range outside the disk, and a misaligned range, in this order. */
   protected assertRequest(operation: string, offset: number, length: number): void {
     // NaN, fractions, negative and overflowing values all fail these comparisons: valid requests pay for nothing more.
-    const inside = offset >= 0 && length >= 0 && offset + length <= this.size;
-    const aligned = isAligned(offset, this.#alignment) && isAligned(length, this.#alignment);
-    if (inside && aligned && this.#open) return;
+    const numbers = typeof offset === "number" && typeof length === "number";
+    const inside = numbers && offset >= 0 && length >= 0 && offset + length <= this.size;
+    const aligned = inside && isAligned(offset, this.#alignment) && isAligned(length, this.#alignment);
+    if (aligned && this.#open) return;
     this.assertOpen(operation);
     this.#refuse(operation, offset, length);
   }
@@ -200,5 +215,19 @@ export abstract class BaseBlockDevice implements BlockDevice {
     } finally {
       await this.doClose();
     }
+  }
+}
+
+/** Not by class: the bytes may come from another realm, as they do under some test runners. */
+function isByteArray(value: unknown): value is Uint8Array {
+  return ArrayBuffer.isView(value) && (value as Uint8Array).BYTES_PER_ELEMENT === 1;
+}
+
+/** Looked at for empty arrays only. Node 20 cannot be asked; it refuses to make a view. */
+function isTransferred(bytes: Uint8Array): boolean {
+  try {
+    return new Uint8Array(bytes.buffer).length !== bytes.buffer.byteLength;
+  } catch {
+    return true;
   }
 }

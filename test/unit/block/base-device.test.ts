@@ -116,6 +116,58 @@ describe("BaseBlockDevice", () => {
     expect(device.calls).toEqual([]);
   });
 
+  it.each(["0", "4096", null, 0n, [0]])(
+    "refuses %o as an offset or a length: it would be joined, not added",
+    (value) => {
+      const device = new ProbeDevice();
+      const wrong = value as unknown as number;
+      for (const action of [
+        () => device.read(wrong, bytes(1)),
+        () => device.write(wrong, bytes(1)),
+        () => device.writeZeroes(wrong, 1),
+        () => device.writeZeroes(0, wrong),
+        () => device.discard(0, wrong),
+      ]) {
+        expect(codeOf(action)).toBe("INVALID_ARGUMENT");
+      }
+      expect(device.calls).toEqual([]);
+    },
+  );
+
+  it.each([
+    ["a string", "hello"],
+    ["an array", [1, 2, 3]],
+    ["an array of wider numbers", new Uint16Array(4)],
+    ["an array of floating-point numbers", new Float64Array(4)],
+    ["a view without elements", new DataView(new ArrayBuffer(4))],
+    ["a bare buffer", new ArrayBuffer(4)],
+    ["something with a length", { length: 4 }],
+    ["null", null],
+    ["nothing", undefined],
+  ])("refuses %s where bytes belong", (_name, value) => {
+    const device = new ProbeDevice();
+    expect(codeOf(() => device.read(0, value as unknown as Uint8Array))).toBe("INVALID_ARGUMENT");
+    expect(codeOf(() => device.write(0, value as unknown as Uint8Array))).toBe("INVALID_ARGUMENT");
+    expect(device.calls).toEqual([]);
+  });
+
+  it("refuses bytes that were transferred away, which look like no bytes at all", () => {
+    const device = new ProbeDevice();
+    const gone = bytes(512);
+    structuredClone(gone.buffer, { transfer: [gone.buffer] });
+    expect(codeOf(() => device.read(0, gone))).toBe("INVALID_ARGUMENT");
+    expect(codeOf(() => device.write(0, gone))).toBe("INVALID_ARGUMENT");
+    expect(device.write(0, bytes(0))).toBeUndefined();
+  });
+
+  it("takes any array of bytes: a Buffer, a part of a larger buffer, shared memory", () => {
+    const device = new ProbeDevice();
+    expect(device.write(0, Buffer.alloc(4))).toBeUndefined();
+    expect(device.write(0, bytes(16).subarray(4, 8))).toBeUndefined();
+    expect(device.read(0, new Uint8Array(new SharedArrayBuffer(4)))).toBeUndefined();
+    expect(device.calls.map(({ length }) => length)).toEqual([4, 4, 4]);
+  });
+
   it("refuses offsets and lengths that are not multiples of the request alignment", () => {
     const device = new ProbeDevice({ alignment: 512 });
     expect(codeOf(() => device.read(1, bytes(512)))).toBe("MISALIGNED");

@@ -73,6 +73,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
 
   append(zoneStart: number, from: Uint8Array, options?: WriteOptions): MaybePromise<number> {
     this.assertOpen("append");
+    this.assertBytes("append", from);
     this.assertWritable("append");
     const zone = this.#model.geometry.indexOf(zoneStart);
     const appended = this.#mustWait(zone)
