@@ -2,6 +2,11 @@
 export class Mutex {
   #last: Promise<unknown> | undefined;
 
+  /** A step is running or waiting. */
+  get isBusy(): boolean {
+    return this.#last !== undefined;
+  }
+
   run<T>(step: () => Promise<T>): Promise<T> {
     const turn = this.#last === undefined ? step() : this.#last.then(step, step);
     this.#last = turn;

@@ -1,5 +1,5 @@
 import { ZcowError } from "../../base/errors.js";
-import { isPromise } from "../../base/maybe-promise.js";
+import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { type Placement, writePlacement } from "./cow.js";
 import { entryHigh, entryLow } from "./entries.js";
 import type { ImageState } from "./image-state.js";
@@ -106,7 +106,7 @@ async function writeGuestData(state: ImageState, at: number, data: Uint8Array): 
 }
 
 /** Host clusters for a plan. */
-interface Place {
+export interface Place {
   readonly host: number;
   readonly count: number;
   /** Allocated by this step: to be given back when it fails. */
@@ -140,24 +140,38 @@ async function findPlace(state: ImageState, run: MappingRun, count: number): Pro
   return { host: offset, count: got, allocated: true, rest: run.kind === "data" ? "copy" : fresh ? "fresh" : "zero" };
 }
 
-async function finishAllocation(
+function finishAllocation(
   state: ImageState,
   { reservation, run }: Plan,
   place: Place,
   inside: number,
   data: Uint8Array,
 ): Promise<void> {
-  const { clusterSize } = state.geometry;
+  const length = place.count * state.geometry.clusterSize;
+  const copyFrom = run.kind === "data" ? run.host : 0;
+  const placement = { host: place.host, length, dataAt: inside, rest: place.rest, copyFrom };
+  return finishWritten(state, reservation, place, run, writeChecked(state, placement, data));
+}
+
+async function writeChecked(state: ImageState, placement: Placement, data: Uint8Array): Promise<void> {
+  const violation = state.owners.violation("guest data", placement.host, placement.length);
+  if (violation !== undefined) throw violation;
+  const wait = state.requests.follow(writePlacement(state.storage, placement, data));
+  if (isPromise(wait)) await wait;
+}
+
+/** The second half of a step: when the data is `written`, changes the mapping; when that failed, gives the clusters back. */
+export async function finishWritten(
+  state: ImageState,
+  reservation: Reservation,
+  place: Place,
+  old: MappingRun,
+  written: MaybePromise<void>,
+): Promise<void> {
   try {
-    const length = place.count * clusterSize;
-    const violation = state.owners.violation("guest data", place.host, length);
-    if (violation !== undefined) throw violation;
-    const copyFrom = run.kind === "data" ? run.host : 0;
-    const placement = { host: place.host, length, dataAt: inside, rest: place.rest, copyFrom };
-    const wait = state.requests.follow(writePlacement(state.storage, placement, data));
-    if (isPromise(wait)) await wait;
+    await written;
     state.writeBack.unflushedData = true;
-    await link(state, reservation.first, place, run);
+    await link(state, reservation.first, place, old);
   } catch (error) {
     // When even that fails the clusters leak, which check repairs.
     if (place.allocated) await state.allocator.release(place.host, place.count).catch(() => undefined);
@@ -171,17 +185,21 @@ async function finishAllocation(
 async function link(state: ImageState, cluster: number, place: Place, old: MappingRun): Promise<void> {
   const { map, geometry, frees } = state;
   const slice = await acquireForEdit(state, cluster);
-  map.cache.edit(slice);
-  let at = map.entryAt(cluster);
-  for (let i = 0; i < place.count; i++) {
-    const host = place.host + i * geometry.clusterSize;
-    slice.view.setUint32(at, entryHigh(host, true));
-    slice.view.setUint32(at + 4, entryLow(host, false));
-    at += TABLE_ENTRY_BYTES;
-  }
+  linkClusters(state, slice, cluster, place);
   map.cache.release(slice);
   if (place.allocated && (old.kind === "data" || old.kind === "zero-preallocated")) {
     frees.add(old.host, place.count * geometry.clusterSize);
+  }
+}
+
+export function linkClusters(state: ImageState, slice: TableSlice, cluster: number, place: Place): void {
+  state.map.cache.edit(slice);
+  let at = state.map.entryAt(cluster);
+  for (let i = 0; i < place.count; i++) {
+    const host = place.host + i * state.geometry.clusterSize;
+    slice.view.setUint32(at, entryHigh(host, true));
+    slice.view.setUint32(at + 4, entryLow(host, false));
+    at += TABLE_ENTRY_BYTES;
   }
 }
 

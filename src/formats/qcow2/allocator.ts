@@ -60,6 +60,25 @@ export class ClusterAllocator {
     return this.#lock.run(() => this.#allocate(wanted, exact));
   }
 
+  /**
+   * Exactly `count` clusters in this turn, by what is in memory; undefined when that is not enough, or when they would
+   * not be fresh although `mustBeFresh`. Then nothing has changed, and `allocate` is the way.
+   */
+  allocateNow(count: number, mustBeFresh: boolean): HostOffset | undefined {
+    const { refcounts, geometry, header, owners, storage } = this.#parts;
+    if (this.#lock.isBusy || header.isUncertain) return undefined;
+    const first = refcounts.findFreeNow(this.#firstFree, count);
+    if (first < 0) return undefined;
+    for (let i = 0; i < count; i++) if (owners.ownerOf(first + i) !== 0) return undefined;
+    const offset = clusterStart(first, geometry);
+    if (mustBeFresh && offset < this.#freshFrom) return undefined;
+    if (!storage.capabilities.resizable && offset + count * geometry.clusterSize > storage.size()) return undefined;
+    if (!refcounts.raiseNow(first, count)) return undefined;
+    this.#firstFree = first + count;
+    this.#use(offset, count);
+    return offset;
+  }
+
   /** Gives back clusters that no mapping in the file has ever referred to; they can be handed out at once. */
   async release(offset: number, count: number): Promise<void> {
     const first = clusterAt(offset, this.#parts.geometry);

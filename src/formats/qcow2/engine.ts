@@ -3,6 +3,7 @@ import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { HostOffset } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { Storage } from "../../storage/storage.js";
+import { writeAllocatingNow } from "./allocating-now.js";
 import { writeAllocating } from "./allocating-write.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
@@ -121,7 +122,14 @@ export class ClusterEngine implements Qcow2Engine {
         }
       }
     }
-    return this.#writeLater(offset, from);
+    const now = writeAllocatingNow(this.#state, offset, from);
+    if (now === undefined) return undefined;
+    if (now === false) return this.#writeLater(offset, from);
+    return now.catch((error: unknown) => {
+      // The long way flushes for freed space and tries again.
+      if (isZcowError(error, "NO_SPACE")) return this.#writeLater(offset, from);
+      return this.#state.fail(error);
+    });
   }
 
   #writeInPlace(at: number, from: Uint8Array): MaybePromise<void> {

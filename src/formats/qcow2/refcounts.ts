@@ -139,6 +139,28 @@ export class Refcounts {
     return { first: clusterIndex(first), count, firstFree };
   }
 
+  /** The first free cluster at or after `from` when `count` in a row are free there and one slice in memory tells; else -1. */
+  findFreeNow(from: number, count: number): number {
+    const slice = this.#peek(from);
+    if (slice === undefined) return -1;
+    let at = this.#inSlice(from);
+    const start = at;
+    while (at < this.#sliceCounts && getRefcount(slice.bytes, at, this.#order) !== 0) at += 1;
+    if (at + count > this.#sliceCounts) return -1;
+    for (let i = 1; i < count; i++) if (getRefcount(slice.bytes, at + i, this.#order) !== 0) return -1;
+    return from + at - start;
+  }
+
+  /** Makes the counts of a run that `findFreeNow` found 1; false, with nothing changed, when the cache must be written first. */
+  raiseNow(first: number, count: number): boolean {
+    const slice = this.#peek(first);
+    if (slice === undefined || !this.cache.mayEdit(slice)) return false;
+    this.cache.edit(slice);
+    const at = this.#inSlice(first);
+    for (let i = 0; i < count; i++) setRefcount(slice.bytes, at + i, this.#order, 1);
+    return true;
+  }
+
   /** The first cluster of `run` whose block does not exist, undefined when all do. */
   uncovered(run: ClusterRun): number | undefined {
     const last = this.blockIndex(run.first + run.count - 1);
@@ -219,6 +241,17 @@ export class Refcounts {
       this.cache.release(slice);
       await this.#parts.flush();
     }
+  }
+
+  /** The slice with the count of `cluster`, when it is in memory and its table entry is sound. */
+  #peek(cluster: number): TableSlice | undefined {
+    const index = this.blockIndex(cluster);
+    const table = this.#loaded();
+    if (index >= table.entries) return undefined;
+    const high = table.high(index);
+    const low = table.low(index);
+    if ((high | low) === 0 || isReftableEntryCorrupt(high, low, this.#parts.geometry.clusterSize)) return undefined;
+    return this.cache.peek(this.#sliceOffset(reftableEntryOffset(high, low), cluster));
   }
 
   #acquire(at: number): MaybePromise<TableSlice> {
