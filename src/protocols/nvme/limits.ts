@@ -69,3 +69,13 @@ export const CHANGED_ZONES = 511;
 export const SCRATCH_BYTES = MiB;
 /** Source ranges of a Copy command (MSRC + 1). */
 export const COPY_RANGES = 128;
+/** Commands in flight before Connect: Connect itself and an Authentication command behind it. */
+export const UNCONNECTED_COMMANDS = 2;
+/** Bytes that a transport may still deliver after it was told to pause: what one read of a socket holds, and then some. */
+export const DEFERRED_BYTES = MiB;
+/** Milliseconds that a host may take to close a connection that we ended. */
+export const TERMINATION_MILLISECONDS = 5000;
+/** Milliseconds to which keep-alive timeouts are rounded up (KAS is this in units of 100 ms). */
+export const KEEP_ALIVE_GRANULARITY = 1000;
+/** Bytes of an authentication message from the host: a reply with an 8192-bit DH value takes about 1200. */
+export const AUTHENTICATION_MESSAGE_BYTES = 4096;

@@ -1,7 +1,13 @@
 /** An NVM subsystem: a name, the namespaces under it, and who may use them. */
+import { ZcowError } from "../../base/errors.js";
+import type { ForcedZoneState } from "../../block/zoned-device.js";
+import { NOTICE } from "./async-events.js";
 import type { Authenticator } from "./authenticator.js";
-import { NAMESPACES } from "./limits.js";
+import type { Controller } from "./controller.js";
+import { CHANGED_ZONES, NAMESPACES } from "./limits.js";
 import type { Namespace } from "./namespace.js";
+import { requireNqn } from "./nqn.js";
+import type { TargetEvent } from "./target-events.js";
 
 /** What one host may do, keyed by its NQN in {@link SubsystemOptions.hosts}. */
 export interface HostAccess {
@@ -32,4 +38,126 @@ export interface SubsystemOptions {
   readonly shared?: boolean;
   /** Hosts may see this subsystem through several controllers as one (CMIC, NMIC). Default false. */
   readonly multipath?: boolean;
+}
+
+export class Subsystem {
+  readonly options: SubsystemOptions;
+  /** By NSID. */
+  readonly namespaces = new Map<number, Namespace>();
+  readonly controllers = new Set<Controller>();
+  /** Where failures of closing and flushing are told. Set by the target that serves the subsystem. */
+  report: (event: TargetEvent) => void = () => {};
+
+  /** Throws `INVALID_ARGUMENT` for a name that is no NQN. */
+  constructor(options: SubsystemOptions) {
+    requireNqn(options.nqn, "subsystem NQN");
+    this.options = options;
+  }
+
+  get nqn(): string {
+    return this.options.nqn;
+  }
+
+  /** Shows a namespace to connected hosts as well. Throws `INVALID_ARGUMENT` for an NSID out of range or in use. */
+  addNamespace(namespace: Namespace): void {
+    const { nsid } = namespace;
+    if (!Number.isInteger(nsid) || nsid < 1 || nsid > NAMESPACES || this.namespaces.has(nsid)) {
+      throw new ZcowError("INVALID_ARGUMENT", `${this.nqn}: NSID ${nsid} is in use or not in 1 to ${NAMESPACES}`, {
+        data: { field: "NSID", value: nsid, limit: NAMESPACES },
+      });
+    }
+    this.namespaces.set(nsid, namespace);
+    this.#announce(nsid);
+  }
+
+  /** Takes a namespace away from connected hosts too. Commands under way end as they would. Its device stays open. */
+  removeNamespace(nsid: number): void {
+    if (this.namespaces.delete(nsid)) this.#announce(nsid);
+  }
+
+  /**
+   * Forces a state on a zone, as `ZonedDevice.setZoneState`, and tells connected hosts. `zone` counts from the first
+   * zone of the namespace. `INVALID_ARGUMENT` when there is no such zone.
+   */
+  async setZoneState(nsid: number, zone: number, state: ForcedZoneState): Promise<void> {
+    const namespace = this.namespaces.get(nsid);
+    const zones = namespace?.zones;
+    if (namespace === undefined || zones === undefined || !(zone >= 0 && zone < zones.zoneCount)) {
+      throw new ZcowError("INVALID_ARGUMENT", `${this.nqn}: namespace ${nsid} has no zone ${zone}`, {
+        data: { field: "zone", value: zone },
+      });
+    }
+    const block = zone * zones.zoneBlocks;
+    await zones.device.setZoneState(namespace.byteOf(block), state);
+    for (const controller of this.controllers) noteChangedZone(controller, nsid, block);
+  }
+
+  /** What a host may do; `undefined` for one that is not let in. */
+  accessOf(hostNqn: string): HostAccess | undefined {
+    const { hosts } = this.options;
+    return hosts === "any" ? {} : hosts.get(hostNqn);
+  }
+
+  /** False while another host is connected, unless the subsystem is shared. */
+  isFreeFor(hostNqn: string, hostId: string): boolean {
+    if (this.options.shared === true) return true;
+    for (const other of this.controllers) {
+      if (other.hostNqn !== hostNqn || other.hostId !== hostId) return false;
+    }
+    return true;
+  }
+
+  /** The association has ended; called by the controller. */
+  controllerGone(controller: Controller, reason: string): void {
+    if (!this.controllers.delete(controller)) return;
+    this.report({
+      kind: "controller-gone",
+      subsystemNqn: this.nqn,
+      hostNqn: controller.hostNqn,
+      controllerId: controller.id,
+      reason,
+    });
+    void this.settle(controller);
+  }
+
+  /**
+   * A host leaves: closes open zones, unless another controller is in use, and makes everything durable. Never fails:
+   * what goes wrong is reported.
+   */
+  async settle(leaving: Controller | undefined): Promise<void> {
+    const inUse = [...this.controllers].some((controller) => controller !== leaving && controller.ready);
+    for (const namespace of [...this.namespaces.values()]) {
+      if (namespace.readOnly) continue;
+      try {
+        if (!inUse && namespace.zones !== undefined) await namespace.zones.device.manageAllZones("close");
+        await namespace.device.flush();
+      } catch (error) {
+        this.report({ kind: "settle-failed", subsystemNqn: this.nqn, nsid: namespace.nsid, error });
+      }
+    }
+  }
+
+  /** Ends all associations and makes everything durable. Devices stay open. */
+  async close(reason: string): Promise<void> {
+    for (const controller of [...this.controllers]) controller.end(reason);
+    await this.settle(undefined);
+  }
+
+  #announce(nsid: number): void {
+    for (const controller of this.controllers) {
+      controller.changedNamespaces.add(nsid);
+      controller.events.raise(NOTICE.namespaceChanged);
+    }
+  }
+}
+
+function noteChangedZone(controller: Controller, nsid: number, block: number): void {
+  let changed = controller.changedZones.get(nsid);
+  if (changed === undefined) {
+    changed = new Set();
+    controller.changedZones.set(nsid, changed);
+  }
+  // One more than the log page holds is enough to know that it cannot hold them.
+  if (changed.size <= CHANGED_ZONES) changed.add(block);
+  controller.events.raise(NOTICE.zoneChanged, nsid);
 }

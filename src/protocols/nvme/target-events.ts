@@ -41,5 +41,9 @@ export type TargetEvent =
   | { readonly kind: "protocol-error"; readonly peer: string; readonly fes: number; readonly reason: string }
   /** The peer ended the connection with an H2CTermReq PDU. */
   | { readonly kind: "terminated-by-host"; readonly peer: string; readonly fes: number }
+  /** Closing zones or flushing behind a host that left failed: what it wrote may not be durable. */
+  | { readonly kind: "settle-failed"; readonly subsystemNqn: string; readonly nsid: number; readonly error: unknown }
+  /** A mistake of the target itself; the connection was dropped. */
+  | { readonly kind: "internal-error"; readonly peer: string; readonly error: unknown }
   /** A command could not be carried out for a reason of our own, which the status alone does not tell. */
   | { readonly kind: "command-failed"; readonly nsid: number; readonly opcode: number; readonly error: unknown };
