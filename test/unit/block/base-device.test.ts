@@ -153,8 +153,9 @@ describe("BaseBlockDevice", () => {
 
   it("refuses bytes that were transferred away, which look like no bytes at all", () => {
     const device = new ProbeDevice();
-    const gone = bytes(512);
-    structuredClone(gone.buffer, { transfer: [gone.buffer] });
+    const memory = new ArrayBuffer(512);
+    const gone = new Uint8Array(memory);
+    structuredClone(memory, { transfer: [memory] });
     expect(codeOf(() => device.read(0, gone))).toBe("INVALID_ARGUMENT");
     expect(codeOf(() => device.write(0, gone))).toBe("INVALID_ARGUMENT");
     expect(device.write(0, bytes(0))).toBeUndefined();

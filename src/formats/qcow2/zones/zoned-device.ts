@@ -6,6 +6,7 @@
  *  - Reads see data below the committed pointer only. What the engine has mapped above it stays hidden.
  *  - A write that the engine finishes at once, with nothing else in flight in its zone, costs no promise.
  */
+import { ZcowError } from "../../../base/errors.js";
 import { isPromise, type MaybePromise, whenAll } from "../../../base/maybe-promise.js";
 import { SECTOR_SIZE, type ZoneIndex, zoneIndex } from "../../../base/units.js";
 import { BaseBlockDevice } from "../../../block/base-device.js";
@@ -30,6 +31,9 @@ import type { Qcow2Header } from "../header.js";
 import { dropLeftovers, zoneRuns } from "./leftovers.js";
 import type { PointerTable } from "./pointer-table.js";
 import { ZoneDurability } from "./zone-durability.js";
+
+const ZONE_OPERATIONS: readonly ZoneOperation[] = ["open", "close", "finish", "reset"];
+const FORCED_STATES: readonly ForcedZoneState[] = ["read-only", "offline", "online"];
 
 export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
   readonly #engine: Qcow2Engine;
@@ -100,6 +104,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
   }
 
   async manageAllZones(operation: ZoneOperation): Promise<void> {
+    this.#requireWord("zone operation", operation, ZONE_OPERATIONS);
     this.assertOpen(`zone ${operation}`);
     this.assertWritable(`zone ${operation}`);
     const { conventionalZones, zoneCount } = this.#model.geometry;
@@ -108,6 +113,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
   }
 
   async setZoneState(offset: number, state: ForcedZoneState): Promise<void> {
+    this.#requireWord("zone state", state, FORCED_STATES);
     this.assertRequest("zone state", offset, SECTOR_SIZE);
     const { geometry } = this.#model;
     if (!geometry.isZoneStart(offset)) throw errors.misalignedStart("zone state", offset, geometry.zoneSize);
@@ -246,6 +252,14 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
   }
 
   // --- zone operations --------------------------------------------------------------------------
+
+  /** Callers without types can send any word; an unknown one would put a zone into a state that does not exist. */
+  #requireWord(what: string, word: string, known: readonly string[]): void {
+    if (known.includes(word)) return;
+    throw new ZcowError("INVALID_ARGUMENT", `${what} '${word}' is not one of ${known.join(", ")}`, {
+      data: { path: this.name, field: what, value: word },
+    });
+  }
 
   async #operate(operation: ZoneOperation, offset: number, length: number): Promise<void> {
     this.assertOpen(`zone ${operation}`);
