@@ -29,6 +29,7 @@ const CATEGORIES = {
   storage: "The place where the bytes live failed. `data.errno` holds what the operating system said.",
   format: "The bytes of an image break the rules of its format. `data` names structure, field, value and limit.",
   unsupported: "Image and request are valid, but need something zcow does not do.",
+  server: "A server could not be set up, or a running one could not be reached.",
   zone: "The rules of a zoned device refuse the request. The write pointer did not move.",
 };
 

@@ -16,6 +16,8 @@ export type ErrorCategory =
   | "format"
   /** The image is valid (or the request is) but needs something this program does not do. */
   | "unsupported"
+  /** A server could not be set up or reached. */
+  | "server"
   /** The rules of a zoned device refuse the request. */
   | "zone";
 
@@ -31,6 +33,7 @@ const usage = (errno: string, when: string): ErrorCodeInfo => ({ category: "usag
 const storage = (errno: string, when: string): ErrorCodeInfo => ({ category: "storage", errno, when });
 const format = (when: string, errno = "EINVAL"): ErrorCodeInfo => ({ category: "format", errno, when });
 const unsupported = (when: string): ErrorCodeInfo => ({ category: "unsupported", errno: "ENOTSUP", when });
+const server = (errno: string, when: string): ErrorCodeInfo => ({ category: "server", errno, when });
 const zone = (errno: string, when: string): ErrorCodeInfo => ({ category: "zone", errno, when });
 
 export const ERROR_CODES = {
@@ -142,6 +145,12 @@ export const ERROR_CODES = {
   NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
   CHECK_UNSUPPORTED: unsupported("The format of the image has no metadata that could be checked."),
   AMEND_UNSUPPORTED: unsupported("The format of the image has no options that could be changed."),
+
+  // --- server --------------------------------------------------------------------------------
+  ADDRESS_IN_USE: server("EADDRINUSE", "Another program listens at the address or socket path already."),
+  ADDRESS_UNAVAILABLE: server("EADDRNOTAVAIL", "The address to listen at is not one of this machine, or not allowed."),
+  CONTROL_UNREACHABLE: server("ECONNREFUSED", "No server answers at the control socket."),
+  CONTROL_PROTOCOL: server("EPROTO", "A request or reply on the control socket breaks its format or limits."),
 
   // --- zone ----------------------------------------------------------------------------------
   ZONE_INVALID_WRITE: zone("EIO", "A write to a sequential zone does not start at its write pointer."),

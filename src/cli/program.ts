@@ -44,6 +44,16 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: false,
     load: async () => (await import("./commands/zone.js")).zoneCommand,
   },
+  nvme: {
+    summary: "serve images over NVMe/TCP: a Linux kernel attaches them as disks",
+    stock: false,
+    load: async () => (await import("./commands/nvme.js")).nvmeCommand,
+  },
+  control: {
+    summary: "ask and steer a running server",
+    stock: false,
+    load: async () => (await import("./commands/control.js")).controlCommand,
+  },
   io: {
     summary: "read, write and test an image command by command, as qemu-io does",
     stock: false,

@@ -1,3 +1,4 @@
+import { controlRequest } from "../../servers/control/control-client.js";
 import { WRITE_BACK } from "../cache-mode.js";
 import { FORMAT_OPTION, HELP_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
@@ -6,17 +7,24 @@ import { ioCommands } from "../io/all-commands.js";
 import { IoSession } from "../io/session.js";
 import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
+import { bytesArgument } from "../zone-image.js";
+import { realPath } from "./control.js";
 
 const COMMAND_OPTION: OptionSpec = { name: "command", short: "c", long: "cmd", value: true };
-const OPTIONS = [FORMAT_OPTION, COMMAND_OPTION, HELP_OPTION];
+const CONTROL_OPTION: OptionSpec = { name: "control", long: "control", value: true };
+const OPTIONS = [FORMAT_OPTION, COMMAND_OPTION, CONTROL_OPTION, HELP_OPTION];
 
 const HELP = `usage: zcow zone set-state [-f FORMAT] FILE OFFSET STATE -c COMMAND [-c COMMAND]...
+       zcow zone set-state --control SOCKET FILE OFFSET STATE
 
 Forces the zone that starts at OFFSET into STATE (read-only, offline or online) and then runs the commands of
 'zcow io' on the image, to see what a program meets on a drive with a failed zone. The state is not recorded in
 the image: it ends with the last command.
 
+With --control, the server that serves FILE forces the state while it runs, and tells the hosts that use the disk.
+
   -c, --cmd COMMAND     a command of 'zcow io'; at least one
+      --control SOCKET  the socket that the server was started with
   -f, --format FORMAT   qcow2; recognised by content when left out
 
 Example: zcow zone set-state disk.qcow2 64M offline -c 'read 64M 4k' -c 'zone_report 64M 1'
@@ -33,6 +41,18 @@ export async function zoneSetStateCommand(args: readonly string[], context: Comm
     throw new UsageError("Expecting an image file name, the offset of a zone and a state");
   }
   const commands = allValues(parsed, "command");
+  const control = lastValue(parsed, "control");
+  if (control !== undefined) {
+    if (commands.length > 0) throw new UsageError("--control and -c exclude each other: the server runs no commands");
+    const request = {
+      command: "zone-set-state",
+      image: realPath(path),
+      offset: bytesArgument("offset", offset),
+      state,
+    };
+    await controlRequest(control, request);
+    return 0;
+  }
   if (commands.length === 0) {
     throw new UsageError("zone set-state lasts as long as the command: give it something to do with -c");
   }

@@ -1,0 +1,79 @@
+import { realpathSync } from "node:fs";
+import { controlRequest } from "../../servers/control/control-client.js";
+import { FAULT_OPERATIONS, FAULT_STATUSES } from "../../servers/control/fault-rules.js";
+import { HELP_OPTION } from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { jsonText } from "../json.js";
+import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+import { countArgument } from "../zone-image.js";
+
+const NUMBERS = ["nsid", "delay", "lba", "blocks", "count", "first"] as const;
+const TEXTS = ["subsystem", "operation", "status"] as const;
+const OPTIONS: readonly OptionSpec[] = [
+  ...[...NUMBERS, ...TEXTS].map((name) => ({ name, long: name, value: true })),
+  HELP_OPTION,
+];
+
+const HELP = `usage: zcow control SOCKET COMMAND [OPTION]...
+
+Asks a server that was started with --control SOCKET; the answer is JSON.
+
+  status                      what is served, to whom, and how much was done
+  zone-report IMAGE           zones as the server has them (--first N, --count N)
+  inject --nsid N             make commands of a namespace fail or wait:
+      --operation WHICH         ${FAULT_OPERATIONS.join(", ")} (the default)
+      --status STATUS           name (below) or number with the status code in bits 7:0 and its type in bits 10:8
+      --delay MILLISECONDS      before the command is carried out or fails
+      --lba N, --blocks N       only commands that touch these blocks
+      --count N                 only so many commands
+  clear-faults --nsid N       take that back
+
+  --subsystem NQN             which one, when there are several
+
+Statuses: ${Object.keys(FAULT_STATUSES).join(", ")}
+
+'zcow zone set-state --control SOCKET' forces states on zones.
+`;
+
+const COMMANDS = ["status", "zone-report", "inject", "clear-faults"];
+
+export async function controlCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const [socket, command, image, ...more] = parsed.positionals;
+  if (socket === undefined || command === undefined) throw new UsageError("control: Expecting a socket and a command");
+  if (!COMMANDS.includes(command)) throw new UsageError(`Command not found: control ${command}`);
+  if ((image !== undefined) !== (command === "zone-report") || more.length > 0) {
+    throw new UsageError(`control ${command}: ${command === "zone-report" ? "Expecting one" : "Expecting no"} image`);
+  }
+  const request = { command, ...requestFields(parsed), ...(image === undefined ? {} : { image: realPath(image) }) };
+  context.output.out(jsonText(await controlRequest(socket, request)));
+  return 0;
+}
+
+function requestFields(parsed: ParsedArguments): Record<string, string | number> {
+  const fields: Record<string, string | number> = {};
+  for (const name of TEXTS) {
+    const text = lastValue(parsed, name);
+    if (text !== undefined) fields[name] = name === "status" && /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : text;
+  }
+  for (const name of NUMBERS) {
+    const text = lastValue(parsed, name);
+    if (text !== undefined) fields[name] = countArgument(name, text);
+  }
+  return fields;
+}
+
+/** The server knows images by their real paths. */
+export function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    // The server will say that it does not serve it.
+    return path;
+  }
+}

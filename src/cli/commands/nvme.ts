@@ -1,0 +1,180 @@
+import { ControlServer } from "../../servers/control/control-server.js";
+import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
+import { renderMetrics } from "../../servers/nvme-tcp/metrics.js";
+import { MetricsServer } from "../../servers/nvme-tcp/metrics-server.js";
+import type { ImageToServe } from "../../servers/nvme-tcp/served-image.js";
+import { NvmeService, type SubsystemToServe } from "../../servers/nvme-tcp/service.js";
+import { serviceControl } from "../../servers/nvme-tcp/service-control.js";
+import { serviceMetrics } from "../../servers/nvme-tcp/service-metrics.js";
+import { WRITE_BACK } from "../cache-mode.js";
+import type { CommandContext } from "../context.js";
+import { EXIT_FAILURE, explain, printError } from "../failure.js";
+import {
+  accessOptions,
+  addressOption,
+  blockSizeOption,
+  limitOptions,
+  listenOption,
+  logFormatOption,
+  NVME_OPTIONS,
+  tlsOptions,
+  uuidOptions,
+} from "../nvme-options.js";
+import { servingText, warnIfOpen } from "../nvme-text.js";
+import { formatChoice, printWarning } from "../open.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+
+const HELP = `usage: zcow nvme [OPTION]... IMAGE...
+
+Serves images as disks over NVMe/TCP until it is told to stop (SIGINT, SIGTERM). A zoned image becomes a zoned disk
+(ZNS); its conventional zones, if any, a second namespace before it. The command to attach them is printed.
+
+Serving:
+  -l, --listen HOST:PORT    default 127.0.0.1:4420; port 0 takes a free one
+  -n, --nqn NQN             name of the subsystem; made from the image's path when left out
+      --separate            a subsystem per image instead of one for all
+      --uuid UUID           of the disk; once per image, in their order. Made from the image's path when left out
+  -f, --format FORMAT       of the images; recognised by content when left out
+  -r, --read-only           refuse writes
+      --lba-size SIZE       512 or 4096; 4096 where the image allows it when left out
+      --multipath           let a host see several connections as paths to one disk
+      --shared              let several hosts connect at one time
+
+Who may connect:
+      --host NQN[,SETTING]  only hosts that are listed; SETTING is dhchap=SECRET, dhchap-ctrl=SECRET or tls-psk=KEY
+      --dhchap-secret S     secret (DHHC-1:...) of the hosts that have none of their own
+      --dhchap-ctrl-secret S  secret that proves this server to hosts which ask for it
+      --dhchap-hash LIST    sha256,sha384,sha512: those acceptable, the preferred first
+      --dhchap-group LIST   ffdhe2048 to ffdhe8192 and null: those acceptable, the preferred first
+      --tls-psk KEY         TLS 1.3 with this key (NVMeTLSkey-1:01:...), for all connections
+      --tls-compat          the key was inserted by an older nvme-cli (or with --compat)
+Secrets and keys may be given as the name of a file, which keeps them out of the list of processes.
+
+Limits:
+      --mdts SIZE           largest read or write (default 1M)
+      --zasl SIZE           largest zone append (default 128k)
+      --in-capsule SIZE     write data that may come with its command (default 8k)
+      --maxh2cdata SIZE     largest piece of other write data (default 128k)
+      --queues N            I/O queues per host (default 16)
+
+Watching:
+      --control SOCKET      Unix socket for 'zcow control' and 'zcow zone set-state'
+      --metrics HOST:PORT   metrics for Prometheus at /metrics
+      --log-format FORM     text (default) or json, on standard error
+`;
+
+const DEFAULT_METRICS_PORT = 9420;
+
+export async function nvmeCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, NVME_OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  if (parsed.positionals.length === 0) throw new UsageError("nvme: Expecting at least one image file name");
+  const log = lineLogger(logFormatOption(parsed), (line) => context.output.err(line));
+  const { host, port } = listenOption(parsed);
+  const tls = tlsOptions(parsed);
+  const subsystems = subsystemsOf(parsed, context);
+  const stop = stopSignal();
+  const service = await NvmeService.start({
+    subsystems,
+    host,
+    port,
+    log,
+    limits: limitOptions(parsed),
+    ...(tls === undefined ? {} : { tls }),
+  });
+  try {
+    const close = await attendants(parsed, service, log);
+    warnIfOpen(service, subsystems, log);
+    context.output.out(servingText(service, subsystems));
+    log.info("stopping", { signal: await stop });
+    close();
+  } finally {
+    stop.again(() => {
+      printError(context, "stopped at once by a second signal: what was not flushed is lost");
+      process.exit(EXIT_FAILURE);
+    });
+    await service.close().catch((error: unknown) => {
+      log.error("close-failed", { reason: explain(error, context) });
+      throw error;
+    });
+  }
+  log.info("stopped");
+  return 0;
+}
+
+function subsystemsOf(parsed: ParsedArguments, context: CommandContext): SubsystemToServe[] {
+  const nqn = lastValue(parsed, "nqn");
+  const images = imagesOf(parsed, context);
+  const common = {
+    hosts: accessOptions(parsed),
+    shared: isGiven(parsed, "shared"),
+    multipath: isGiven(parsed, "multipath"),
+  };
+  if (!isGiven(parsed, "separate")) return [{ ...common, images, ...(nqn === undefined ? {} : { nqn }) }];
+  if (nqn === undefined) return images.map((image) => ({ ...common, images: [image] }));
+  return images.map((image, index) => ({ ...common, images: [image], nqn: `${nqn}:${index + 1}` }));
+}
+
+function imagesOf(parsed: ParsedArguments, context: CommandContext): ImageToServe[] {
+  const format = lastValue(parsed, "format");
+  const blockSize = blockSizeOption(parsed);
+  const readOnly = isGiven(parsed, "read-only");
+  const uuids = uuidOptions(parsed);
+  return parsed.positionals.map((path, index) => {
+    const uuid = uuids[index];
+    const choice = { path, format, readOnly, forceShare: false, cache: WRITE_BACK };
+    return {
+      path,
+      format: formatChoice(format),
+      readOnly,
+      onWarning: (warning) => printWarning(warning, choice, context),
+      ...(blockSize === undefined ? {} : { blockSize }),
+      ...(uuid === undefined ? {} : { uuid }),
+    };
+  });
+}
+
+/** Starts what goes with the service; the result ends it. */
+async function attendants(parsed: ParsedArguments, service: NvmeService, log: Logger): Promise<() => void> {
+  const controlPath = lastValue(parsed, "control");
+  const metricsAt = lastValue(parsed, "metrics");
+  const control =
+    controlPath === undefined ? undefined : await ControlServer.listen(controlPath, serviceControl(service, log));
+  let metrics: MetricsServer | undefined;
+  try {
+    if (metricsAt !== undefined) {
+      const { host, port } = addressOption("metrics", metricsAt, DEFAULT_METRICS_PORT);
+      metrics = await MetricsServer.listen(host, port, () => renderMetrics(serviceMetrics(service)));
+      log.info("metrics", { host, port: metrics.port });
+    }
+  } catch (error) {
+    control?.close();
+    throw error;
+  }
+  return () => {
+    control?.close();
+    metrics?.close();
+  };
+}
+
+/** Resolves to the first signal that asks to stop; `again` says what a second one does. */
+function stopSignal(): Promise<string> & { again(act: () => void): void } {
+  let act: (() => void) | undefined;
+  const first = new Promise<string>((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.on(signal, () => {
+        act?.();
+        resolve(signal);
+      });
+    }
+  });
+  return Object.assign(first, {
+    again: (then: () => void) => {
+      act = then;
+    },
+  });
+}

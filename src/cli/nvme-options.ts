@@ -1,0 +1,244 @@
+import { readFileSync } from "node:fs";
+import { parseSize } from "../base/size-text.js";
+import type { TargetLimits } from "../protocols/nvme/limits.js";
+import type { BlockSize } from "../protocols/nvme/namespace.js";
+import type { HostAccess } from "../protocols/nvme/subsystem.js";
+import { parseUuid } from "../servers/nvme-tcp/identity.js";
+import type { LogFormat } from "../servers/nvme-tcp/logger.js";
+import {
+  CHAP_GROUPS,
+  CHAP_HASHES,
+  ChapAuthenticator,
+  type ChapOptions,
+  parseChapSecret,
+} from "../servers/nvme-tcp/security/dh-chap.js";
+import type { Secret } from "../servers/nvme-tcp/security/secret-text.js";
+import { parseTlsKey } from "../servers/nvme-tcp/security/tls-psk.js";
+import type { TlsKeys } from "../servers/nvme-tcp/tls-accepting.js";
+import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
+import { UsageError } from "./usage-error.js";
+
+const value = (name: string, short?: string): OptionSpec => ({
+  name,
+  long: name,
+  value: true,
+  ...(short === undefined ? {} : { short }),
+});
+const flag = (name: string, short?: string): OptionSpec => ({
+  name,
+  long: name,
+  ...(short === undefined ? {} : { short }),
+});
+
+export const NVME_OPTIONS: readonly OptionSpec[] = [
+  value("listen", "l"),
+  value("nqn", "n"),
+  flag("separate"),
+  value("host"),
+  flag("shared"),
+  flag("read-only", "r"),
+  value("format", "f"),
+  value("uuid"),
+  value("lba-size"),
+  value("mdts"),
+  value("zasl"),
+  value("in-capsule"),
+  value("maxh2cdata"),
+  value("queues"),
+  flag("multipath"),
+  value("tls-psk"),
+  flag("tls-compat"),
+  value("dhchap-secret"),
+  value("dhchap-ctrl-secret"),
+  value("dhchap-hash"),
+  value("dhchap-group"),
+  value("control"),
+  value("metrics"),
+  value("log-format"),
+  flag("help", "h"),
+];
+
+const DEFAULT_HOST = "127.0.0.1";
+const DEFAULT_PORT = 4420;
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `HOST:PORT`, `[IPv6]:PORT`, `PORT` or `HOST`. */
+export function addressOption(name: string, text: string | undefined, defaultPort: number): Address {
+  if (text === undefined) return { host: DEFAULT_HOST, port: defaultPort };
+  if (/^\d+$/.test(text)) return { host: DEFAULT_HOST, port: portNumber(name, text) };
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+))(?::(\d+))?$/.exec(text);
+  const host = match?.[1] ?? match?.[2];
+  if (host === undefined) throw new UsageError(`--${name} '${text}' is not of the form HOST:PORT`, false);
+  const port = match?.[3];
+  return { host, port: port === undefined ? defaultPort : portNumber(name, port) };
+}
+
+function portNumber(name: string, text: string): number {
+  const port = Number(text);
+  if (port <= 0xffff) return port;
+  throw new UsageError(`--${name}: ${text} is not a port, 0 to 65535`, false);
+}
+
+export function listenOption(parsed: ParsedArguments): Address {
+  return addressOption("listen", lastValue(parsed, "listen"), DEFAULT_PORT);
+}
+
+export function logFormatOption(parsed: ParsedArguments): LogFormat {
+  const format = lastValue(parsed, "log-format") ?? "text";
+  if (format === "text" || format === "json") return format;
+  throw new UsageError(`--log-format '${format}' is neither text nor json`, false);
+}
+
+export function blockSizeOption(parsed: ParsedArguments): BlockSize | undefined {
+  const text = lastValue(parsed, "lba-size");
+  if (text === undefined) return undefined;
+  const size = parseSize(text);
+  if (size === 512 || size === 4096) return size;
+  throw new UsageError(`--lba-size '${text}' is neither 512 nor 4096`, false);
+}
+
+/** The limits that were given; the target checks their values. */
+export function limitOptions(parsed: ParsedArguments): Partial<TargetLimits> {
+  const limits: { -readonly [Name in keyof TargetLimits]?: TargetLimits[Name] } = {};
+  const take = (option: string, name: keyof TargetLimits): void => {
+    const text = lastValue(parsed, option);
+    if (text === undefined) return;
+    const bytes = parseSize(text);
+    if (bytes === undefined)
+      throw new UsageError(`--${option} '${text}' is not a number (with an optional suffix k, M)`, false);
+    limits[name] = bytes;
+  };
+  take("mdts", "transferBytes");
+  take("zasl", "appendBytes");
+  take("in-capsule", "inCapsuleBytes");
+  take("maxh2cdata", "h2cDataBytes");
+  take("queues", "ioQueues");
+  // Without a word about it, appends must not be above the largest transfer.
+  if (limits.appendBytes === undefined && limits.transferBytes !== undefined && limits.transferBytes < 128 * 1024) {
+    limits.appendBytes = limits.transferBytes;
+  }
+  return limits;
+}
+
+/** The UUIDs of the images, in their order. */
+export function uuidOptions(parsed: ParsedArguments): Uint8Array[] {
+  const uuids = allValues(parsed, "uuid").map(parseUuid);
+  if (uuids.length <= parsed.positionals.length) return uuids;
+  throw new UsageError(`there are ${uuids.length} --uuid for ${parsed.positionals.length} images`, false);
+}
+
+/** What one `--host` says: `NQN[,dhchap=SECRET][,dhchap-ctrl=SECRET][,tls-psk=KEY]`. */
+interface HostOption {
+  readonly nqn: string;
+  readonly settings: ReadonlyMap<string, string>;
+}
+
+const HOST_SETTINGS = ["dhchap", "dhchap-ctrl", "tls-psk"];
+
+function hostOptions(parsed: ParsedArguments): HostOption[] {
+  return allValues(parsed, "host").map((text) => {
+    const [nqn = "", ...rest] = text.split(",");
+    const settings = new Map<string, string>();
+    for (const part of rest) {
+      const equals = part.indexOf("=");
+      const name = part.slice(0, Math.max(0, equals));
+      if (!HOST_SETTINGS.includes(name)) {
+        throw new UsageError(
+          `--host ${nqn}: each setting must be one of ${HOST_SETTINGS.join(", ")}, with '=' and a value`,
+          false,
+        );
+      }
+      settings.set(name, part.slice(equals + 1));
+    }
+    return { nqn, settings };
+  });
+}
+
+/** Who may connect, and how each must prove itself. */
+export function accessOptions(parsed: ParsedArguments): ReadonlyMap<string, HostAccess> | "any" {
+  const hosts = hostOptions(parsed);
+  const common = lastValue(parsed, "dhchap-secret");
+  const commonController = lastValue(parsed, "dhchap-ctrl-secret");
+  const algorithms = chapAlgorithms(parsed);
+  if (hosts.length === 0) {
+    if (common === undefined && commonController === undefined) return "any";
+    throw new UsageError("a DH-HMAC-CHAP secret belongs to a host: say which with --host", false);
+  }
+  const access = new Map<string, HostAccess>();
+  for (const { nqn, settings } of hosts) {
+    const secret = settings.get("dhchap") ?? common;
+    const controllerSecret = settings.get("dhchap-ctrl") ?? commonController;
+    if (secret === undefined) {
+      if (controllerSecret !== undefined) {
+        throw new UsageError(`--host ${nqn}: a controller's secret needs one for the host, too`, false);
+      }
+      access.set(nqn, {});
+      continue;
+    }
+    const options: ChapOptions = {
+      hostSecret: parseChapSecret(secretText("dhchap-secret", secret)),
+      ...(controllerSecret === undefined
+        ? {}
+        : { controllerSecret: parseChapSecret(secretText("dhchap-ctrl-secret", controllerSecret)) }),
+      ...algorithms,
+    };
+    access.set(nqn, { authenticate: (exchange) => new ChapAuthenticator(options, exchange) });
+  }
+  return access;
+}
+
+function chapAlgorithms(parsed: ParsedArguments): Pick<ChapOptions, "hashes" | "groups"> {
+  return {
+    hashes: chosen("dhchap-hash", CHAP_HASHES, lastValue(parsed, "dhchap-hash")),
+    groups: chosen("dhchap-group", CHAP_GROUPS, lastValue(parsed, "dhchap-group")),
+  };
+}
+
+/** The names of a list with commas, which is also their order. */
+function chosen<Name extends string>(
+  option: string,
+  known: readonly Name[],
+  text: string | undefined,
+): readonly Name[] {
+  if (text === undefined) return known;
+  return text.split(",").map((name) => {
+    const found = known.find((one) => one === name);
+    if (found === undefined) throw new UsageError(`--${option} '${name}' is not one of ${known.join(", ")}`, false);
+    return found;
+  });
+}
+
+/** The TLS keys, when there are any: then every connection must use one. */
+export function tlsOptions(parsed: ParsedArguments): TlsKeys | undefined {
+  const commonText = lastValue(parsed, "tls-psk");
+  const common = commonText === undefined ? undefined : parseTlsKey(secretText("tls-psk", commonText));
+  const own = new Map<string, Secret>();
+  for (const { nqn, settings } of hostOptions(parsed)) {
+    const key = settings.get("tls-psk");
+    if (key !== undefined) own.set(nqn, parseTlsKey(secretText("tls-psk", key)));
+  }
+  if (common === undefined && own.size === 0) {
+    if (isGiven(parsed, "tls-compat")) throw new UsageError("--tls-compat needs --tls-psk", false);
+    return undefined;
+  }
+  return {
+    secretOf: (hostNqn) => own.get(hostNqn) ?? common,
+    derivation: isGiven(parsed, "tls-compat") ? "unprefixed" : "standard",
+  };
+}
+
+/** A secret given as such, or the first line of the file that has it. */
+function secretText(option: string, given: string): string {
+  if (/^(DHHC|NVMeTLSkey)-/.test(given)) return given;
+  try {
+    return readFileSync(given, "utf8").split("\n")[0] ?? "";
+  } catch (error) {
+    const reason = error instanceof Error && "code" in error ? String(error.code) : "it cannot be read";
+    // The value may be a secret that was mistyped: it must not be shown.
+    throw new UsageError(`--${option}: the value is neither a secret nor a file that can be read (${reason})`, false);
+  }
+}

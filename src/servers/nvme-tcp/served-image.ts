@@ -1,0 +1,69 @@
+import { realpath } from "node:fs/promises";
+import type { WarningSink } from "../../base/errors.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import { type FormatChoice, openImage } from "../../formats/open-image.js";
+import { type BlockSize, type Namespace, namespacesOf } from "../../protocols/nvme/namespace.js";
+import { FaultRules } from "../control/fault-rules.js";
+import { ImageIdentity, type ImagePart } from "./identity.js";
+
+/** An image that is to be served. */
+export interface ImageToServe {
+  readonly path: string;
+  readonly format: FormatChoice;
+  readonly readOnly?: boolean;
+  /** Default: as large as everything in the image allows. */
+  readonly blockSize?: BlockSize;
+  /** 16 bytes; see {@link ImageIdentity}. */
+  readonly uuid?: Uint8Array;
+  readonly onWarning?: WarningSink;
+}
+
+/** A namespace and what it shows. */
+export interface ServedNamespace {
+  readonly namespace: Namespace;
+  readonly image: ServedImage;
+  readonly part: ImagePart;
+  readonly faults: FaultRules;
+}
+
+/** An image that is open, with its locks held. */
+export interface ServedImage {
+  /** Without symbolic links: the same for every way to name the file. */
+  readonly realPath: string;
+  readonly device: BlockDevice;
+  readonly identity: ImageIdentity;
+}
+
+/** Opens an image and takes its locks. Fails with the codes of `openImage`. */
+export async function openServedImage(image: ImageToServe): Promise<ServedImage> {
+  const { path, format, readOnly, onWarning } = image;
+  const device = await openImage(path, {
+    format,
+    readOnly: readOnly === true,
+    // What a guest writes onto its disk must not make the server open other files.
+    implicitFiles: "deny",
+    ...(onWarning === undefined ? {} : { onWarning }),
+  });
+  const realPath = await realpath(path);
+  return { realPath, device, identity: new ImageIdentity(realPath, image.uuid) };
+}
+
+/** The namespaces of an image, numbered from `firstNsid`. Fails as `namespacesOf`. */
+export function namespacesOfImage(image: ServedImage, options: ImageToServe, firstNsid: number): ServedNamespace[] {
+  const parts: ImagePart[] = [];
+  const namespaces = namespacesOf(image.device, {
+    firstNsid,
+    identity: (part) => {
+      parts.push(part);
+      return image.identity.namespace(part);
+    },
+    readOnly: options.readOnly === true,
+    ...(options.blockSize === undefined ? {} : { blockSize: options.blockSize }),
+  });
+  return namespaces.map((namespace, index) => ({
+    namespace,
+    image,
+    part: parts[index] ?? "whole",
+    faults: new FaultRules(),
+  }));
+}

@@ -1,0 +1,100 @@
+import type { Socket } from "node:net";
+import type { Transport, TransportListener } from "../../protocols/nvme/transport.js";
+
+/**
+ * A connection's way out over a socket. What is sent while bytes are being received leaves in one write when the
+ * connection has worked through them; what is sent at other times, at the end of the turn of the event loop.
+ */
+export class SocketTransport implements Transport {
+  /** Bytes handed to the network and taken from it. */
+  bytesSent = 0;
+  bytesReceived = 0;
+  readonly #socket: Socket;
+  #listener: TransportListener | undefined;
+  #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
+  #receiving = false;
+  #scheduled = false;
+  #ending = false;
+  #reason: Error | undefined;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.on("drain", () => this.#listener?.drained());
+    socket.on("error", (error) => {
+      this.#reason ??= error;
+    });
+    socket.on("close", () => {
+      this.#waiting = [];
+      this.#waitingBytes = 0;
+      this.#listener?.disconnected(this.#reason);
+    });
+  }
+
+  /** Who gets what arrives. Must be called before anything can arrive. */
+  attach(listener: TransportListener): void {
+    this.#listener = listener;
+  }
+
+  /** Bytes from the peer. */
+  receive(chunk: Uint8Array): void {
+    this.bytesReceived += chunk.length;
+    this.#receiving = true;
+    this.#listener?.receive(chunk);
+    this.#receiving = false;
+    this.#flush();
+  }
+
+  send(bytes: Uint8Array): void {
+    if (this.#socket.destroyed || this.#ending) return;
+    this.#waiting.push(bytes);
+    this.#waitingBytes += bytes.length;
+    if (this.#receiving || this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#flush();
+    });
+  }
+
+  get backlog(): number {
+    return this.#waitingBytes + this.#socket.writableLength;
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  end(): void {
+    if (this.#ending) return;
+    this.#flush();
+    this.#ending = true;
+    this.#socket.end();
+  }
+
+  destroy(reason: Error): void {
+    this.#reason ??= reason;
+    this.#socket.destroy();
+  }
+
+  #flush(): void {
+    const waiting = this.#waiting;
+    if (waiting.length === 0 || this.#socket.destroyed) return;
+    this.#waiting = [];
+    this.bytesSent += this.#waitingBytes;
+    this.#waitingBytes = 0;
+    const socket = this.#socket;
+    const [first] = waiting;
+    if (waiting.length === 1 && first !== undefined) {
+      socket.write(first);
+      return;
+    }
+    socket.cork();
+    for (const bytes of waiting) socket.write(bytes);
+    socket.uncork();
+  }
+}
