@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Qcow2Device } from "../../../../src/formats/qcow2/device.js";
 import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
-import { faultStorage, type FaultStorage } from "../../../../src/storage/fault-storage.js";
+import { type FaultStorage, faultStorage } from "../../../../src/storage/fault-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../src/storage/memory-storage.js";
 import type { StorageTrace } from "../../../../src/storage/tracing-storage.js";
 import { tracingStorage } from "../../../../src/storage/tracing-storage.js";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
 import { type MemoryStorage, memoryStorage } from "../../../../src/storage/memory-storage.js";
-import { ALL_SHAPES, expectSound, imageInMemory, type ImageShape, shapeName } from "../../../support/engine-images.js";
+import { ALL_SHAPES, expectSound, type ImageShape, imageInMemory, shapeName } from "../../../support/engine-images.js";
 import { JitteryStorage } from "../../../support/jittery-storage.js";
 import { PlainWorkload } from "../../../support/plain-workload.js";
 import { Random, seedFromEnvironment } from "../../../support/random.js";
