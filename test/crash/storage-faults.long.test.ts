@@ -1,7 +1,7 @@
 import { describe, it } from "vitest";
 import { PLAIN_GEOMETRIES, ZONED_GEOMETRIES } from "../support/crash-geometries.js";
 import { countCalls, FAULT_KINDS, runFault } from "../support/fault-run.js";
-import { newImage } from "../support/new-image.js";
+import { geometryImage } from "../support/new-image.js";
 import { seedFromEnvironment } from "../support/random.js";
 
 describe("a storage call that fails in the middle of a long workload", () => {
@@ -10,10 +10,10 @@ describe("a storage call that fails in the middle of a long workload", () => {
   it.each([...PLAIN_GEOMETRIES, ...ZONED_GEOMETRIES])(
     "loses nothing flushed, whichever call it is: $name",
     async (geometry) => {
-      const { cacheBytes } = geometry;
-      const image = await newImage(geometry.options);
+      const { cacheBytes, from = 0 } = geometry;
+      const image = await geometryImage(geometry);
       for (let seed = first; seed < first + 4; seed++) {
-        const options = { image, seed, steps: 60, ...(cacheBytes && { cacheBytes }) };
+        const options = { image, seed, steps: 60, from, ...(cacheBytes && { cacheBytes }) };
         const calls = await countCalls(options);
         for (const kind of FAULT_KINDS) for (let nth = 1; nth <= calls; nth++) await runFault(options, nth, kind);
       }

@@ -7,6 +7,10 @@ const KIB = 1024;
 export interface CrashGeometry {
   readonly name: string;
   readonly options: CreateQcow2Options;
+  /** Bytes at the start of the disk that are written, and durable, before the workload begins. */
+  readonly prefill?: number;
+  /** The workload stays above this byte. */
+  readonly from?: number;
   /** Few tables in memory, so that they are written back and loaded again. */
   readonly cacheBytes?: number;
 }
@@ -14,9 +18,13 @@ export interface CrashGeometry {
 export const PLAIN_GEOMETRIES: readonly CrashGeometry[] = [
   { name: "512-byte clusters", options: { size: 128 * KIB, clusterSize: 512 } },
   { name: "512-byte clusters, tiny cache", options: { size: 128 * KIB, clusterSize: 512 }, cacheBytes: 4 * KIB },
+  { name: "64-bit refcounts", options: { size: 96 * KIB, clusterSize: 512, refcountBits: 64 } },
   {
-    name: "64-bit refcounts that outgrow their table",
-    options: { size: 96 * KIB, clusterSize: 512, refcountBits: 64 },
+    name: "refcounts that outgrow their table",
+    // One table of 64 blocks of 64 counts covers 2 MiB of the file.
+    options: { size: 2176 * KIB, clusterSize: 512, refcountBits: 64 },
+    prefill: 1974 * KIB,
+    from: 1950 * KIB,
   },
   { name: "1-bit refcounts", options: { size: 256 * KIB, clusterSize: 4 * KIB, refcountBits: 1 } },
   { name: "version 2", options: { size: 128 * KIB, clusterSize: 512, compat: "0.10" } },

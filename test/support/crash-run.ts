@@ -26,6 +26,8 @@ export interface CrashPlan {
   /** Lives: after each, one of the crashed images is taken, used again, and crashed again. */
   readonly lives: number;
   readonly unaligned?: boolean;
+  /** Random-access requests stay at or above this byte of the disk. Default 0. */
+  readonly from?: number;
   readonly cacheBytes?: number;
   /** Sees some of the crashed images, for slower judges. */
   readonly onSample?: (file: Uint8Array, where: string) => Promise<void>;
@@ -63,6 +65,7 @@ export interface DiskUse {
   readonly position: () => number;
   readonly steps: number;
   readonly unaligned: boolean;
+  readonly from?: number;
   /** As in the workloads. */
   readonly onError?: (error: unknown, what: string) => void;
 }
@@ -135,8 +138,14 @@ async function useALittle(device: BlockDevice): Promise<void> {
   await device.append(zone.start, bytes);
 }
 
+/** Many moments around flushes, some around changes of the header, which are rare and matter most, the others anywhere. */
 function chooseMoments(recorder: RecordingStorage, random: Random, cuts: number): number[] {
+  const headers = recorder.changes.filter((change) => change.at === 0 && change.kind === "write");
+  const aroundHeaders = random
+    .shuffled(headers)
+    .flatMap(({ started, completed = started }) => [started + 1, completed + 1]);
   const boundaries = random.shuffled(recorder.flushMoments()).slice(0, Math.ceil(cuts / 2));
+  boundaries.push(...aroundHeaders.slice(0, Math.ceil(cuts / 4)));
   const others = Array.from({ length: cuts - boundaries.length }, () => random.below(recorder.moment() + 1));
   return [...new Set([...boundaries, ...others])].toSorted((a, b) => a - b);
 }
@@ -158,6 +167,7 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
       position: () => recorder.moment(),
       steps: plan.steps,
       unaligned: plan.unaligned ?? false,
+      from: plan.from ?? 0,
     });
     if (random.chance(0.5)) await device.close();
     const calls = { initial: image, changes: recorder.changes, flushes: recorder.flushes };
@@ -170,7 +180,7 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
         if (random.chance(0.02)) await plan.onSample?.(file, where);
       }
     }
-    image = await nextLife(calls, recorder, random);
+    image = await nextLife(calls, recorder, history, random);
   }
   return tally;
 }
@@ -189,10 +199,14 @@ async function judgeOne(file: Uint8Array, history: DiskHistory, moment: number, 
 async function nextLife(
   calls: Parameters<typeof crashedFile>[0],
   recorder: RecordingStorage,
+  history: DiskHistory,
   random: Random,
 ): Promise<Uint8Array> {
   const kind: CrashKind = random.pick(CRASH_KINDS);
-  const storage = memoryStorage(crashedFile(calls, random.below(recorder.moment() + 1), kind, random));
+  // Right after a reset the old data are still mapped: the next life must never show them.
+  const resets = history.zones?.resetMoments() ?? [];
+  const moment = resets.length > 0 && random.chance(0.6) ? random.pick(resets) : random.below(recorder.moment() + 1);
+  const storage = memoryStorage(crashedFile(calls, moment, kind, random));
   const keeper = storage.clone();
   const device = await openQcow2(storage, {});
   await device.close();

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import type { CrashGeometry } from "./crash-geometries.js";
 import { runCrashPlan } from "./crash-run.js";
-import { newImage } from "./new-image.js";
+import { geometryImage } from "./new-image.js";
 import { INCOMPATIBLE_DIRTY, ReferenceImage } from "./reference-image.js";
 import { hasStockTools, qemuImg, temporaryDirectory } from "./stock-tools.js";
 
@@ -15,20 +15,21 @@ export interface CrashSuiteSize {
 
 /** Runs one geometry over many seeds; the images in the sample are also judged by stock `qemu-img check`. */
 export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, size: CrashSuiteSize): Promise<void> {
-  const image = await newImage(geometry.options);
+  const image = await geometryImage(geometry);
   const zoned = geometry.options.zone !== undefined;
   const path = join(temporaryDirectory(), "crashed.qcow2");
   const onSample = (file: Uint8Array, where: string): Promise<void> => stockCheck(path, file, where);
   let images = 0;
   for (let seed = firstSeed; seed < firstSeed + size.seeds; seed++) {
     const { steps, cuts } = size;
-    const { cacheBytes } = geometry;
+    const { cacheBytes, from = 0 } = geometry;
     const tally = await runCrashPlan({
       image,
       seed,
       steps,
       cuts,
       lives: 2,
+      from,
       unaligned: seed % 2 === 0,
       ...(cacheBytes && { cacheBytes }),
       // Stock tools of version 7.2 refuse the zoned feature bit.

@@ -16,6 +16,8 @@ export interface FaultPlanOptions {
   readonly seed: number;
   readonly steps: number;
   readonly cacheBytes?: number;
+  /** Random-access requests stay at or above this byte of the disk. Default 0. */
+  readonly from?: number;
 }
 
 /** How the chosen call fails. `from`: it and every later one. `full`: the disk has room for that many sectors, no more. */
@@ -81,12 +83,22 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
       history,
       steps: options.steps,
       unaligned: false,
+      from: options.from ?? 0,
       position: () => recorder.moment(),
       random,
       onError,
     });
     storage.heal();
-    await useDisk({ device, history, steps: 5, unaligned: false, position: () => recorder.moment(), random, onError });
+    await useDisk({
+      device,
+      history,
+      steps: 5,
+      unaligned: false,
+      from: options.from ?? 0,
+      position: () => recorder.moment(),
+      random,
+      onError,
+    });
     await device.close();
   } catch (error) {
     onError(error, "open or close");

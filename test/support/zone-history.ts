@@ -107,6 +107,16 @@ export class ZoneHistory {
     this.#flushes.add(span);
   }
 
+  /** When resets of zones that held something were acknowledged. */
+  resetMoments(): number[] {
+    return [...this.#zones.values()].flatMap(({ events }) =>
+      events.flatMap((event, index) => {
+        const before = events[index - 1]?.pointer ?? 0;
+        return event.kind === "reset" && before > 0 && Number.isFinite(event.end) ? [event.end] : [];
+      }),
+    );
+  }
+
   /** Judges one zone read back after a crash at `position`: its report line and all bytes of its zone size. */
   judge(zone: number, report: ZoneDescriptor, bytes: Uint8Array, position: number): string[] {
     const pointer = report.writePointer - report.start;
