@@ -78,6 +78,11 @@ function conflictError(path: string, permission: Permission, shared: boolean): Z
   });
 }
 
+/** The refusal of a use because of somebody who writes (`shared`), or of a writer because of anybody else. */
+export function writeConflict(path: string, shared: boolean): ZcowError {
+  return conflictError(path, WRITE, shared);
+}
+
 type HeldElsewhere = (byte: number) => boolean;
 
 function refuseConflicts(path: string, locks: LockSet, heldElsewhere: HeldElsewhere): void {

@@ -2,6 +2,7 @@ import * as fs from "node:fs";
 import { type WarningSink, ZcowError } from "../base/errors.js";
 import { type ImageUse, lockImage } from "../host/image-lock.js";
 import { loadedNativeCalls, nativeCalls } from "../host/native.js";
+import { lockInProcess } from "../host/process-locks.js";
 import { openDescriptor, openDirectly } from "./file-opening.js";
 import type { IoMode } from "./file-transfers.js";
 import { OpenedFileStorage } from "./opened-file-storage.js";
@@ -56,11 +57,13 @@ function imageUse(options: FileStorageOptions): ImageUse | undefined {
   return asked ?? (options.writable === true ? "write" : "read");
 }
 
-function lockFile(path: string, fd: number, options: FileStorageOptions): void {
+/** Takes the locks that go with the descriptor, or those that the result of this call releases. */
+function lockFile(path: string, fd: number, options: FileStorageOptions): (() => void) | undefined {
   const use = imageUse(options);
-  if (use === undefined) return;
+  if (use === undefined) return undefined;
   const result = lockImage(use === "inspect" ? loadedNativeCalls() : nativeCalls(), fd, path, use);
-  if (result === "held" || (result === "checked" && use === "inspect")) return;
+  if (result === "held") return undefined;
+  if (result === "checked" && use === "inspect") return lockInProcess(fd, path, use);
   const message = `${path} is not locked: other programs are not kept from changing it`;
   if (typeof options.lock === "object" && options.lock.required === true) {
     throw new ZcowError("STORAGE_UNSUPPORTED", `${message}, and a lock was required`, {
@@ -68,6 +71,7 @@ function lockFile(path: string, fd: number, options: FileStorageOptions): void {
     });
   }
   options.onWarning?.({ code: "LOCKS_UNAVAILABLE", message, data: { path } });
+  return lockInProcess(fd, path, use);
 }
 
 function refuseContradictions(path: string, options: FileStorageOptions): void {
@@ -108,14 +112,16 @@ export async function openFileStorage(path: string, options: FileStorageOptions 
     create: options.create ?? false,
     exclusive: options.exclusive ?? false,
   });
+  let unlock: (() => void) | undefined;
   try {
-    lockFile(path, opened.fd, options);
+    unlock = lockFile(path, opened.fd, options);
     const emptied = options.truncate === true && !opened.blockDevice;
     if (emptied) fs.ftruncateSync(opened.fd, 0);
     const file = emptied ? { ...opened, size: 0 } : opened;
     const directFd = options.direct === true ? openDirectly(path, opened.fd, writable) : undefined;
-    return new OpenedFileStorage(path, { file, directFd, writable, io: options.io ?? "auto" });
+    return new OpenedFileStorage(path, { file, directFd, writable, io: options.io ?? "auto", unlock });
   } catch (cause) {
+    unlock?.();
     fs.closeSync(opened.fd);
     throw storageError(cause, { verb: "open", name: path });
   }

@@ -22,6 +22,8 @@ export interface FileParts {
   readonly directFd: number | undefined;
   readonly writable: boolean;
   readonly io: IoMode;
+  /** Ends the locks that do not end with the descriptor, if there are any. */
+  readonly unlock: (() => void) | undefined;
 }
 
 /** A file or block device that is open. */
@@ -36,6 +38,7 @@ export class OpenedFileStorage implements Storage {
   readonly #inFlight = new InFlight();
   readonly #io: IoMode;
   readonly #blockDevice: boolean;
+  readonly #unlock: (() => void) | undefined;
   #size: number;
   /** Where the furthest write that was started ends. The file may be that long before `#size` says so. */
   #writtenEnd = 0;
@@ -49,6 +52,7 @@ export class OpenedFileStorage implements Storage {
     this.#size = file.size;
     this.#io = parts.io;
     this.#blockDevice = file.blockDevice;
+    this.#unlock = parts.unlock;
     this.#transfers =
       directFd === undefined ? bufferedTransfers(file.fd, parts.io) : new DirectTransfers(directFd, file.fd);
     this.#flusher = new FileFlusher(file.fd, file.created ? name : undefined);
@@ -166,6 +170,7 @@ export class OpenedFileStorage implements Storage {
     try {
       if (this.#directFd !== undefined) fs.closeSync(this.#directFd);
     } finally {
+      this.#unlock?.();
       fs.closeSync(this.#fd);
     }
   }
