@@ -27,6 +27,7 @@ export interface OpenImageOptions extends OpenDeviceOptions {
  * A storage that was passed in stays open when opening fails.
  */
 export async function openImage(source: string | Storage, options: OpenImageOptions): Promise<BlockDevice> {
+  requireFormat(source, options);
   if (typeof source !== "string") return openStorage(source, options);
   if (options.format !== "probe") formatDriver(options.format);
   const storage = await openFileStorage(source, { ...options.file, writable: options.readOnly !== true });
@@ -38,12 +39,16 @@ export async function openImage(source: string | Storage, options: OpenImageOpti
   }
 }
 
+/** Callers without types may leave out what has no default. */
+function requireFormat(source: string | Storage, options: Partial<OpenImageOptions> | undefined): void {
+  if (options?.format !== undefined) return;
+  const name = typeof source === "string" ? source : source.name;
+  throw new ZcowError("FORMAT_UNKNOWN", `the format of ${name} was not given, and formats are not guessed`, {
+    data: { option: "format", path: name },
+  });
+}
+
 async function openStorage(storage: Storage, options: OpenImageOptions): Promise<BlockDevice> {
-  if (options.format === undefined) {
-    throw new ZcowError("FORMAT_UNKNOWN", `the format of ${storage.name} was not given, and formats are not guessed`, {
-      data: { option: "format", path: storage.name },
-    });
-  }
   if (options.format !== "probe") return formatDriver(options.format).open(storage, options);
   const driver = await probeFormat(storage);
   return driver.name === "raw" ? openGuessedRaw(storage, options) : driver.open(storage, options);

@@ -10,8 +10,8 @@ import { ClusterEngine } from "./engine.js";
 import { INCOMPATIBLE } from "./features.js";
 import { qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
-import { permitImplicitFiles } from "./implicit-files.js";
 import { readHeader } from "./header-read.js";
+import { permitImplicitFiles } from "./implicit-files.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { RootTable } from "./root-table.js";
 import { refuseUnsupported } from "./unsupported.js";
@@ -44,6 +44,7 @@ export async function openQcow2(
 
 /** Opens the engine alone: what the plain and the zoned device share. */
 export async function openEngine(storage: Storage, options: OpenDeviceOptions = {}): Promise<ClusterEngine> {
+  const cacheBytes = cacheBytesOf(options);
   const writable = !(options.readOnly ?? !storage.capabilities.writable);
   if (writable && !storage.capabilities.writable) {
     throw new ZcowError("READ_ONLY", `${storage.name} is open for reading only`, { data: { path: storage.name } });
@@ -63,8 +64,14 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
     extendedL2: (header.features.incompatible & INCOMPATIBLE.extendedL2) !== 0n,
   });
   const l1 = await readL1(storage, header);
-  const cacheBytes = options.cacheBytes ?? DEFAULT_CACHE_BYTES;
   return new ClusterEngine({ storage, geometry, header, l1, writable, cacheBytes, onWarning });
+}
+
+function cacheBytesOf({ cacheBytes = DEFAULT_CACHE_BYTES }: OpenDeviceOptions): number {
+  if (Number.isSafeInteger(cacheBytes) && cacheBytes >= 0) return cacheBytes;
+  throw new ZcowError("INVALID_ARGUMENT", `cacheBytes ${cacheBytes} is not a whole number of bytes from 0 to 2^53-1`, {
+    data: { option: "cacheBytes", value: cacheBytes, limit: Number.MAX_SAFE_INTEGER },
+  });
 }
 
 /** The length is bounded by the header's own limit, 32 MiB. Whole sectors, so that entries can be written in sectors. */

@@ -35,6 +35,31 @@ describe("openImage", () => {
   it("never guesses the format unasked", async () => {
     const options = {} as OpenImageOptions;
     await expect(openImage(memoryStorage(512), options)).rejects.toMatchObject({ code: "FORMAT_UNKNOWN" });
+    const untyped = openImage as (source: string) => Promise<unknown>;
+    await expect(untyped(path("any"))).rejects.toMatchObject({
+      code: "FORMAT_UNKNOWN",
+      message: expect.stringContaining("was not given") as string,
+    });
+  });
+
+  it.each([-1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, "32M"])("refuses a cache of %o bytes", async (cacheBytes) => {
+    const options = { format: "qcow2", cacheBytes: cacheBytes as number } as const;
+    await expect(openImage(memoryStorage(await newImage({ size: 1 << 20 })), options)).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+      data: { option: "cacheBytes" },
+    });
+  });
+
+  it("works with no cache to speak of", async () => {
+    const storage = memoryStorage(await newImage({ size: 1 << 24, clusterSize: 512 }));
+    const device = await openImage(storage, { format: "qcow2", cacheBytes: 0 });
+    for (let at = 0; at < 1 << 24; at += 1 << 18) await device.write(at, new Uint8Array(512).fill(1 + (at >> 18)));
+    const bytes = new Uint8Array(512);
+    for (let at = 0; at < 1 << 24; at += 1 << 18) {
+      await device.read(at, bytes);
+      expect(bytes[0]).toBe(1 + (at >> 18));
+    }
+    await device.close();
   });
 
   it("takes a qcow2 image for what it is told to be", async () => {
