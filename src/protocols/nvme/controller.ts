@@ -142,7 +142,7 @@ export class Controller {
   }
 
   #endQueues(reason: string): void {
-    for (const queue of [...this.queues.values()]) queue.end(reason);
+    for (const queue of this.queues.values()) queue.end(reason);
     this.queues.clear();
   }
 }

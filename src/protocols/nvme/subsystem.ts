@@ -126,7 +126,7 @@ export class Subsystem {
    */
   async settle(leaving: Controller | undefined): Promise<void> {
     const inUse = [...this.controllers].some((controller) => controller !== leaving && controller.ready);
-    for (const namespace of [...this.namespaces.values()]) {
+    for (const namespace of this.namespaces.values()) {
       if (namespace.readOnly) continue;
       try {
         if (!inUse && namespace.zones !== undefined) await namespace.zones.device.manageAllZones("close");
@@ -139,7 +139,7 @@ export class Subsystem {
 
   /** Ends all associations and makes everything durable. Devices stay open. */
   async close(reason: string): Promise<void> {
-    for (const controller of [...this.controllers]) controller.end(reason);
+    for (const controller of this.controllers) controller.end(reason);
     await this.settle(undefined);
   }
 

@@ -113,7 +113,7 @@ export class Target {
     const reason = "the target is closing";
     await this.#discovery.close(reason);
     await Promise.all([...this.subsystems.values()].map((subsystem) => subsystem.close(reason)));
-    for (const connection of [...this.connections]) connection.end(reason);
+    for (const connection of this.connections) connection.end(reason);
   }
 
   // --- Connect -----------------------------------------------------------------------------------
