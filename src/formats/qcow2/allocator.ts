@@ -56,7 +56,11 @@ export class ClusterAllocator {
    * 1 .. `wanted` contiguous clusters, or exactly `wanted` when `exact`. Fails with `NO_SPACE`, `FILE_TOO_LARGE`,
    * `REFCOUNT_OVERFLOW`, `IMAGE_CORRUPT`; then nothing is allocated.
    */
-  allocate(wanted: number, exact: boolean): Promise<Allocation> {
+  async allocate(wanted: number, exact: boolean): Promise<Allocation> {
+    // Were the lock taken for what needs no waiting, one slow request would make all that follow it slow, for ever.
+    const freshFrom = this.#freshFrom;
+    const offset = this.allocateNow(wanted, false);
+    if (offset !== undefined) return { offset, count: wanted, fresh: offset >= freshFrom };
     return this.#lock.run(() => this.#allocate(wanted, exact));
   }
 
