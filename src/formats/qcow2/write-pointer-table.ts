@@ -78,15 +78,21 @@ export function isWritePointerSound(table: DataView, zone: number, shape: TableS
  * pointer lies outside, `ZONED_WRITE_POINTER_ALIGNMENT` when it is odd.
  */
 export function decodeWritePointer(table: DataView, zone: number, shape: TableShape, diskSize: number): number {
+  const parsed = parseEntry(table, zone, shape, tableFormatOf(shape), diskSize);
+  if (parsed >= 0) return parsed;
+  throw writePointerFault(table, zone, shape, diskSize);
+}
+
+/** What is wrong with the entry of `zone`, which is not sound: the error that `decodeWritePointer` throws. */
+export function writePointerFault(table: DataView, zone: number, shape: TableShape, diskSize: number): ZcowError {
   const format = tableFormatOf(shape);
   const parsed = parseEntry(table, zone, shape, format, diskSize);
-  if (parsed >= 0) return parsed;
   const isConventional = zone < shape.conventionalZones;
-  if (parsed === WRONG_TYPE) throw wrongType(zone, !isConventional, shape, format);
+  if (parsed === WRONG_TYPE) return wrongType(zone, !isConventional, shape, format);
   const pointer = storedPointer(table, zone, shape, format);
-  if (parsed === ODD) throw odd(zone, pointer);
+  if (parsed === ODD) return odd(zone, pointer);
   const start = zone * shape.zoneSize;
-  throw outside(zone, pointer, start, isConventional ? start : writableEnd(shape, zone, diskSize));
+  return outside(zone, pointer, start, isConventional ? start : writableEnd(shape, zone, diskSize));
 }
 
 /** Writes the entry of `zone`. `pointer` is in [start, writable end]; ignored for conventional zones. */
@@ -114,35 +120,6 @@ function derivedCondition(zone: number, pointer: number, shape: TableShape, disk
   if (zone < shape.conventionalZones) return ZONE_CONDITION["not-wp"];
   if (pointer === zone * shape.zoneSize) return ZONE_CONDITION.empty;
   return pointer >= writableEnd(shape, zone, diskSize) ? ZONE_CONDITION.full : ZONE_CONDITION.closed;
-}
-
-export interface DecodedTable {
-  /** The pointer of each zone in bytes; the start of the zone where its entry is bad. */
-  readonly writePointers: Float64Array;
-  readonly badEntries: number;
-}
-
-/** Decodes all entries of `table`. `onFault` receives each bad one and may throw. */
-export function decodeWritePointerTable(
-  table: Uint8Array,
-  shape: TableShape,
-  diskSize: number,
-  onFault: (zone: number, fault: ZcowError) => void,
-): DecodedTable {
-  const view = viewOf(table);
-  const writePointers = new Float64Array(shape.zoneCount);
-  let badEntries = 0;
-  for (let zone = 0; zone < shape.zoneCount; zone++) {
-    try {
-      writePointers[zone] = decodeWritePointer(view, zone, shape, diskSize);
-    } catch (fault) {
-      if (!(fault instanceof ZcowError)) throw fault;
-      badEntries++;
-      writePointers[zone] = zone * shape.zoneSize;
-      onFault(zone, fault);
-    }
-  }
-  return { writePointers, badEntries };
 }
 
 /** The table of a disk on which nothing was written. `length` bytes, at least those of the entries. */

@@ -1,13 +1,14 @@
 import { viewOf } from "../../../base/bytes.js";
-import type { ZcowError } from "../../../base/errors.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import {
-  decodeWritePointerTable,
   encodeWritePointer,
+  isWritePointerSound,
   writableEnd,
+  writePointerFault,
   writePointerTableBytes,
 } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";
+import { WRITE_POINTER_BYTES } from "../zoned-layouts.js";
 import type { CheckSession } from "./check-session.js";
 import { countRegion } from "./regions.js";
 import { ZoneReconstruction } from "./zone-reconstruction.js";
@@ -27,52 +28,55 @@ export async function checkZoneTable(session: CheckSession): Promise<void> {
   if (zoned?.tableOffset === undefined || zoned.tableOffset >= session.fileLength) return;
   const bytes = new Uint8Array(writePointerTableBytes(zoned.zoneCount));
   await session.read(zoned.tableOffset, bytes, "the write-pointer table");
-  const bad: { readonly zone: number; readonly fault: ZcowError }[] = [];
-  decodeWritePointerTable(bytes, zoned, size, (zone, fault) => bad.push({ zone, fault }));
+  const view = viewOf(bytes);
+  const bad: number[] = [];
+  for (let zone = 0; zone < zoned.zoneCount; zone++) {
+    if (!isWritePointerSound(view, zone, zoned, size)) bad.push(zone);
+  }
   if (bad.length === 0) return;
   const mend = session.fix === "all" && isTableAlone(session, zoned);
   const reconstruction = new ZoneReconstruction(session);
-  for (const { zone, fault } of bad) {
-    const pointer = mend ? await mendEntry(session, zoned, reconstruction, bytes, zone) : undefined;
-    reportEntry(session, zoned, zone, fault, pointer);
+  for (const zone of bad) {
+    const pointer = mend ? await reconstructed(session, zoned, reconstruction, zone) : undefined;
+    reportEntry(session, zoned, view, zone, pointer);
+    if (pointer !== undefined) encodeWritePointer(view, zone, pointer, zoned, size);
   }
   if (mend) await writeTable(session, zoned.tableOffset, bytes);
 }
 
-async function mendEntry(
+async function reconstructed(
   session: CheckSession,
   zoned: ZonedExtension,
   reconstruction: ZoneReconstruction,
-  bytes: Uint8Array,
   zone: number,
 ): Promise<number> {
-  const { size } = session.header;
   const start = zone * zoned.zoneSize;
-  const end = writableEnd(zoned, zone, size);
-  const pointer = zone < zoned.conventionalZones ? start : await reconstruction.endOfData(start, end);
-  encodeWritePointer(viewOf(bytes), zone, pointer, zoned, size);
-  session.tally.corruptionsFixed++;
-  return pointer;
+  if (zone < zoned.conventionalZones) return start;
+  return reconstruction.endOfData(start, writableEnd(zoned, zone, session.header.size));
 }
 
+/** The words are made only for entries that are told or kept: a table may have 2^20 bad ones. */
 function reportEntry(
   session: CheckSession,
   zoned: ZonedExtension,
+  table: DataView,
   zone: number,
-  fault: ZcowError,
   pointer: number | undefined,
 ): void {
   const repaired = pointer !== undefined;
+  if (repaired) session.tally.corruptionsFixed++;
   session.report(
     {
       kind: "zone",
       severity: repaired ? "note" : "corruption",
       repaired,
       structure: `zone ${zone}`,
-      offset: (zoned.tableOffset ?? 0) + zone * 8,
+      offset: (zoned.tableOffset ?? 0) + zone * WRITE_POINTER_BYTES,
     },
-    () =>
-      `${repaired ? "Repairing" : "ERROR"} zone ${zone}: ${fault.message}${repaired ? `; now 0x${pointer.toString(16)}` : ""}`,
+    () => {
+      const { message } = writePointerFault(table, zone, zoned, session.header.size);
+      return `${repaired ? "Repairing" : "ERROR"} zone ${zone}: ${message}${repaired ? `; now 0x${pointer.toString(16)}` : ""}`;
+    },
   );
 }
 

@@ -1,9 +1,9 @@
 import { viewOf } from "../../../base/bytes.js";
-import { isZcowError, type Warning, type WarningSink, ZcowError } from "../../../base/errors.js";
+import { type Warning, type WarningSink, ZcowError } from "../../../base/errors.js";
 import type { ZoneConfigResult } from "../../../zoned/zone-config.js";
 import { ZoneModel } from "../../../zoned/zone-model.js";
 import type { Qcow2Engine } from "../engine-contract.js";
-import { decodeWritePointer, isWritePointerSound } from "../write-pointer-table.js";
+import { decodeWritePointer, isWritePointerSound, writePointerFault } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";
 import { validateZonedConfig } from "../zoned-validation.js";
 import { convertToCurrent } from "./convert-layout.js";
@@ -85,21 +85,11 @@ function decode(engine: Qcow2Engine, zoned: ZonedExtension, table: PointerTable)
     else bad.push(zone);
   }
   if (bad.length === 0) return pointers;
-  const faults = bad.slice(0, LISTED_FAULTS).map((zone) => faultOf(() => decodeWritePointer(view, zone, zoned, size)));
+  const faults = bad.slice(0, LISTED_FAULTS).map((zone) => writePointerFault(view, zone, zoned, size));
   const [first] = faults as [ZcowError, ...ZcowError[]];
   throw new ZcowError(first.code, `${first.message} (${bad.length} bad of ${zoned.zoneCount}; check can repair them)`, {
     data: { ...first.data, path: engine.storage.name, reasons: faults.map((fault) => fault.message) },
   });
-}
-
-function faultOf(decodeBadEntry: () => unknown): ZcowError {
-  try {
-    decodeBadEntry();
-  } catch (fault) {
-    if (isZcowError(fault)) return fault;
-    throw fault;
-  }
-  throw new TypeError("The entry is sound.");
 }
 
 function reconstructed(engine: Qcow2Engine): Warning {

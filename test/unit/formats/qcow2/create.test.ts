@@ -5,10 +5,10 @@ import { GiB, MiB } from "../../../../src/base/units.js";
 import { createQcow2 } from "../../../../src/formats/qcow2/create.js";
 import type { CreateQcow2Options } from "../../../../src/formats/qcow2/create-options.js";
 import { readHeader } from "../../../../src/formats/qcow2/header-read.js";
-import { decodeWritePointerTable } from "../../../../src/formats/qcow2/write-pointer-table.js";
 import { ZONED_LAYOUTS } from "../../../../src/formats/qcow2/zoned-extension.js";
 import { faultStorage } from "../../../../src/storage/fault-storage.js";
 import { memoryStorage } from "../../../../src/storage/memory-storage.js";
+import { pointersOf } from "../../../support/stored-pointers.js";
 
 const golden = (name: string): Uint8Array =>
   readFileSync(join(import.meta.dirname, "../../../corpus/golden", `${name}.qcow2`));
@@ -53,14 +53,7 @@ describe("a zoned image", () => {
         expect(layout).toBe("seed");
         return;
       }
-      const { writePointers } = decodeWritePointerTable(
-        storage.bytes().subarray(header.zoned.tableOffset),
-        header.zoned,
-        header.size,
-        (_zone, fault) => {
-          throw fault;
-        },
-      );
+      const writePointers = pointersOf(storage.bytes(), header);
       expect([...writePointers]).toEqual(Array.from({ length: 13 }, (_, zone_) => zone_ * 8 * MiB));
     },
   );

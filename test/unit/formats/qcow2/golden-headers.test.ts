@@ -4,9 +4,9 @@ import { expect, test } from "vitest";
 import { MiB } from "../../../../src/base/units.js";
 import { encodeHeader, withZonedExtension } from "../../../../src/formats/qcow2/header-encode.js";
 import { readHeader } from "../../../../src/formats/qcow2/header-read.js";
-import { decodeWritePointerTable } from "../../../../src/formats/qcow2/write-pointer-table.js";
 import type { ZonedExtension } from "../../../../src/formats/qcow2/zoned-extension.js";
 import { memoryStorage } from "../../../../src/storage/memory-storage.js";
+import { pointersOf } from "../../../support/stored-pointers.js";
 
 const image = (name: string): Uint8Array =>
   readFileSync(join(import.meta.dirname, "../../../corpus/golden", `${name}.qcow2`));
@@ -58,16 +58,7 @@ test.each(cases.filter(([, zoned]) => zoned.tableOffset !== undefined))(
   async (name) => {
     const bytes = image(name);
     const header = await readHeader(memoryStorage(bytes));
-    const { zoned } = header;
-    if (zoned?.tableOffset === undefined) throw new Error("no table");
-    const { writePointers } = decodeWritePointerTable(
-      bytes.subarray(zoned.tableOffset),
-      zoned,
-      header.size,
-      (_zone, fault) => {
-        throw fault;
-      },
-    );
+    const writePointers = pointersOf(bytes, header);
     expect([...writePointers]).toEqual(pointers.map((sector) => sector * 512));
   },
 );

@@ -35,6 +35,22 @@ describe("images made to hurt", () => {
     ]);
   });
 
+  test("a million bad write pointers are counted, mended and told within bounds", async () => {
+    const zones = 2 ** 20;
+    const zone = { mode: "host-managed", size: 64 * KiB } as const;
+    const image = await MappedImage.make({ size: zones * 64 * KiB, zone }, 0);
+    const table = image.header.zoned?.tableOffset ?? expect.unreachable();
+    image.write(table, new Uint8Array(zones * 8).fill(0x55));
+    const found = await checkQcow2(image.storage);
+    expect(found).toMatchObject({ corruptions: zones, corruptionsFixed: 0 });
+    expect(found.findings.length + found.findingsDropped).toBe(zones);
+    expect(found.findings.length).toBeLessThan(zones / 8);
+    expect(await checkQcow2(image.storage, { repair: "all" })).toMatchObject({
+      corruptions: 0,
+      corruptionsFixed: zones,
+    });
+  });
+
   test("a file of more than 2^31 clusters is not checked", async () => {
     const image = await MappedImage.make({ size: 64 * MiB });
     image.truncate(129 * TiB);
