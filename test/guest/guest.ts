@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createCipheriv } from "node:crypto";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer, type Socket } from "node:net";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ensureGuestFiles, type GuestKernel, type GuestFiles } from "./guest-files.js";
+import { ensureGuestFiles, type GuestFiles, type GuestKernel } from "./guest-files.js";
 
-const BOOT_MILLISECONDS = 120_000;
+const BOOT_MILLISECONDS = 60_000;
 /** An oops of the emulated processor at boot says nothing about what is under test; see `Guest.boot`. */
 const BOOT_ATTEMPTS = 2;
 const JOBS = join(import.meta.dirname, "jobs");
@@ -33,38 +34,37 @@ export class Guest {
     this.#agent = agent;
   }
 
-  /** Boots a guest. A boot that fails is tried once more; the second failure is thrown with the console's text. */
-  static async boot(kernel: GuestKernel): Promise<Guest> {
+  /** Boots a guest, with further `devices` as QEMU's command line names them. A boot that fails is tried once more; the second failure is thrown with the console's text. */
+  static async boot(kernel: GuestKernel, devices: readonly string[] = []): Promise<Guest> {
     const files = ensureGuestFiles(kernel);
     for (let attempt = 1; ; attempt++) {
       try {
-        return await Guest.#bootOnce(files);
+        return await Guest.#bootOnce(files, devices);
       } catch (error) {
         if (attempt === BOOT_ATTEMPTS) throw error;
       }
     }
   }
 
-  static async #bootOnce(files: GuestFiles): Promise<Guest> {
+  static async #bootOnce(files: GuestFiles, devices: readonly string[]): Promise<Guest> {
     const folder = mkdtempSync(join(tmpdir(), "zcow-guest-"));
     const socketPath = join(folder, "agent.sock");
     const server = createServer();
     server.listen(socketPath);
     await once(server, "listening");
-    packJobs(join(folder, "jobs.tar"));
-    const machine = spawn("qemu-system-x86_64", machineArguments(files, folder), {
+    packJobs(folder);
+    const machine = spawn("qemu-system-x86_64", [...machineArguments(files, folder), ...devices], {
       stdio: ["ignore", "ignore", "pipe"],
     });
     try {
-      const [socket] = (await withTimeout(once(server, "connection"), BOOT_MILLISECONDS, "QEMU")) as [Socket];
-      server.close();
-      const agent = new Agent(socket);
-      await withTimeout(agent.ready, BOOT_MILLISECONDS, "the guest's boot");
+      const agent = await Promise.race([connectedAgent(server), unexpectedEnd(machine)]);
       return new Guest(machine, folder, agent);
     } catch (error) {
       const text = consoleText(folder);
       await end(machine, folder);
       throw new Error(`the guest did not boot:\n${text}`, { cause: error });
+    } finally {
+      server.close();
     }
   }
 
@@ -83,7 +83,7 @@ export class Guest {
   async expect(script: string, seconds = 60): Promise<string> {
     const result = await this.run(script, seconds);
     if (result.status === 0) return result.output;
-    const messages = await this.run("dmesg | tail -n 25");
+    const messages = await this.run("dmesg | tail -n 15");
     const status = result.status === 124 ? `was not done after ${seconds} s` : `exited with ${result.status}`;
     throw new Error(`in the guest, "${script}" ${status}:\n${result.output}\nkernel messages:\n${messages.output}`);
   }
@@ -158,8 +158,37 @@ function splitLine(line: string): [verb: string, id: string, rest: string] {
   return [match?.[1] ?? "", match?.[2] ?? "", match?.[3] ?? ""];
 }
 
-function packJobs(path: string): void {
-  const result = spawnSync("tar", ["-C", JOBS, "-cf", path, "."]);
+async function connectedAgent(server: Server): Promise<Agent> {
+  const [socket] = (await withTimeout(once(server, "connection"), BOOT_MILLISECONDS, "QEMU's start")) as [Socket];
+  const agent = new Agent(socket);
+  await withTimeout(agent.ready, BOOT_MILLISECONDS, "the guest's boot");
+  return agent;
+}
+
+/** Rejects when QEMU ends, with what it said. */
+async function unexpectedEnd(machine: ChildProcess): Promise<never> {
+  let said = "";
+  machine.stderr?.on("data", (chunk: Uint8Array) => {
+    said += Buffer.from(chunk).toString();
+  });
+  await new Promise<void>((resolve) => {
+    machine.on("error", (error) => {
+      said += error.message;
+      resolve();
+    });
+    machine.on("exit", () => resolve());
+  });
+  throw new Error(`QEMU ended: ${said}`);
+}
+
+/** Length of jobs/filesystems.sh's noise: a prime, so that its copies in a file lie differently to every block. */
+const NOISE_BYTES = 1_048_583;
+
+/** The scripts, and a file of noise that is the same in every guest, because it is compared over reboots. */
+function packJobs(folder: string): void {
+  const noise = createCipheriv("aes-128-ctr", Buffer.alloc(16), Buffer.alloc(16)).update(Buffer.alloc(NOISE_BYTES));
+  writeFileSync(join(folder, "noise"), noise);
+  const result = spawnSync("tar", ["-cf", join(folder, "jobs.tar"), "-C", folder, "noise", "-C", JOBS, "."]);
   if (result.status !== 0) throw new Error(`tar ${JOBS}: ${String(result.stderr)}`);
 }
 

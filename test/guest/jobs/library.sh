@@ -1,5 +1,7 @@
 # Functions that every script of the host can use inside the guest.
 
+set -o pipefail
+
 # Before Linux 6.10 only this scheduler kept zone writes in order; newer kernels do it themselves.
 modprobe -q mq-deadline || true
 

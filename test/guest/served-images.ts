@@ -1,0 +1,146 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { BuiltCommand } from "../e2e/built-command.js";
+
+const PROJECT_ROOT = join(import.meta.dirname, "../..");
+const START_MILLISECONDS = 30_000;
+
+export interface ImageWish {
+  /** Name of the file in the folder of the images. */
+  readonly name: string;
+  /** As `zcow create` takes it: `1G`. */
+  readonly size: string;
+  /** After `-o`. Left out: an ordinary image. */
+  readonly options?: string;
+}
+
+/** Images in a folder of their own, served by the command as it is shipped, in a process that can be killed. */
+export class ServedImages {
+  /** Name of the subsystem. */
+  readonly nqn = "nqn.2026-01.io.zcow:guest-test";
+  readonly #command: BuiltCommand;
+  readonly #folder: string;
+  readonly #images: readonly ImageWish[];
+  readonly #serverOptions: readonly string[];
+  #server: ChildProcess | undefined;
+  #port = 0;
+  #log = "";
+
+  private constructor(
+    command: BuiltCommand,
+    folder: string,
+    images: readonly ImageWish[],
+    serverOptions: readonly string[],
+  ) {
+    this.#command = command;
+    this.#folder = folder;
+    this.#images = images;
+    this.#serverOptions = serverOptions;
+  }
+
+  /** Makes the images and serves them with these further options of `zcow nvme`. */
+  static async start(images: readonly ImageWish[], serverOptions: readonly string[] = []): Promise<ServedImages> {
+    const folder = mkdtempSync(join(tmpdir(), "zcow-served-"));
+    const served = new ServedImages(await BuiltCommand.build(join(folder, "bin")), folder, images, serverOptions);
+    for (const { name, size, options } of images) {
+      const choice = options === undefined ? [] : ["-o", options];
+      await served.#zcow("create", "-q", "-f", "qcow2", ...choice, name, size);
+    }
+    await served.startServer();
+    return served;
+  }
+
+  /** TCP port on the loopback; the same over all restarts. */
+  get port(): number {
+    return this.#port;
+  }
+
+  /** What the server has said on standard error since the first start. */
+  get log(): string {
+    return this.#log;
+  }
+
+  async startServer(): Promise<void> {
+    const images = this.#images.map(({ name }) => join(this.#folder, name));
+    const program = join(this.#folder, "bin/zcow.cjs");
+    const options = ["--nqn", this.nqn, "--listen", `127.0.0.1:${this.#port}`, ...this.#serverOptions];
+    const server = spawn(process.execPath, [program, "nvme", ...options, ...images], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, NODE_PATH: join(PROJECT_ROOT, "node_modules") },
+    });
+    this.#server = server;
+    server.stderr.setEncoding("utf8").on("data", (text: string) => {
+      this.#log += text;
+    });
+    this.#port = await announcedPort(server, () => this.#log);
+  }
+
+  /** SIGKILL: the process has no chance to write anything more. */
+  async killServer(): Promise<void> {
+    await this.#endServer("SIGKILL");
+  }
+
+  /** SIGTERM, and waits for the clean end. Throws when the exit status is not 0. */
+  async stopServer(): Promise<void> {
+    const status = await this.#endServer("SIGTERM");
+    if (status !== 0) throw new Error(`the server exited with ${status}:\n${this.#log}`);
+  }
+
+  /** SIGSTOP and SIGCONT: a server that hangs for a while. */
+  pauseServer(): void {
+    this.#server?.kill("SIGSTOP");
+  }
+
+  resumeServer(): void {
+    this.#server?.kill("SIGCONT");
+  }
+
+  /** Throws unless `zcow check` finds every image clean. The server must not be running. */
+  async expectClean(): Promise<void> {
+    for (const { name } of this.#images) await this.#zcow("check", "-f", "qcow2", name);
+  }
+
+  /** Stops what runs and removes the images. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.killServer();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  async #endServer(signal: NodeJS.Signals): Promise<number | null> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (server === undefined) return null;
+    if (server.exitCode === null && server.signalCode === null) {
+      server.kill(signal);
+      await once(server, "exit");
+    }
+    return server.exitCode;
+  }
+
+  async #zcow(...args: string[]): Promise<void> {
+    const { code, stdout, stderr } = await this.#command.zcow(this.#folder, args);
+    if (code !== 0) throw new Error(`zcow ${args.join(" ")} exited with ${code}:\n${stdout}${stderr}`);
+  }
+}
+
+/** The port that the server says it listens on, once it does. */
+function announcedPort(server: ChildProcess, log: () => string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    let said = "";
+    const timer = setTimeout(() => reject(new Error(`the server says nothing: ${said}${log()}`)), START_MILLISECONDS);
+    server.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      said += text;
+      const port = / -s (\d+) /.exec(said)?.[1];
+      if (port === undefined) return;
+      clearTimeout(timer);
+      resolve(Number(port));
+    });
+    server.on("exit", (status) => {
+      clearTimeout(timer);
+      reject(new Error(`the server exited with ${status} before it served:\n${log()}`));
+    });
+  });
+}
