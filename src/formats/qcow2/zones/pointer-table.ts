@@ -10,7 +10,7 @@
  *  - Calls are made one after the other (the owner holds a mutex), so an older value never overwrites a newer one.
  */
 import { viewOf } from "../../../base/bytes.js";
-import { alignDown, alignUp } from "../../../base/integers.js";
+import { alignUp } from "../../../base/integers.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { hostOffset, SECTOR_SIZE, type ZoneIndex } from "../../../base/units.js";
 import type { Qcow2Engine } from "../engine-contract.js";
@@ -23,12 +23,6 @@ export const POINTER_TABLE_NAME = "write-pointer table";
 
 /** A zone and the pointer that its entry is to hold: bytes on the disk. */
 export type PointerEntry = readonly [zone: ZoneIndex, pointer: number];
-
-/** An entry before it was changed. */
-interface OldEntry {
-  readonly at: number;
-  readonly bytes: Uint8Array;
-}
 
 export class PointerTable {
   readonly #engine: Qcow2Engine;
@@ -85,26 +79,36 @@ export class PointerTable {
       await this.#engine.barrier();
       this.#suspect = new Set();
     } catch (error) {
-      for (const { at, bytes } of undo) this.#bytes.set(bytes, at);
+      for (const [unit, bytes] of undo) this.#bytes.set(bytes, unit * this.#unit);
       this.#suspect = changed;
       throw error;
     }
   }
 
-  /** Encodes what differs; adds the units it touches to `changed`. */
-  #encode(entries: readonly PointerEntry[], changed: Set<number>): OldEntry[] {
-    const undo: OldEntry[] = [];
+  /** Encodes what differs; adds the units it touches to `changed`. Returns those units as they were. */
+  #encode(entries: readonly PointerEntry[], changed: Set<number>): Map<number, Uint8Array> {
+    const undo = new Map<number, Uint8Array>();
     for (const [zone, pointer] of entries) {
       const at = zone * WRITE_POINTER_BYTES;
       const first = this.#view.getUint32(at);
       const second = this.#view.getUint32(at + 4);
-      const bytes = this.#bytes.slice(at, at + WRITE_POINTER_BYTES);
       encodeWritePointer(this.#view, zone, pointer, this.#zoned, this.#engine.geometry.size);
       if (this.#view.getUint32(at) === first && this.#view.getUint32(at + 4) === second) continue;
-      undo.push({ at, bytes });
-      changed.add(alignDown(at, this.#unit) / this.#unit);
+      const unit = Math.floor(at / this.#unit);
+      if (!undo.has(unit)) undo.set(unit, this.#unitBefore(unit, at, first, second));
+      changed.add(unit);
     }
     return undo;
+  }
+
+  /** A unit in which only the entry at `at` has changed yet, with the words that this entry had. */
+  #unitBefore(unit: number, at: number, first: number, second: number): Uint8Array {
+    const start = unit * this.#unit;
+    const bytes = this.#bytes.slice(start, start + this.#unit);
+    const view = viewOf(bytes);
+    view.setUint32(at - start, first);
+    view.setUint32(at - start + 4, second);
+    return bytes;
   }
 
   /** Writes units, ascending, neighbours at once. */

@@ -90,6 +90,27 @@ describe("a table write that fails", () => {
     expect(zoneOf(await openZoned(b.crashed()), 2)).toEqual(["closed", 5 * KB]);
   });
 
+  it("in a finish of several zones that reached the file: the next flush puts every entry back", async () => {
+    const b = await bench();
+    await b.device.write(at(2), filled(4 * KB, 1));
+    await b.device.write(at(4), filled(2 * KB, 1));
+    await b.device.flush();
+    failTable(b, "lost");
+    await expect(b.device.finishZones(at(2), 4 * ZONE)).rejects.toMatchObject({ code: "IO_ERROR" });
+    const inFile = await openZoned(b.killed());
+    expect([2, 3, 4, 5].map((zone) => zoneOf(inFile, zone)[0])).toEqual(["full", "full", "full", "full"]);
+    b.faults.heal();
+    await b.device.flush();
+    const after = await openZoned(b.crashed());
+    expect([2, 3, 4, 5, 6].map((zone) => zoneOf(after, zone))).toEqual([
+      ["closed", 4 * KB],
+      ["empty", 0],
+      ["closed", 2 * KB],
+      ["empty", 0],
+      ["empty", 0],
+    ]);
+  });
+
   it("in a finish, then a finish that succeeds: full in memory and in the file", async () => {
     const b = await bench();
     await b.device.write(at(2), filled(512, 1));
