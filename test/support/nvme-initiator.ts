@@ -245,7 +245,7 @@ export class HostQueue {
     this.closed = true;
     for (const listener of this.#closeListeners.splice(0)) listener();
     const error = new ConnectionEnded(this.termination);
-    for (const [id, waiting] of [...this.#waiting]) {
+    for (const [id, waiting] of this.#waiting) {
       this.#waiting.delete(id);
       waiting.reject(error);
     }
@@ -297,7 +297,7 @@ export class HostQueue {
     }
     if (pdu[0] !== 7 || !dataDigest) return;
     const end = pdu.length - 4;
-    if (view.getUint32(end, true) !== referenceCrc32c(pdu.subarray(pdu[3] as number, end))) {
+    if (view.getUint32(end, true) !== referenceCrc32c(pdu.subarray(pdu[3], end))) {
       throw new Error("data digest is wrong");
     }
   }

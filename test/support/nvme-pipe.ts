@@ -100,8 +100,10 @@ export class Pipe implements Transport, HostStream {
   // The host's end.
 
   write(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length; at += this.pieces) this.#incoming.push(bytes.slice(at, at + this.pieces));
-    this.#deliver();
+    for (let at = 0; at < bytes.length; at += this.pieces) {
+      this.#incoming.push(bytes.slice(at, at + this.pieces));
+      this.#deliver();
+    }
   }
 
   onData(listener: (bytes: Uint8Array) => void): void {
