@@ -1,3 +1,4 @@
+import { type ChildProcess, spawn } from "node:child_process";
 import { copyFileSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -47,6 +48,15 @@ export class BuiltCommand {
   /** A shell command line in `directory`. */
   shell(directory: string, script: string): Promise<ToolResult> {
     return runTool("env", ["-C", directory, ...ENVIRONMENT, "sh", "-c", script]);
+  }
+
+  /** `zcow ARGS` that goes on while the test does other things. */
+  spawn(args: readonly string[]): ChildProcess {
+    const { NODE_EXTRA_CA_CERTS: _certificates, ...environment } = process.env;
+    return spawn(process.execPath, [join(this.#folder, "zcow.cjs"), ...args], {
+      env: { ...environment, NODE_PATH: join(PROJECT_ROOT, "node_modules") },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
   }
 
   #run(file: string, directory: string, args: readonly string[], stdin: string): Promise<ToolResult> {

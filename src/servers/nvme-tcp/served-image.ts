@@ -10,6 +10,8 @@ import { ImageIdentity, type ImagePart } from "./identity.js";
 export interface ImageToServe {
   readonly path: string;
   readonly format: FormatChoice;
+  /** A disk that is open already, and is closed with the service. `path` is only its name then. */
+  readonly device?: BlockDevice;
   readonly readOnly?: boolean;
   /** Default: as large as everything in the image allows. */
   readonly blockSize?: BlockSize;
@@ -37,6 +39,9 @@ export interface ServedImage {
 /** Opens an image and takes its locks. Fails with the codes of `openImage`. */
 export async function openServedImage(image: ImageToServe): Promise<ServedImage> {
   const { path, format, readOnly, onWarning } = image;
+  if (image.device !== undefined) {
+    return { realPath: path, device: image.device, identity: new ImageIdentity(path, image.uuid) };
+  }
   const device = await openImage(path, {
     format,
     readOnly: readOnly === true,

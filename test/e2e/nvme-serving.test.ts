@@ -1,0 +1,238 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeAll, describe, expect, test } from "vitest";
+import { createImage } from "../../src/formats/create-image.js";
+import { checkImage } from "../../src/jobs/check.js";
+import { ioCommand, NvmeHost, parseZoneReport } from "../support/nvme-initiator.js";
+import { NvmeServerProcess } from "../support/nvme-server-process.js";
+import { BLOCK, ZONE_BLOCKS, zonedImage } from "../support/nvme-service.js";
+import { tcpStream } from "../support/nvme-sockets.js";
+import { temporaryFolder } from "../support/temporary-folder.js";
+import { BuiltCommand } from "./built-command.js";
+
+const CONVENTIONAL = 1;
+const SEQUENTIAL = 2;
+const inFolder = temporaryFolder();
+let command: BuiltCommand;
+let server: NvmeServerProcess | undefined;
+let count = 0;
+
+beforeAll(async () => {
+  command = await BuiltCommand.build(inFolder("build"));
+});
+
+afterEach(async () => {
+  await server?.stop("SIGKILL");
+  server = undefined;
+});
+
+function newFolder(): string {
+  const folder = inFolder(`test-${count++}`);
+  mkdirSync(folder);
+  return folder;
+}
+
+function pattern(bytes: number, seed: number): Uint8Array {
+  return Uint8Array.from({ length: bytes }, (_, index) => (index * 7 + (index >>> 8) + seed * 31) & 0xff);
+}
+
+async function expectClean(path: string): Promise<void> {
+  const result = await checkImage(path, { format: "qcow2" });
+  expect(result.findings).toEqual([]);
+}
+
+/** Writes, appends, reads and reports over one connection set-up. */
+async function exercise(host: NvmeHost, bytes: number): Promise<void> {
+  const { io } = host;
+  const blocks = bytes / BLOCK;
+  const data = pattern(bytes, blocks);
+  expect((await io.command(ioCommand.write(CONVENTIONAL, 3, blocks, data))).status).toBe(0);
+  expect((await io.command(ioCommand.read(CONVENTIONAL, 3, blocks, BLOCK))).data).toEqual(data);
+  expect((await io.command(ioCommand.zoneSend(SEQUENTIAL, 0, 4, true))).status).toBe(0);
+  expect((await io.command(ioCommand.write(SEQUENTIAL, ZONE_BLOCKS, blocks, data))).status).toBe(0);
+  const appends = await Promise.all(
+    [1, 2, 3, 4].map((seed) => io.command(ioCommand.append(SEQUENTIAL, ZONE_BLOCKS, 1, pattern(BLOCK, seed)))),
+  );
+  const places = appends.map(({ low }) => low);
+  expect([...places].toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3].map((n) => ZONE_BLOCKS + blocks + n));
+  for (const [index, lba] of places.entries()) {
+    expect((await io.command(ioCommand.read(SEQUENTIAL, lba, 1, BLOCK))).data).toEqual(pattern(BLOCK, index + 1));
+  }
+  const report = parseZoneReport((await io.command(ioCommand.zoneReport(SEQUENTIAL, 0, 4096))).data);
+  expect(report.count).toBe(14);
+  expect(report.zones[1]).toMatchObject({ writePointer: ZONE_BLOCKS + blocks + 4, capacity: 768 });
+  expect((await io.command(ioCommand.flush(SEQUENTIAL))).status).toBe(0);
+}
+
+describe("zcow nvme", () => {
+  test("serves a zoned image as two namespaces and says how to attach it", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [image]);
+    expect(server.banner).toContain("namespace 1: conventional zones, 8 MiB");
+    expect(server.banner).toContain("namespace 2: 14 zones of 4 MiB");
+    const host = await server.host();
+    expect((await host.identify(0x05, SEQUENTIAL, 2)).status).toBe(0);
+    await exercise(host, BLOCK);
+    expect(await server.stop()).toBe(0);
+    await expectClean(image);
+  });
+
+  test.each([
+    ["in the capsule", { inCapsule: 8192 }, 8192],
+    ["on request", {}, 8192],
+    ["in many pieces", {}, 512 * 1024],
+    ["with both digests", { headerDigest: true, dataDigest: true }, 256 * 1024],
+    ["with digests and in the capsule", { headerDigest: true, dataDigest: true, inCapsule: 8192 }, 4096],
+    ["without flow control", { disableFlowControl: true }, 8192],
+  ])("takes and gives data %s", async (_how, options, bytes) => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, ["--maxh2cdata", "64k", image]);
+    const host = await server.host(options);
+    await exercise(host, bytes);
+    host.close();
+    expect(await server.stop()).toBe(0);
+    await expectClean(image);
+  });
+
+  test("serves an ordinary image in blocks of 512 bytes when told to", async () => {
+    const path = join(newFolder(), "plain.raw");
+    await createImage(path, { format: "raw", size: 1024 * 1024 });
+    server = await NvmeServerProcess.start(command, ["-f", "raw", "--lba-size", "512", path]);
+    const { io } = await server.host();
+    const data = pattern(512, 1);
+    expect((await io.command(ioCommand.write(1, 2047, 1, data))).status).toBe(0);
+    expect((await io.command(ioCommand.read(1, 2047, 1, 512))).data).toEqual(data);
+    expect((await io.command(ioCommand.read(1, 2048, 1, 512))).status).toBe(0x80);
+  });
+
+  test("serves several images as namespaces of one subsystem, or each as its own", async () => {
+    const folder = newFolder();
+    const [one, two] = [join(folder, "1.raw"), join(folder, "2.raw")];
+    for (const path of [one, two]) await createImage(path, { format: "raw", size: 1024 * 1024 });
+    server = await NvmeServerProcess.start(command, ["-f", "raw", one, two]);
+    const { io } = await server.host();
+    expect((await io.command(ioCommand.write(2, 0, 1, pattern(BLOCK, 2)))).status).toBe(0);
+    expect((await io.command(ioCommand.read(1, 0, 1, BLOCK))).data).toEqual(new Uint8Array(BLOCK));
+    await server.stop();
+    server = await NvmeServerProcess.start(command, ["-f", "raw", "--separate", "-n", "nqn.2026-01.test:d", one, two]);
+    const { port } = server;
+    const second = await NvmeHost.connect(() => tcpStream(port), { subsystemNqn: "nqn.2026-01.test:d:2" });
+    expect((await second.io.command(ioCommand.read(1, 0, 1, BLOCK))).data).toEqual(pattern(BLOCK, 2));
+  });
+
+  test("many queues work side by side", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [image]);
+    const host = await server.host({}, 6);
+    const appends = host.queues.flatMap((queue, index) =>
+      [0, 1, 2, 3, 4, 5, 6, 7].map(() => queue.command(ioCommand.append(SEQUENTIAL, 0, 2, pattern(2 * BLOCK, index)))),
+    );
+    const places = (await Promise.all(appends)).map(({ status, low }) => (status === 0 ? low : -1));
+    expect([...places].toSorted((a, b) => a - b)).toEqual(places.map((_, index) => index * 2));
+  });
+
+  test("names stay the same over restarts and differ between images", async () => {
+    const folder = newFolder();
+    const names: string[] = [];
+    for (const name of ["a.raw", "a.raw", "b.raw"]) {
+      const path = join(folder, name);
+      await createImage(path, { format: "raw", size: 1024 * 1024 });
+      server = await NvmeServerProcess.start(command, ["-f", "raw", path]);
+      const host = await server.host();
+      const descriptors = (await host.identify(0x03, 1)).data;
+      names.push(`${server.nqn} ${Buffer.from(descriptors.subarray(0, 64)).toString("hex")}`);
+      await server.stop();
+    }
+    expect(names[0]).toBe(names[1]);
+    expect(names[2]).not.toBe(names[0]);
+  });
+
+  test("an image in use, a port in use and a missing image end it with a message", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [image]);
+    const start = (...args: string[]): Promise<string> =>
+      NvmeServerProcess.start(command, args).then(
+        () => "started",
+        (error: unknown) => String(error),
+      );
+    expect(await start(image)).toMatch(/ended with 1: zcow: .*lock/);
+    expect(await start("--read-only", "-l", `127.0.0.1:${server.port}`, `${image}.missing`)).toMatch(
+      /ended with 1: .*missing/,
+    );
+    const other = join(newFolder(), "o.raw");
+    await createImage(other, { format: "raw", size: 1024 * 1024 });
+    expect(await start("-f", "raw", "-l", `127.0.0.1:${server.port}`, other)).toMatch(/ended with 1: .*EADDRINUSE/);
+    expect(await start("--nqn", "iqn.x", "-f", "raw", other)).toMatch(/ended with 1: .*nqn\./);
+  });
+
+  test("a read-only image takes no writes", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, ["--read-only", image]);
+    const { io } = await server.host();
+    expect((await io.command(ioCommand.write(CONVENTIONAL, 0, 1, pattern(BLOCK, 1)))).status).not.toBe(0);
+    expect((await io.command(ioCommand.append(SEQUENTIAL, 0, 1, pattern(BLOCK, 1)))).status).not.toBe(0);
+    expect((await io.command(ioCommand.read(SEQUENTIAL, 0, 1, BLOCK))).status).toBe(0);
+  });
+
+  test("a stop under load loses nothing that was acknowledged", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [image]);
+    const host = await server.host({}, 2);
+    const acknowledged = await appendUntilGone(host, server, "SIGTERM");
+    await expectAppended(image, acknowledged);
+  });
+
+  test.each([1, 2, 3])(
+    "killed under write load (round %i), what was flushed is there and the image is clean",
+    async () => {
+      const image = await zonedImage(newFolder());
+      server = await NvmeServerProcess.start(command, [image]);
+      const host = await server.host({}, 2);
+      const flushed = await appendUntilGone(host, server, "SIGKILL");
+      await expectClean(image);
+      await expectAppended(image, flushed);
+    },
+  );
+
+  /** Appends to four zones until the server is gone; resolves to the blocks that must be there. */
+  async function appendUntilGone(host: NvmeHost, target: NvmeServerProcess, signal: "SIGTERM" | "SIGKILL") {
+    const written = new Map<number, number>();
+    const certain = new Map<number, number>();
+    const { io } = host;
+    const writer = async (zone: number): Promise<void> => {
+      for (let seed = 0; seed < 760; seed++) {
+        const { status, low } = await io.command(
+          ioCommand.append(SEQUENTIAL, zone * ZONE_BLOCKS, 1, pattern(BLOCK, seed)),
+        );
+        expect(status).toBe(0);
+        written.set(low, seed);
+        if (signal === "SIGTERM") certain.set(low, seed);
+      }
+    };
+    const flusher = async (): Promise<void> => {
+      for (;;) {
+        const before = [...written];
+        expect((await (host.queues[1] ?? io).command(ioCommand.flush(SEQUENTIAL))).status).toBe(0);
+        for (const [lba, seed] of before) certain.set(lba, seed);
+        if (certain.size > 200) void target.stop(signal);
+      }
+    };
+    await Promise.allSettled([writer(0), writer(1), writer(2), writer(3), flusher()]);
+    await target.stop(signal);
+    expect(certain.size).toBeGreaterThan(200);
+    return certain;
+  }
+
+  async function expectAppended(image: string, blocks: ReadonlyMap<number, number>): Promise<void> {
+    server = await NvmeServerProcess.start(command, [image]);
+    const { io } = await server.host();
+    const reads = [...blocks].map(async ([lba, seed]) => {
+      const { data } = await io.command(ioCommand.read(SEQUENTIAL, lba, 1, BLOCK));
+      return Buffer.compare(data, pattern(BLOCK, seed)) === 0;
+    });
+    expect((await Promise.all(reads.slice(0, 120))).every(Boolean)).toBe(true);
+    for (const read of reads) expect(await read).toBe(true);
+    expect(await server.stop()).toBe(0);
+    await expectClean(image);
+  }
+});
