@@ -1,6 +1,7 @@
 import { ZcowError } from "../../base/errors.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { type HostOffset, hostOffset } from "../../base/units.js";
+import type { Storage } from "../../storage/storage.js";
 import {
   compressedIsCorrupt,
   compressedOffset,
@@ -16,7 +17,6 @@ import {
   l2Offset,
   l2ReservedLow,
 } from "./entries.js";
-import type { Storage } from "../../storage/storage.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { RootTable } from "./root-table.js";
