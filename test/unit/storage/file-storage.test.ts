@@ -223,22 +223,3 @@ describe("locks that cannot be had", () => {
     expect(JSON.parse(printed.toString())).toEqual(expected);
   });
 });
-
-describe("a short look at an image", () => {
-  it("does not load the native helper", () => {
-    const source = `
-      import { openFileStorage } from ${JSON.stringify(join(process.cwd(), "src/storage/file-storage.ts"))};
-      import { loadedNativeCalls } from ${JSON.stringify(join(process.cwd(), "src/host/native.ts"))};
-      const storage = await openFileStorage("package.json", { lock: { use: "inspect" } });
-      for (let round = 0; round < 100; round++) await storage.read(0, new Uint8Array(512));
-      await storage.close();
-      console.log(loadedNativeCalls() === undefined);`;
-    const bundle = execFileSync(
-      "node_modules/.bin/esbuild",
-      ["--bundle", "--platform=node", "--format=esm", "--external:koffi", "--loader=ts"],
-      { input: source },
-    );
-    const printed = execFileSync(process.execPath, ["--input-type=module", "-e", bundle.toString()]);
-    expect(printed.toString()).toBe("true\n");
-  });
-});
