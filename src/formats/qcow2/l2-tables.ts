@@ -66,20 +66,21 @@ export class L2Tables {
   }
 
   async #fill(offset: number, index: number, old: number): Promise<void> {
-    const { storage, geometry, map } = this.#parts;
-    if (old === 0) {
-      await storage.writeZeroes(offset, geometry.clusterSize);
-      this.#parts.onUnheldWrite();
-      return;
-    }
+    const { storage, geometry } = this.#parts;
+    // Real bytes, not a hole: entries must find room on the host later, or acknowledged data could not be flushed.
     const bytes = new Uint8Array(geometry.clusterSize);
+    if (old !== 0) await this.#copy(bytes, index, old);
+    await storage.write(offset, bytes);
+    this.#parts.onUnheldWrite();
+  }
+
+  async #copy(bytes: Uint8Array, index: number, old: number): Promise<void> {
+    const { geometry, map } = this.#parts;
     const firstCluster = map.firstCluster(index);
     for (let cluster = 0; cluster < geometry.l2Entries; cluster += map.sliceEntries) {
       const slice = await map.acquire(old, firstCluster + cluster);
       bytes.set(slice.bytes, slice.at - old);
       map.cache.release(slice);
     }
-    await storage.write(offset, bytes);
-    this.#parts.onUnheldWrite();
   }
 }

@@ -174,7 +174,8 @@ export class Refcounts {
   async createBlock(cluster: number): Promise<void> {
     const { storage, geometry, owners } = this.#parts;
     const offset = cluster * geometry.clusterSize;
-    await storage.writeZeroes(offset, geometry.clusterSize);
+    // Real bytes, not a hole: counts must find room on the host later.
+    await storage.write(offset, new Uint8Array(geometry.clusterSize));
     this.#parts.onUnheldWrite();
     this.cache.forget(offset, geometry.clusterSize);
     const slice = await this.#editable(this.#sliceOffset(offset, cluster));
