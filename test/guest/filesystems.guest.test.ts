@@ -55,7 +55,7 @@ describe.each(chosenKernels())("a file system of %s on a served image", (kernel)
     await guest?.powerCut();
   });
 
-  test.each(FILE_SYSTEMS)("$kind holds what was written, and its check is clean", async (system, context) => {
+  test.for(FILE_SYSTEMS)("$kind holds what was written, and its check is clean", async (system, context) => {
     const { image, namespaces, script, available = "true" } = system;
     if ((await guest.run(available)).status !== 0) context.skip("the tools of this guest do not know it");
     await using served = await ServedImages.start([image]);

@@ -68,12 +68,15 @@ export class Guest {
     }
   }
 
-  /** Runs a bash script with the functions of /job/library.sh. Rejects when the guest itself is gone or hangs. */
-  async run(script: string, seconds = 60): Promise<ScriptResult> {
+  /**
+   * Runs a bash script with the functions of /job/library.sh; `onLine` gets what it prints as it comes. Rejects when the
+   * guest itself is gone or hangs.
+   */
+  async run(script: string, seconds = 60, onLine?: (line: string) => void): Promise<ScriptResult> {
     const whole = `cd /tmp; . /job/library.sh\n${script}\n`;
     try {
       // The guest ends the script itself; the margin is for a guest that no longer can.
-      return await withTimeout(this.#agent.run(whole, seconds), (seconds + 30) * 1000, "the script's answer");
+      return await withTimeout(this.#agent.run(whole, seconds, onLine), (seconds + 30) * 1000, "the script's answer");
     } catch (error) {
       throw new Error(`the guest is lost; its console:\n${this.consoleText()}`, { cause: error });
     }
@@ -100,6 +103,14 @@ export class Guest {
   }
 }
 
+interface RunningScript {
+  readonly id: number;
+  readonly lines: string[];
+  readonly onLine: ((line: string) => void) | undefined;
+  readonly resolve: (result: ScriptResult) => void;
+  readonly reject: (error: Error) => void;
+}
+
 /** Speaks with kit/agent.sh over the guest's second serial port. */
 class Agent {
   readonly ready: Promise<void>;
@@ -107,7 +118,7 @@ class Agent {
   #becomeReady: () => void = () => undefined;
   #received = "";
   #lastId = 0;
-  #running: { readonly id: number; lines: string[]; resolve: (result: ScriptResult) => void } | undefined;
+  #running: RunningScript | undefined;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -119,12 +130,12 @@ class Agent {
     socket.on("error", () => socket.destroy());
   }
 
-  run(script: string, seconds: number): Promise<ScriptResult> {
+  run(script: string, seconds: number, onLine?: (line: string) => void): Promise<ScriptResult> {
     if (this.#running !== undefined) throw new Error("the guest runs one script at a time");
     this.#lastId++;
     const id = this.#lastId;
-    const result = new Promise<ScriptResult>((resolve) => {
-      this.#running = { id, lines: [], resolve };
+    const result = new Promise<ScriptResult>((resolve, reject) => {
+      this.#running = { id, lines: [], onLine, resolve, reject };
     });
     this.#socket.write(`run ${id} ${seconds} ${Buffer.from(script).toString("base64")}\n`);
     return result;
@@ -132,6 +143,8 @@ class Agent {
 
   close(): void {
     this.#socket.destroy();
+    this.#running?.reject(new Error("the guest was ended"));
+    this.#running = undefined;
   }
 
   #receive(text: string): void {
@@ -145,7 +158,10 @@ class Agent {
     if (verb === "ready") this.#becomeReady();
     const running = this.#running;
     if (running === undefined || id !== String(running.id)) return;
-    if (verb === "out") running.lines.push(rest);
+    if (verb === "out") {
+      running.lines.push(rest);
+      running.onLine?.(rest);
+    }
     if (verb !== "end") return;
     this.#running = undefined;
     running.resolve({ status: Number(rest), output: running.lines.join("\n") });

@@ -97,15 +97,31 @@ round_trip_zonefs() {
 write_until_cut() {
   local number
   for ((number = 0; ; number++)); do
-    contents "$1-$number" 1 > "$mount_point/$1-$number" || exit 0
-    sync "$mount_point/$1-$number" || exit 0
+    contents "$1-$number" 1 > "$mount_point/$1-$number" || return
+    sync "$mount_point/$1-$number" || return
     echo "safe $1-$number"
   done
 }
+
+# The same beside the script that starts it; what it announces goes to the file "safe".
+start_writer() { { write_until_cut "$1"; echo ended; } > safe 2>&1 & }
+wait_for_writer() { await grep -qx ended safe; }
 
 # compare_safe NAME...: the files announced before a cut.
 compare_safe() {
   local name
   for name in "$@"; do contents "$name" 1 | cmp - "$mount_point/$name" || fail "$name differs"; done
   rm -f "$mount_point"/*-*
+}
+
+# recover KIND NAME...: after a cut, mounts (which replays what the file system has logged), compares and checks.
+recover() {
+  local kind=$1
+  set -e
+  shift
+  modprobe "$kind"
+  "mount_$kind"
+  compare_safe "$@"
+  umount "$mount_point"
+  "check_$kind" > check.log 2>&1 || fail "the check found damage: $(tail -n 20 check.log)"
 }

@@ -1,0 +1,110 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { Guest } from "./guest.js";
+import { chosenKernels } from "./kernels.js";
+import { type ImageWish, ServedImages } from "./served-images.js";
+
+const ORDINARY: ImageWish = { name: "ordinary.qcow2", size: "256M" };
+/** kit/build.sh gives every guest this name. */
+const GUEST_NQN = "nqn.2014-08.org.nvmexpress:uuid:5f2c6ad4-6f2e-4b52-9a3e-6d1f0a9d7c01";
+const STRANGER_NQN = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001";
+const usage = ". /job/access.sh; set -e";
+const readBack =
+  "dd if=/dev/urandom of=data bs=64k count=4 status=none; dd if=data of=$(namespace 1) bs=64k oflag=direct status=none; dd if=$(namespace 1) bs=64k count=4 iflag=direct status=none | cmp - data";
+
+describe.each(chosenKernels())("access of %s to a served image", (kernel) => {
+  let guest: Guest;
+  beforeAll(async () => {
+    guest = await Guest.boot(kernel);
+  });
+  afterEach(async () => {
+    await guest.run("disconnect");
+  });
+  afterAll(async () => {
+    await guest?.powerCut();
+  });
+
+  test("finds the subsystem by discovery", async () => {
+    await using served = await ServedImages.start([ORDINARY]);
+    const log = await guest.expect(`modprobe nvme-tcp; nvme discover -t tcp -a 10.0.2.2 -s ${served.port}`);
+    expect(log).toContain(served.nqn);
+  });
+
+  test("is refused under the name of another subsystem, and the next attempt is served", async () => {
+    await using served = await ServedImages.start([ORDINARY]);
+    await guest.expect(`${usage}; refused "subsystem|invalid" attach ${served.port} -n ${served.nqn}-not`);
+    await guest.expect(`connect ${served.port} ${served.nqn} 1; ${readBack}`);
+  });
+
+  test("is refused to a second host while the first goes on", async () => {
+    await using served = await ServedImages.start([ORDINARY]);
+    await guest.expect(`connect ${served.port} ${served.nqn} 1`);
+    const second = `attach ${served.port} -n ${served.nqn} "\${other_host[@]}"`;
+    await guest.expect(`${usage}; refused "not allowed|refused|invalid|denied" ${second}; ${readBack}`);
+  });
+
+  test("is refused to a host that is not on the list", async () => {
+    await using served = await ServedImages.start([ORDINARY], ["--host", STRANGER_NQN]);
+    await guest.expect(`${usage}; refused "not allowed" attach ${served.port} -n ${served.nqn}`);
+  });
+
+  test("with DH-HMAC-CHAP takes the right secret, both ways, and no other", async () => {
+    const secretOf = async (hash: number) => (await guest.expect(`nvme gen-dhchap-key --hmac=${hash}`)).trim();
+    const [host, controller, wrong] = [await secretOf(1), await secretOf(2), await secretOf(1)];
+    await using served = await ServedImages.start(
+      [ORDINARY],
+      ["--host", `${GUEST_NQN},dhchap=${host},dhchap-ctrl=${controller}`],
+    );
+    const attach = `attach ${served.port} -n ${served.nqn}`;
+    await guest.expect(`${usage}; refused "auth" ${attach}`);
+    await guest.expect(`${usage}; refused "auth" ${attach} --dhchap-secret=${wrong}`);
+    await guest.expect(`connect ${served.port} ${served.nqn} 1 --dhchap-secret=${host}; ${readBack}; disconnect`);
+    const both = `--dhchap-secret=${host} --dhchap-ctrl-secret`;
+    await guest.expect(`connect ${served.port} ${served.nqn} 1 ${both}=${controller}; ${readBack}; disconnect`);
+    await guest.expect(`${usage}; refused "auth" ${attach} ${both}=${wrong}`);
+  });
+
+  test("with TLS takes the right key and no plain connection", async () => {
+    const nqn = "nqn.2026-01.io.zcow:guest-test";
+    const key = (await guest.expect(`nvme gen-tls-key --hmac=1 -n ${nqn} -c ${GUEST_NQN}`)).split("\n").at(-1) ?? "";
+    await using served = await ServedImages.start([ORDINARY], ["--tls-psk", key]);
+    await guest.expect(`${usage}; start_tlshd; nvme check-tls-key -d ${key} -n ${nqn} -c ${GUEST_NQN} --insert`);
+    await guest.expect(`connect ${served.port} ${nqn} 1 --tls; ${readBack}; disconnect`);
+    await guest.expect(`${usage}; ! attach ${served.port} -n ${nqn}`, 120);
+  });
+
+  test("outlives a server that is silent longer than the keep-alive time, with no error to the program", async () => {
+    await using served = await ServedImages.start([ORDINARY], ["--multipath"]);
+    await guest.expect(
+      `connect ${served.port} ${served.nqn} 1 --reconnect-delay=1; ${usage}; rm -f rewrite.*; start_rewriting 16 30 > /dev/null 2>&1 &`,
+    );
+    await sleep(4000);
+    served.pauseServer();
+    await sleep(14_000);
+    served.resumeServer();
+    await guest.expect(
+      "for ((i = 0; i < 90; i++)); do [ ! -e rewrite.end ] || break; sleep 1; done; cat rewrite.out rewrite.end; grep -qx 'fio exited with 0' rewrite.end",
+      120,
+    );
+  });
+
+  test("outlives a server that is killed and started again, with no error to the program", async () => {
+    await using served = await ServedImages.start([ORDINARY]);
+    await guest.expect(
+      `connect ${served.port} ${served.nqn} 1 --reconnect-delay=1; ${usage}; rm -f rewrite.*; start_rewriting 16 20 > /dev/null 2>&1 &`,
+    );
+    for (let kill = 0; kill < 3; kill++) {
+      await sleep(3000);
+      await served.killServer();
+      await sleep(1000);
+      await served.startServer();
+    }
+    await guest.expect(
+      "for ((i = 0; i < 90; i++)); do [ ! -e rewrite.end ] || break; sleep 1; done; cat rewrite.out rewrite.end; grep -qx 'fio exited with 0' rewrite.end",
+      120,
+    );
+    await guest.expect("disconnect");
+    await served.stopServer();
+    await served.expectClean();
+  });
+});
