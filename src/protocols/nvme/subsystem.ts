@@ -126,15 +126,24 @@ export class Subsystem {
    */
   async settle(leaving: Controller | undefined): Promise<void> {
     const inUse = [...this.controllers].some((controller) => controller !== leaving && controller.ready);
-    for (const namespace of this.namespaces.values()) {
-      if (namespace.readOnly) continue;
+    const writable = [...this.namespaces.values()].filter((namespace) => !namespace.readOnly);
+    // All zones begin to close before anything is waited for: the next host may be here any moment, and wants to open some.
+    const closing = writable.map(async ({ nsid, zones }) => {
+      if (inUse || zones === undefined) return;
+      await zones.device.manageAllZones("close").catch((error: unknown) => this.#settleFailed(nsid, error));
+    });
+    await Promise.all(closing);
+    for (const namespace of writable) {
       try {
-        if (!inUse && namespace.zones !== undefined) await namespace.zones.device.manageAllZones("close");
         await namespace.device.flush();
       } catch (error) {
-        this.report({ kind: "settle-failed", subsystemNqn: this.nqn, nsid: namespace.nsid, error });
+        this.#settleFailed(namespace.nsid, error);
       }
     }
+  }
+
+  #settleFailed(nsid: number, error: unknown): void {
+    this.report({ kind: "settle-failed", subsystemNqn: this.nqn, nsid, error });
   }
 
   /** Ends all associations and makes everything durable. Devices stay open. */

@@ -1,0 +1,282 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import type { ErrorCode } from "../../../../src/base/error-codes.js";
+import { ZcowError } from "../../../../src/base/errors.js";
+import type { BlockDevice } from "../../../../src/block/block-device.js";
+import type { FaultInjector } from "../../../../src/protocols/nvme/namespace-faults.js";
+import { statusFromError } from "../../../../src/protocols/nvme/status-from-error.js";
+import { type CommandFields, ioCommand, NvmeHost, type QueueOptions } from "../../../support/nvme-initiator.js";
+import { type Bench, type BenchOptions, memoryImage, SUBSYSTEM_NQN, startTarget } from "../../../support/nvme-pipe.js";
+import { taggedBytes } from "../../../support/random.js";
+import { equalBytes } from "../../../support/sector-history.js";
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const BLOCK = 4096;
+
+let bench: Bench;
+let host: NvmeHost;
+let device: BlockDevice;
+
+async function start(options: Partial<BenchOptions> = {}, queue: QueueOptions = {}, zoned = false): Promise<void> {
+  const zone = zoned ? ({ mode: "host-managed", size: MIB } as const) : undefined;
+  device = await memoryImage({ size: 16 * MIB, ...(zone === undefined ? {} : { zone }) });
+  bench = startTarget({ devices: [device], ...options });
+  host = await NvmeHost.connect(() => bench.open(), { subsystemNqn: SUBSYSTEM_NQN }, queue);
+}
+
+afterEach(async () => {
+  await bench.target.close();
+});
+
+async function statusOf(command: CommandFields): Promise<number> {
+  return (await host.io.command(command)).status;
+}
+
+function inject(injector: FaultInjector): void {
+  const namespace = bench.subsystem.namespaces.get(1);
+  if (namespace !== undefined) namespace.faults = injector;
+}
+
+describe("an ordinary namespace", () => {
+  it("stores blocks, zeros, copies, compares and forgets", async () => {
+    await start();
+    const data = taggedBytes(1, 0, 8 * BLOCK);
+    expect(await statusOf(ioCommand.write(1, 100, 8, data))).toBe(0);
+    expect(await statusOf(ioCommand.write(1, 104, 8, data, true))).toBe(0);
+    const { data: found } = await host.io.command(ioCommand.read(1, 100, 12, BLOCK, true));
+    expect(equalBytes(found.subarray(0, 4 * BLOCK), data.subarray(0, 4 * BLOCK))).toBe(true);
+    expect(equalBytes(found.subarray(4 * BLOCK), data)).toBe(true);
+    expect(await statusOf(ioCommand.writeZeroes(1, 104, 4))).toBe(0);
+    expect(await statusOf({ ...ioCommand.writeZeroes(1, 108, 1), dword12: 0x0200_0000 })).toBe(0);
+    expect(await statusOf(ioCommand.compare(1, 104, 5, new Uint8Array(5 * BLOCK)))).toBe(0);
+    expect(
+      await statusOf(
+        ioCommand.copy(1, 200, [
+          { lba: 100, blocks: 2 },
+          { lba: 104, blocks: 1 },
+        ]),
+      ),
+    ).toBe(0);
+    const { data: copied } = await host.io.command(ioCommand.read(1, 200, 3, BLOCK));
+    expect(equalBytes(copied.subarray(0, 2 * BLOCK), data.subarray(0, 2 * BLOCK))).toBe(true);
+    expect(copied.subarray(2 * BLOCK).every((byte) => byte === 0)).toBe(true);
+    const ranges = [
+      { lba: 100, blocks: 4 },
+      { lba: 4, blocks: 0 },
+    ];
+    expect(await statusOf(ioCommand.deallocate(1, ranges))).toBe(0);
+    expect(await statusOf({ ...ioCommand.deallocate(1, ranges), dword11: 0 })).toBe(0);
+    expect(await statusOf(ioCommand.verify(1, 0, 256))).toBe(0);
+    expect([await statusOf(ioCommand.flush(1)), await statusOf(ioCommand.flush(0xffffffff))]).toEqual([0, 0]);
+    expect(bench.subsystem.namespaces.get(1)?.counters).toMatchObject({ reads: 2, writes: 4, flushes: 2, errors: 0 });
+  });
+
+  it("writes with FUA are durable before they end", async () => {
+    await start();
+    const flush = vi.spyOn(device, "write");
+    await host.io.command(ioCommand.write(1, 0, 1, new Uint8Array(BLOCK), true));
+    await host.io.command(ioCommand.write(1, 0, 1, new Uint8Array(BLOCK)));
+    expect(flush.mock.calls.map((call) => call[2])).toEqual([{ fua: true }, undefined]);
+  });
+
+  it.each<[string, CommandFields, number]>([
+    ["a read past the end", ioCommand.read(1, 4095, 2, BLOCK), 0x80],
+    ["a read at a block above 2^53", { ...ioCommand.read(1, 0, 1, BLOCK), dword11: 0xffffffff }, 0x80],
+    ["a write past the end", ioCommand.write(1, 4096, 1, new Uint8Array(BLOCK)), 0x80],
+    ["zeros past the end", ioCommand.writeZeroes(1, 4095, 2), 0x80],
+    ["a comparison past the end", ioCommand.compare(1, 4096, 1, new Uint8Array(BLOCK)), 0x80],
+    ["a verification past the end", ioCommand.verify(1, 4096, 1), 0x80],
+    ["a deallocation past the end", ioCommand.deallocate(1, [{ lba: 4090, blocks: 7 }]), 0x80],
+    ["a copy from past the end", ioCommand.copy(1, 0, [{ lba: 4096, blocks: 1 }]), 0x80],
+    ["a copy to past the end", ioCommand.copy(1, 4095, [{ lba: 0, blocks: 2 }]), 0x80],
+    ["a copy that is too long", ioCommand.copy(1, 0, [{ lba: 0, blocks: 257 }]), 0x183],
+    [
+      "a copy of too many ranges",
+      ioCommand.copy(
+        1,
+        0,
+        Array.from({ length: 129 }, () => ({ lba: 0, blocks: 1 })),
+      ),
+      0x183,
+    ],
+    ["a copy of another format", { ...ioCommand.copy(1, 0, [{ lba: 0, blocks: 1 }]), dword12: 0x100 }, 0x02],
+    ["a read longer than MDTS", ioCommand.read(1, 0, 257, BLOCK), 0x02],
+    ["a write longer than MDTS", ioCommand.write(1, 0, 257, new Uint8Array(257 * BLOCK)), 0x02],
+    ["a namespace that is not there", ioCommand.read(2, 0, 1, BLOCK), 0x0b],
+    ["all namespaces at once", ioCommand.read(0xffffffff, 0, 1, BLOCK), 0x0b],
+    ["an opcode that does not exist", { opcode: 0x33, nsid: 1 }, 0x01],
+    ["a zone report of no zones", ioCommand.zoneReport(1, 0, 4096), 0x01],
+    ["a zone reset of no zones", ioCommand.zoneSend(1, 0, 4), 0x01],
+    ["a fused command", { ...ioCommand.flush(1), flags: 0x41 }, 0x02],
+    ["too little room", { ...ioCommand.read(1, 0, 2, BLOCK), room: BLOCK }, 0x0f],
+    ["too much data", { ...ioCommand.write(1, 0, 1, new Uint8Array(2 * BLOCK)) }, 0x0f],
+    ["a pointer that is no SGL", { ...ioCommand.read(1, 0, 1, BLOCK), flags: 0 }, 0x02],
+    ["an SGL of another kind", { ...ioCommand.read(1, 0, 1, BLOCK), sgl: new Uint8Array(16).fill(0x40) }, 0x11],
+    ["a Fabrics command it does not take", { opcode: 0x7f, nsid: 4 }, 0x01],
+  ])("refuses %s", async (_what, command, status) => {
+    await start();
+    expect(await host.io.command(command)).toMatchObject({ status, doNotRetry: true });
+    expect(await statusOf(ioCommand.flush(1))).toBe(0);
+  });
+
+  it("refuses data that no command takes", async () => {
+    await start({}, { inCapsule: 8192 });
+    expect(await statusOf({ ...ioCommand.flush(1), data: new Uint8Array(64) })).toBe(0x02);
+    expect(await statusOf(ioCommand.flush(1))).toBe(0);
+  });
+
+  it("refuses all changes when it is read-only", async () => {
+    await start({ namespaces: { readOnly: true } });
+    const data = new Uint8Array(BLOCK);
+    expect(await statusOf(ioCommand.write(1, 0, 1, data))).toBe(0x20);
+    expect(await statusOf(ioCommand.writeZeroes(1, 0, 1))).toBe(0x20);
+    expect(await statusOf(ioCommand.copy(1, 0, [{ lba: 0, blocks: 1 }]))).toBe(0x20);
+    expect(await statusOf(ioCommand.deallocate(1, [{ lba: 0, blocks: 1 }]))).toBe(0x20);
+    expect(await statusOf(ioCommand.read(1, 0, 1, BLOCK))).toBe(0);
+    expect((await host.identify(0, 1)).data[99]).toBe(1);
+  });
+
+  it("tells why a device failed, and goes on", async () => {
+    await start();
+    const failure = new ZcowError("IO_ERROR", "the disk is broken");
+    const read = vi.spyOn(device, "read").mockImplementationOnce(() => Promise.reject(failure));
+    expect(await statusOf(ioCommand.read(1, 0, 1, BLOCK))).toBe(0x281);
+    read.mockImplementationOnce(() => {
+      throw failure;
+    });
+    expect(await statusOf(ioCommand.read(1, 0, 1, BLOCK))).toBe(0x281);
+    vi.spyOn(device, "write").mockImplementationOnce(() => Promise.reject(new ZcowError("NO_SPACE", "full")));
+    expect(await statusOf(ioCommand.write(1, 0, 1, new Uint8Array(BLOCK)))).toBe(0x81);
+    vi.spyOn(device, "flush").mockImplementationOnce(() => Promise.reject(new TypeError("a mistake")));
+    expect(await statusOf(ioCommand.flush(1))).toBe(0x06);
+    expect(bench.events.filter((event) => event.kind === "command-failed").length).toBe(4);
+    expect(await statusOf(ioCommand.read(1, 0, 1, BLOCK))).toBe(0);
+  });
+
+  it.each<[ErrorCode, number]>([
+    ["OUT_OF_RANGE", 0x80],
+    ["READ_ONLY", 0x20],
+    ["CLOSED", 0x82],
+    ["NO_SPACE", 0x81],
+    ["IO_ERROR", 0x280],
+    ["IMAGE_CORRUPT", 0x280],
+    ["ZONE_INVALID_WRITE", 0x1bc],
+    ["ZONE_BOUNDARY", 0x1b8],
+    ["ZONE_FULL", 0x1b9],
+    ["ZONE_READ_ONLY", 0x1ba],
+    ["ZONE_OFFLINE", 0x1bb],
+    ["ZONE_TOO_MANY_ACTIVE", 0x1bd],
+    ["ZONE_TOO_MANY_OPEN", 0x1be],
+    ["ZONE_INVALID_TRANSITION", 0x1bf],
+    ["ZONE_ABORTED", 0x280],
+    ["UNSUPPORTED_COMPRESSED_CLUSTER", 0x06],
+  ])("maps %s to a status", (code, status) => {
+    expect(statusFromError(new ZcowError(code, "x"), "write")).toBe(status);
+  });
+});
+
+describe("injected faults", () => {
+  it("fail commands of a kind and range without touching the device", async () => {
+    await start();
+    const write = vi.spyOn(device, "write");
+    inject(({ opcode, lba, blocks }) => (opcode === 1 && lba <= 5 && lba + blocks > 5 ? { status: 0x281 } : undefined));
+    expect(await statusOf(ioCommand.write(1, 4, 2, new Uint8Array(2 * BLOCK)))).toBe(0x281);
+    expect(write).not.toHaveBeenCalled();
+    expect(await statusOf(ioCommand.write(1, 6, 2, new Uint8Array(2 * BLOCK)))).toBe(0);
+    expect(await statusOf(ioCommand.read(1, 4, 2, BLOCK))).toBe(0);
+  });
+
+  it("delay commands by the clock", async () => {
+    await start();
+    inject(({ opcode }) => (opcode === 2 ? { delay: 100 } : opcode === 1 ? { delay: 50, status: 0x06 } : undefined));
+    const read = host.io.command(ioCommand.read(1, 0, 1, BLOCK));
+    const write = host.io.command(ioCommand.write(1, 0, 1, new Uint8Array(BLOCK)));
+    expect(await statusOf(ioCommand.flush(1))).toBe(0);
+    await expect.poll(() => bench.clock.pending).toBe(2);
+    expect(host.io.outstanding).toBe(2);
+    bench.clock.advance(50);
+    expect((await write).status).toBe(0x06);
+    bench.clock.advance(50);
+    expect((await read).status).toBe(0);
+  });
+
+  it("are forgotten with the connection", async () => {
+    await start();
+    inject(() => ({ delay: 100 }));
+    const read = host.io.command(ioCommand.read(1, 0, 1, BLOCK)).catch(() => "ended");
+    expect(bench.clock.pending).toBe(1);
+    host.close();
+    expect(await read).toBe("ended");
+    expect(bench.clock.pending).toBe(0);
+  });
+});
+
+describe("commands that change one zone", () => {
+  it("keep their order when the data of the first comes last", async () => {
+    await start({}, { inCapsule: 8192 }, true);
+    host.io.answerDataRequests = false;
+    const late = host.io.command(ioCommand.write(1, 0, 4, taggedBytes(1, 0, 4 * BLOCK)));
+    const next = host.io.command(ioCommand.write(1, 4, 1, taggedBytes(2, 0, BLOCK)));
+    const append = host.io.command(ioCommand.append(1, 0, 1, taggedBytes(3, 0, BLOCK)));
+    const finish = host.io.command(ioCommand.zoneSend(1, 0, 2));
+    expect(await statusOf(ioCommand.write(1, 256, 1, taggedBytes(4, 0, BLOCK)))).toBe(0);
+    expect(host.io.outstanding).toBe(4);
+    for (const request of host.io.dataRequests.splice(0)) host.io.answer(request);
+    expect([(await late).status, (await next).status, (await append).low, (await finish).status]).toEqual([0, 0, 5, 0]);
+    const { data } = await host.io.command(ioCommand.read(1, 4, 2, BLOCK));
+    expect(equalBytes(data.subarray(0, BLOCK), taggedBytes(2, 0, BLOCK))).toBe(true);
+    expect(equalBytes(data.subarray(BLOCK), taggedBytes(3, 0, BLOCK))).toBe(true);
+  });
+
+  it("are sent in order while their data comes in any order", async () => {
+    await start({}, {}, true);
+    host.io.answerDataRequests = false;
+    const writes = [0, 1, 2, 3, 4].map((lba) =>
+      host.io.command(ioCommand.write(1, lba, 1, taggedBytes(lba, 0, BLOCK))),
+    );
+    await expect.poll(() => host.io.dataRequests.length).toBe(5);
+    for (const request of host.io.dataRequests.splice(0).reverse()) host.io.answer(request);
+    expect((await Promise.all(writes)).map((one) => one.status)).toEqual([0, 0, 0, 0, 0]);
+  });
+
+  it("go on when one of them loses its data", async () => {
+    await start({}, { headerDigest: true, dataDigest: true }, true);
+    host.io.answerDataRequests = false;
+    const bad = host.io.command(ioCommand.write(1, 0, 1, taggedBytes(1, 0, BLOCK)));
+    const good = host.io.command(ioCommand.append(1, 0, 1, taggedBytes(2, 0, BLOCK)));
+    await expect.poll(() => host.io.dataRequests.length).toBe(2);
+    const [first, second] = host.io.dataRequests;
+    if (first === undefined || second === undefined) throw new Error("no R2T");
+    host.io.answer(second);
+    const bytes = host.io.encodeData(first, 0, taggedBytes(1, 0, BLOCK), true);
+    bytes[60] = (bytes[60] as number) ^ 0xff;
+    host.io.stream.write(bytes);
+    expect((await bad).status).toBe(0x22);
+    expect(await good).toMatchObject({ status: 0, low: 0 });
+  });
+
+  it("keep their order when a delay is put on one, and with a copy among them", async () => {
+    await start({}, { inCapsule: 8192 }, true);
+    expect(await statusOf(ioCommand.write(1, 256, 2, taggedBytes(9, 0, 2 * BLOCK)))).toBe(0);
+    inject(({ lba, opcode }) => (opcode === 1 && lba === 0 ? { delay: 10 } : undefined));
+    const first = host.io.command(ioCommand.write(1, 0, 1, taggedBytes(1, 0, BLOCK)));
+    const copy = host.io.command(ioCommand.copy(1, 1, [{ lba: 256, blocks: 2 }]));
+    const last = host.io.command(ioCommand.write(1, 3, 1, taggedBytes(3, 0, BLOCK)));
+    await expect.poll(() => bench.clock.pending).toBe(1);
+    bench.clock.advance(10);
+    expect([(await first).status, (await copy).status, (await last).status]).toEqual([0, 0, 0]);
+    const { data } = await host.io.command(ioCommand.read(1, 1, 2, BLOCK));
+    expect(equalBytes(data, taggedBytes(9, 0, 2 * BLOCK))).toBe(true);
+  });
+
+  it("do not wait for another queue that withholds its data", async () => {
+    await start({}, {}, true);
+    const other = await host.addQueue();
+    host.io.answerDataRequests = false;
+    const stuck = host.io.command(ioCommand.write(1, 0, 1, new Uint8Array(BLOCK))).catch(() => "ended");
+    expect((await other.command(ioCommand.append(1, 0, 1, taggedBytes(1, 0, BLOCK)))).status).toBe(0);
+    expect((await other.command(ioCommand.zoneSend(1, 0, 4))).status).toBe(0);
+    host.io.close();
+    expect(await stuck).toBe("ended");
+  });
+});
