@@ -11,7 +11,7 @@ import { isTargetFault, type MediaAccess, statusFromError } from "../status-from
 import { ZoneOrder } from "../zone-order.js";
 import { compare, verify } from "./compare.js";
 import { COPY_RANGE_LENGTH, Copies } from "./copy.js";
-import { DATASET_RANGE_LENGTH, datasetManagement } from "./dataset-management.js";
+import { datasetLength, datasetManagement } from "./dataset-management.js";
 import { flush, read, write, writeZeroes } from "./read-write.js";
 import { zoneAppend } from "./zone-append.js";
 import { zoneManagementReceive } from "./zone-report.js";
@@ -136,7 +136,7 @@ export class IoQueue implements QueueRole {
       case IO.flush:
         return 0;
       case IO.datasetManagement:
-        return ((command.dword10 & 0xff) + 1) * DATASET_RANGE_LENGTH;
+        return datasetLength(command);
       case IO.copy:
         return checkCopy(command, namespace);
       case IO.zoneManagementSend:

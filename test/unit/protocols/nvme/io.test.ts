@@ -71,6 +71,19 @@ describe("an ordinary namespace", () => {
     expect(bench.subsystem.namespaces.get(1)?.counters).toMatchObject({ reads: 2, writes: 4, flushes: 2, errors: 0 });
   });
 
+  it("a deallocation may send the list of ranges at full length; only those that it names count", async () => {
+    await start();
+    const named = ioCommand.deallocate(1, [{ lba: 100, blocks: 4 }]);
+    const data = new Uint8Array(4096).fill(0xff);
+    data.set(named.data as Uint8Array);
+    await statusOf(ioCommand.write(1, 100, 5, taggedBytes(1, 0, 5 * BLOCK)));
+    expect(await statusOf({ ...named, data })).toBe(0);
+    const { data: left } = await host.io.command(ioCommand.read(1, 100, 5, BLOCK));
+    expect(left.subarray(0, 4 * BLOCK).every((byte) => byte === 0)).toBe(true);
+    expect(equalBytes(left.subarray(4 * BLOCK), taggedBytes(1, 0, 5 * BLOCK).subarray(4 * BLOCK))).toBe(true);
+    expect(await statusOf({ ...named, data: new Uint8Array(4112) })).toBe(0x0f);
+  });
+
   it("writes with FUA are durable before they end", async () => {
     await start();
     const flush = vi.spyOn(device, "write");
@@ -235,7 +248,7 @@ describe("commands that change one zone", () => {
       host.io.command(ioCommand.write(1, lba, 1, taggedBytes(lba, 0, BLOCK))),
     );
     await expect.poll(() => host.io.dataRequests.length).toBe(5);
-    for (const request of host.io.dataRequests.splice(0).reverse()) host.io.answer(request);
+    for (const request of host.io.dataRequests.splice(0).toReversed()) host.io.answer(request);
     expect((await Promise.all(writes)).map((one) => one.status)).toEqual([0, 0, 0, 0, 0]);
   });
 
