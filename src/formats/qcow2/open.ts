@@ -28,7 +28,8 @@ export type OpenQcow2Options = OpenDeviceOptions & Pick<OpenZonesOptions, "upgra
  * Opens the disk of a qcow2 image; a zoned one when the image is zoned. Reads the header, the L1 table and the
  * write-pointer table only; the rest follows as it is needed.
  *
- * Files that the image names need the leave of `options.implicitFiles`: `IMPLICIT_FILE_DENIED`. Read-only opens change nothing. An image with the dirty bit is repaired first when it is opened for writing.
+ * Files that the image names need the leave of `options.implicitFiles`: `IMPLICIT_FILE_DENIED`. Read-only opens change
+ * nothing. An image with the dirty bit is repaired first when it is opened for writing; bad write pointers are refused.
  * Throws the `QCOW2_*` and `ZONED_*` codes of the header, `NOT_SUPPORTED` for features that are not
  * built yet, `IMAGE_CORRUPT` when a dirty image cannot be repaired, and the codes of the storage.
  */
@@ -55,7 +56,7 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   let header = await readHeader(storage, { writable, onFinding });
   await permitImplicitFiles(header, storage.name, options.implicitFiles ?? "deny");
   refuseUnsupported(header, writable);
-  if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n) header = await repairDirty(storage);
+  if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n) header = await repairDirty(storage, header);
   const geometry = qcow2Geometry({
     size: header.size,
     version: header.version,
@@ -83,7 +84,9 @@ async function readL1(storage: Storage, header: Qcow2Header): Promise<RootTable>
 }
 
 /** Refcounts were not up to date when the image was last in use: rebuilds them, silently as the stock tool does. */
-async function repairDirty(storage: Storage): Promise<Qcow2Header> {
+async function repairDirty(storage: Storage, damaged: Qcow2Header): Promise<Qcow2Header> {
+  const { requireSoundPointers } = await import("./zones/stored-pointers.js");
+  await requireSoundPointers(storage, damaged);
   const result = await checkQcow2(storage, { repair: "all" });
   const header = await readHeader(storage, { writable: true });
   if ((header.features.incompatible & INCOMPATIBLE.dirty) === 0n) return header;

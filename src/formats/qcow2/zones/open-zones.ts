@@ -1,18 +1,14 @@
-import { viewOf } from "../../../base/bytes.js";
 import { type Warning, type WarningSink, ZcowError } from "../../../base/errors.js";
 import type { ZoneConfigResult } from "../../../zoned/zone-config.js";
 import { ZoneModel } from "../../../zoned/zone-model.js";
 import type { Qcow2Engine } from "../engine-contract.js";
-import { decodeWritePointer, isWritePointerSound, writePointerFault } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";
 import { validateZonedConfig } from "../zoned-validation.js";
 import { convertToCurrent } from "./convert-layout.js";
 import { PointerTable } from "./pointer-table.js";
 import { reconstructPointers } from "./reconstruct.js";
+import { decodePointers } from "./stored-pointers.js";
 import { ZonedQcow2Device } from "./zoned-device.js";
-
-/** Most bad entries that an error lists. */
-const LISTED_FAULTS = 16;
 
 export interface OpenZonesOptions {
   readonly onWarning?: WarningSink | undefined;
@@ -43,7 +39,7 @@ export async function openZonedDevice(engine: Qcow2Engine, options: OpenZonesOpt
     zoned = zonedExtension(engine);
   }
   const table = await PointerTable.load(engine, zoned, zoned.tableOffset ?? 0);
-  const model = new ZoneModel(config, engine.geometry.size, decode(engine, zoned, table));
+  const model = new ZoneModel(config, engine.geometry.size, storedIn(engine, zoned, table));
   warnOfActiveZones(model, warn);
   return new ZonedQcow2Device(engine, model, validated.readOnly ? undefined : table);
 }
@@ -60,7 +56,11 @@ export async function convertZonedLayout(engine: Qcow2Engine): Promise<void> {
 
 async function storedPointers(engine: Qcow2Engine, zoned: ZonedExtension): Promise<Float64Array> {
   if (zoned.tableOffset === undefined) return reconstructPointers(engine, validate(engine, zoned).config);
-  return decode(engine, zoned, await PointerTable.load(engine, zoned, zoned.tableOffset));
+  return storedIn(engine, zoned, await PointerTable.load(engine, zoned, zoned.tableOffset));
+}
+
+function storedIn({ geometry, storage }: Qcow2Engine, zoned: ZonedExtension, table: PointerTable): Float64Array {
+  return decodePointers(table.bytes, zoned, geometry.size, storage.name);
 }
 
 function zonedExtension(engine: Qcow2Engine): ZonedExtension {
@@ -73,23 +73,6 @@ function zonedExtension(engine: Qcow2Engine): ZonedExtension {
 
 function validate(engine: Qcow2Engine, zoned: ZonedExtension): ZoneConfigResult {
   return validateZonedConfig(zoned, engine.geometry, "open");
-}
-
-function decode(engine: Qcow2Engine, zoned: ZonedExtension, table: PointerTable): Float64Array {
-  const view = viewOf(table.bytes);
-  const { size } = engine.geometry;
-  const pointers = new Float64Array(zoned.zoneCount);
-  const bad: number[] = [];
-  for (let zone = 0; zone < zoned.zoneCount; zone += 1) {
-    if (isWritePointerSound(view, zone, zoned, size)) pointers[zone] = decodeWritePointer(view, zone, zoned, size);
-    else bad.push(zone);
-  }
-  if (bad.length === 0) return pointers;
-  const faults = bad.slice(0, LISTED_FAULTS).map((zone) => writePointerFault(view, zone, zoned, size));
-  const [first] = faults as [ZcowError, ...ZcowError[]];
-  throw new ZcowError(first.code, `${first.message} (${bad.length} bad of ${zoned.zoneCount}; check can repair them)`, {
-    data: { ...first.data, path: engine.storage.name, reasons: faults.map((fault) => fault.message) },
-  });
 }
 
 function reconstructed(engine: Qcow2Engine): Warning {

@@ -326,6 +326,23 @@ describe("an image with a damaged table", () => {
   });
 });
 
+describe("an image that was not closed and has a damaged table", () => {
+  it("is not repaired behind the back of whoever opens it: pointers are not made up unasked", async () => {
+    const storage = await newImage();
+    const before = await open(storage);
+    await before.write(0, filled(64 * KiB, 5));
+    const bytes = await closedBytes(storage, before);
+    bytes.set([0, 0, 0, 0, 0x7f, 0, 0, 0], 3 * 64 * KiB);
+    // The dirty bit.
+    bytes[79] = (bytes[79] as number) | 1;
+    const damaged = memoryStorage(bytes.slice());
+    expect(await codeOf(() => openQcow2(damaged))).toBe("ZONED_WRITE_POINTER");
+    expect(damaged.bytes()).toEqual(bytes);
+    expect(await checkQcow2(damaged, { repair: "all" })).toMatchObject({ corruptions: 0 });
+    expect(zone(await open(damaged), 0)).toEqual({ state: "closed", written: 64 * KiB });
+  });
+});
+
 describe("callers without types", () => {
   it("an operation or state that does not exist is refused, and nothing changes", async () => {
     const device = await newDevice();
