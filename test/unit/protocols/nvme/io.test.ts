@@ -73,14 +73,16 @@ describe("an ordinary namespace", () => {
 
   it("a deallocation may send the list of ranges at full length; only those that it names count", async () => {
     await start();
-    const named = ioCommand.deallocate(1, [{ lba: 100, blocks: 4 }]);
-    const data = new Uint8Array(4096).fill(0xff);
-    data.set(named.data as Uint8Array);
-    await statusOf(ioCommand.write(1, 100, 5, taggedBytes(1, 0, 5 * BLOCK)));
-    expect(await statusOf({ ...named, data })).toBe(0);
-    const { data: left } = await host.io.command(ioCommand.read(1, 100, 5, BLOCK));
-    expect(left.subarray(0, 4 * BLOCK).every((byte) => byte === 0)).toBe(true);
-    expect(equalBytes(left.subarray(4 * BLOCK), taggedBytes(1, 0, 5 * BLOCK).subarray(4 * BLOCK))).toBe(true);
+    // One whole cluster, and a block behind it.
+    const written = taggedBytes(1, 0, 17 * BLOCK);
+    await statusOf(ioCommand.write(1, 112, 17, written));
+    const named = ioCommand.deallocate(1, [{ lba: 112, blocks: 16 }]);
+    const list = new Uint8Array(4096).fill(0xff);
+    list.set(named.data as Uint8Array);
+    expect(await statusOf({ ...named, data: list })).toBe(0);
+    const { data: left } = await host.io.command(ioCommand.read(1, 112, 17, BLOCK));
+    expect(left.subarray(0, 16 * BLOCK).every((byte) => byte === 0)).toBe(true);
+    expect(equalBytes(left.subarray(16 * BLOCK), written.subarray(16 * BLOCK))).toBe(true);
     expect(await statusOf({ ...named, data: new Uint8Array(4112) })).toBe(0x0f);
   });
 
