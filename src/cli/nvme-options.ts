@@ -1,19 +1,15 @@
 import { readFileSync } from "node:fs";
 import { parseSize } from "../base/size-text.js";
+import { type ChapGroup, type ChapHash, GROUPS, HASHES } from "../protocols/nvme/auth/chap-crypto.js";
+import { parseChapSecret } from "../protocols/nvme/auth/chap-secret.js";
+import { DhHmacChap, type DhHmacChapOptions } from "../protocols/nvme/auth/dh-hmac-chap.js";
 import type { TargetLimits } from "../protocols/nvme/limits.js";
 import type { BlockSize } from "../protocols/nvme/namespace.js";
 import type { HostAccess } from "../protocols/nvme/subsystem.js";
 import { parseUuid } from "../servers/nvme-tcp/identity.js";
 import type { LogFormat } from "../servers/nvme-tcp/logger.js";
-import {
-  CHAP_GROUPS,
-  CHAP_HASHES,
-  ChapAuthenticator,
-  type ChapOptions,
-  parseChapSecret,
-} from "../servers/nvme-tcp/security/dh-chap.js";
-import type { Secret } from "../servers/nvme-tcp/security/secret-text.js";
-import { parseTlsKey } from "../servers/nvme-tcp/security/tls-psk.js";
+import { nodeChapCrypto } from "../servers/nvme-tcp/security/node-chap-crypto.js";
+import { parseTlsKey, type TlsKey } from "../servers/nvme-tcp/security/tls-key.js";
 import type { TlsKeys } from "../servers/nvme-tcp/tls-accepting.js";
 import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
 import { UsageError } from "./usage-error.js";
@@ -179,32 +175,32 @@ export function accessOptions(parsed: ParsedArguments): ReadonlyMap<string, Host
       access.set(nqn, {});
       continue;
     }
-    const options: ChapOptions = {
+    const options = {
+      crypto: nodeChapCrypto,
       hostSecret: parseChapSecret(secretText("dhchap-secret", secret)),
       ...(controllerSecret === undefined
         ? {}
         : { controllerSecret: parseChapSecret(secretText("dhchap-ctrl-secret", controllerSecret)) }),
       ...algorithms,
     };
-    access.set(nqn, { authenticate: (exchange) => new ChapAuthenticator(options, exchange) });
+    access.set(nqn, { authenticate: (names) => new DhHmacChap({ ...options, ...names }) });
   }
   return access;
 }
 
-function chapAlgorithms(parsed: ParsedArguments): Pick<ChapOptions, "hashes" | "groups"> {
+type ChapAlgorithms = Pick<DhHmacChapOptions, "hashes" | "groups">;
+
+function chapAlgorithms(parsed: ParsedArguments): ChapAlgorithms {
+  const hashes = lastValue(parsed, "dhchap-hash");
+  const groups = lastValue(parsed, "dhchap-group");
   return {
-    hashes: chosen("dhchap-hash", CHAP_HASHES, lastValue(parsed, "dhchap-hash")),
-    groups: chosen("dhchap-group", CHAP_GROUPS, lastValue(parsed, "dhchap-group")),
+    ...(hashes === undefined ? {} : { hashes: chosen("dhchap-hash", Object.keys(HASHES) as ChapHash[], hashes) }),
+    ...(groups === undefined ? {} : { groups: chosen("dhchap-group", Object.keys(GROUPS) as ChapGroup[], groups) }),
   };
 }
 
 /** The names of a list with commas, which is also their order. */
-function chosen<Name extends string>(
-  option: string,
-  known: readonly Name[],
-  text: string | undefined,
-): readonly Name[] {
-  if (text === undefined) return known;
+function chosen<Name extends string>(option: string, known: readonly Name[], text: string): readonly Name[] {
   return text.split(",").map((name) => {
     const found = known.find((one) => one === name);
     if (found === undefined) throw new UsageError(`--${option} '${name}' is not one of ${known.join(", ")}`, false);
@@ -216,7 +212,7 @@ function chosen<Name extends string>(
 export function tlsOptions(parsed: ParsedArguments): TlsKeys | undefined {
   const commonText = lastValue(parsed, "tls-psk");
   const common = commonText === undefined ? undefined : parseTlsKey(secretText("tls-psk", commonText));
-  const own = new Map<string, Secret>();
+  const own = new Map<string, TlsKey>();
   for (const { nqn, settings } of hostOptions(parsed)) {
     const key = settings.get("tls-psk");
     if (key !== undefined) own.set(nqn, parseTlsKey(secretText("tls-psk", key)));
@@ -226,7 +222,7 @@ export function tlsOptions(parsed: ParsedArguments): TlsKeys | undefined {
     return undefined;
   }
   return {
-    secretOf: (hostNqn) => own.get(hostNqn) ?? common,
+    keyOf: (hostNqn) => own.get(hostNqn) ?? common,
     derivation: isGiven(parsed, "tls-compat") ? "unprefixed" : "standard",
   };
 }

@@ -1,12 +1,12 @@
 import type { Socket } from "node:net";
 import { createSecureContext, type SecureContext, type SecureContextOptions, TLSSocket } from "node:tls";
-import type { Secret } from "./security/secret-text.js";
+import type { TlsKey } from "./security/tls-key.js";
 import { type KeyDerivation, TLS_CIPHERS, type TlsPeer, tlsPeer } from "./security/tls-psk.js";
 
 /** The TLS keys of a port: one for all hosts, or some of their own. */
 export interface TlsKeys {
   /** The key of a host; `undefined` when it has none. */
-  readonly secretOf: (hostNqn: string) => Secret | undefined;
+  readonly keyOf: (hostNqn: string) => TlsKey | undefined;
   /** For identities of version 0; see {@link KeyDerivation}. Default `standard`. */
   readonly derivation?: KeyDerivation;
 }
@@ -78,8 +78,8 @@ export class TlsAcceptor {
 
   #peer(identity: string): TlsPeer | undefined {
     const hostNqn = identity.split(" ")[1] ?? "";
-    const secret = this.#keys.secretOf(hostNqn);
-    return secret === undefined ? undefined : tlsPeer(secret, identity, this.#keys.derivation ?? "standard");
+    const key = this.#keys.keyOf(hostNqn);
+    return key === undefined ? undefined : tlsPeer(key, identity, this.#keys.derivation ?? "standard");
   }
 }
 

@@ -1,27 +1,18 @@
 import { createDiffieHellman, type DiffieHellman, randomBytes } from "node:crypto";
+import type { ChapGroup } from "../../../protocols/nvme/auth/chap-crypto.js";
 
-/** Diffie-Hellman groups of DH-HMAC-CHAP, strongest use of names: `null` does no exchange. */
-export type DhGroup = "null" | "ffdhe2048" | "ffdhe3072" | "ffdhe4096" | "ffdhe6144" | "ffdhe8192";
-
-/** Identifiers on the wire (NVMe base specification, "DH-HMAC-CHAP Diffie-Hellman group identifiers"). */
-export const DH_GROUP_IDS: Readonly<Record<DhGroup, number>> = {
-  null: 0,
-  ffdhe2048: 1,
-  ffdhe3072: 2,
-  ffdhe4096: 3,
-  ffdhe6144: 4,
-  ffdhe8192: 5,
-};
+/** A group in which something is exchanged. */
+type DhGroup = Exclude<ChapGroup, "null">;
 
 interface GroupNumbers {
   readonly bits: number;
   /** The X of RFC 7919, appendix A. */
   readonly x: number;
-  /** Bits of the private exponent: RFC 7919, section 5.2, rounded up to bytes of a power; short ones keep the cost small. */
+  /** Bits of the private exponent: RFC 7919, section 5.2, rounded up; short ones keep the cost small. */
   readonly exponentBits: number;
 }
 
-const GROUPS: Readonly<Record<Exclude<DhGroup, "null">, GroupNumbers>> = {
+const GROUPS: Readonly<Record<DhGroup, GroupNumbers>> = {
   ffdhe2048: { bits: 2048, x: 560316, exponentBits: 256 },
   ffdhe3072: { bits: 3072, x: 2625351, exponentBits: 288 },
   ffdhe4096: { bits: 4096, x: 5736041, exponentBits: 336 },
@@ -46,7 +37,7 @@ function scaledE(bits: number): bigint {
 }
 
 /** The prime of a group, big-endian: p = 2^b - 2^(b-64) + (floor(2^(b-130) e) + X) 2^64 - 1 (RFC 7919, appendix A). */
-export function dhPrime(group: Exclude<DhGroup, "null">): Uint8Array {
+export function dhPrime(group: DhGroup): Uint8Array {
   const known = primes.get(group);
   if (known !== undefined) return known;
   const { bits, x } = GROUPS[group];
@@ -64,7 +55,7 @@ export class DhExchange {
   readonly #dh: DiffieHellman;
   readonly #bytes: number;
 
-  constructor(group: Exclude<DhGroup, "null">) {
+  constructor(group: DhGroup) {
     const prime = dhPrime(group);
     this.#bytes = prime.length;
     this.#dh = createDiffieHellman(prime, Uint8Array.of(2));

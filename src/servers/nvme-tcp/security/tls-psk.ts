@@ -1,6 +1,5 @@
 import { createHmac, hkdfSync, timingSafeEqual } from "node:crypto";
-import { ZcowError } from "../../../base/errors.js";
-import { parseSecret, type Secret } from "./secret-text.js";
+import type { TlsKey } from "./tls-key.js";
 
 /** The one cipher suite there is: the hash of a key fixes its suite, and only SHA-256 keys are taken. */
 export const TLS_CIPHERS = "TLS_AES_128_GCM_SHA256";
@@ -24,17 +23,6 @@ export interface TlsPeer {
  */
 export type KeyDerivation = "standard" | "unprefixed";
 
-/** Reads a configured TLS key. Only 32-byte keys with hash 01 or 00: others need a suite that Node cannot serve. */
-export function parseTlsKey(text: string): Secret {
-  const secret = parseSecret(text, "NVMeTLSkey-1");
-  if (secret.key.length === KEY_BYTES && (secret.hash === "sha256" || secret.hash === "none")) return secret;
-  throw new ZcowError(
-    "NOT_SUPPORTED",
-    `the NVMeTLSkey-1 secret is a ${secret.key.length}-byte key; only 32-byte keys (SHA-256) can be served`,
-    { data: { structure: "NVMeTLSkey-1 secret", value: secret.key.length, limit: KEY_BYTES } },
-  );
-}
-
 function expandLabel(key: Uint8Array, label: string, context: string, derivation: KeyDerivation): Uint8Array {
   const labelBytes = Buffer.from(`tls13 ${label}`);
   const contextBytes = Buffer.from(context);
@@ -46,8 +34,8 @@ function expandLabel(key: Uint8Array, label: string, context: string, derivation
 }
 
 /** The retained PSK of a host (NVMe/TCP, "Retained PSK"). */
-export function retainedPsk(secret: Secret, hostNqn: string, derivation: KeyDerivation): Uint8Array {
-  return secret.hash === "none" ? secret.key : expandLabel(secret.key, "HostNQN", hostNqn, derivation);
+export function retainedPsk(key: TlsKey, hostNqn: string, derivation: KeyDerivation): Uint8Array {
+  return key.bound ? expandLabel(key.key, "HostNQN", hostNqn, derivation) : key.key;
 }
 
 /** The digest that ends a version 1 identity: it tells keys of one pair of names apart. */
@@ -70,22 +58,22 @@ export function tlsPsk(retained: Uint8Array, context: string, derivation: KeyDer
  * The peer that `identity` names and its key, `undefined` when it is none of ours: another form, hash or digest.
  * `derivation` is for version 0 identities; version 1 tells by its digest which one the host used.
  */
-export function tlsPeer(secret: Secret, identity: string, derivation: KeyDerivation): TlsPeer | undefined {
+export function tlsPeer(key: TlsKey, identity: string, derivation: KeyDerivation): TlsPeer | undefined {
   if (Buffer.byteLength(identity) > LONGEST_IDENTITY) return undefined;
   const [kind, hostNqn, subsystemNqn, digest, ...more] = identity.split(" ");
   if (!hostNqn || !subsystemNqn || more.length > 0) return undefined;
   if (kind === "NVMe0R01" && digest === undefined) {
     // The context has a length of one byte; a longer identity has no standard derivation.
     if (derivation === "standard" && Buffer.byteLength(identity) > 255) return undefined;
-    const psk = tlsPsk(retainedPsk(secret, hostNqn, derivation), identity, derivation);
+    const psk = tlsPsk(retainedPsk(key, hostNqn, derivation), identity, derivation);
     return { hostNqn, subsystemNqn, psk };
   }
   if (kind !== "NVMe1R01" || digest === undefined) return undefined;
   for (const way of ["standard", "unprefixed"] as const) {
-    const retained = retainedPsk(secret, hostNqn, way);
+    const retained = retainedPsk(key, hostNqn, way);
     if (sameDigest(digest, pskDigest(retained, hostNqn, subsystemNqn))) {
-      // With a secret that is used as it is, the digest is the same both ways.
-      const chosen = secret.hash === "none" ? derivation : way;
+      // With a key that is used as it is, the digest is the same both ways.
+      const chosen = key.bound ? way : derivation;
       return { hostNqn, subsystemNqn, psk: tlsPsk(retained, `01 ${digest}`, chosen) };
     }
   }
