@@ -11,13 +11,15 @@ export interface BlockDeviceDescription {
   readonly size: number;
   readonly readOnly: boolean;
   readonly limits: BlockLimits;
+  /** Reads may be finer than `limits.requestAlignment`: multiples of this many bytes. Default: the same. */
+  readonly readAlignment?: number;
 }
 
 /**
  * The part of a {@link BlockDevice} that is the same in every format: each public method checks its
  * arguments once and then calls one hook, which may rely on them.
  *
- * Guarantees to the hooks: the range lies inside the disk and is aligned to `limits.requestAlignment`,
+ * Guarantees to the hooks: the range lies inside the disk and is aligned to `limits.requestAlignment` (reads: `readAlignment`),
  * the length is not zero, the device is open, and for changing calls it is writable. A hook that
  * finishes synchronously returns `undefined` and costs no promise. Refusals are thrown, not returned, so a
  * caller that does not `await` sees them too.
@@ -31,6 +33,7 @@ export abstract class BaseBlockDevice implements BlockDevice {
 
   #open = true;
   readonly #alignment: number;
+  readonly #readAlignment: number;
   #inFlight = 0;
   #idle: (() => void) | undefined;
   #closing: Promise<void> | undefined;
@@ -42,11 +45,12 @@ export abstract class BaseBlockDevice implements BlockDevice {
     this.readOnly = description.readOnly;
     this.limits = description.limits;
     this.#alignment = description.limits.requestAlignment;
+    this.#readAlignment = description.readAlignment ?? this.#alignment;
   }
 
   read(offset: number, into: Uint8Array): MaybePromise<void> {
     const length = this.assertBytes("read", into);
-    this.assertRequest("read", offset, length);
+    this.assertRequest("read", offset, length, this.#readAlignment);
     if (length === 0) return undefined;
     const wait = this.doRead(offset, into);
     return wait === undefined ? undefined : this.track(wait);
@@ -161,17 +165,17 @@ export abstract class BaseBlockDevice implements BlockDevice {
   }
 
   /** Refuses a closed device, a range outside the disk, and a misaligned range, in this order. */
-  protected assertRequest(operation: string, offset: number, length: number): void {
+  protected assertRequest(operation: string, offset: number, length: number, alignment = this.#alignment): void {
     // NaN, fractions, negative and overflowing values all fail these comparisons: valid requests pay for nothing more.
     const numbers = typeof offset === "number" && typeof length === "number";
     const inside = numbers && offset >= 0 && length >= 0 && offset + length <= this.size;
-    const aligned = inside && isAligned(offset, this.#alignment) && isAligned(length, this.#alignment);
+    const aligned = inside && isAligned(offset, alignment) && isAligned(length, alignment);
     if (aligned && this.#open) return;
     this.assertOpen(operation);
-    this.#refuse(operation, offset, length);
+    this.#refuse(operation, offset, length, alignment);
   }
 
-  #refuse(operation: string, offset: number, length: number): never {
+  #refuse(operation: string, offset: number, length: number, alignment: number): never {
     const data = { path: this.name, offset, length };
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length)) {
       throw new ZcowError(
@@ -189,8 +193,8 @@ export abstract class BaseBlockDevice implements BlockDevice {
     }
     throw new ZcowError(
       "MISALIGNED",
-      `${operation} on ${this.name}: offset ${offset} and length ${length} must be multiples of ${this.#alignment} bytes`,
-      { data: { ...data, limit: this.#alignment } },
+      `${operation} on ${this.name}: offset ${offset} and length ${length} must be multiples of ${alignment} bytes`,
+      { data: { ...data, limit: alignment } },
     );
   }
 

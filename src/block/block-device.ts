@@ -21,7 +21,7 @@ export interface ZonedLimits {
 
 /** What requests must keep to, and what they had better keep to. Fixed while the device is open. */
 export interface BlockLimits {
-  /** Offsets and lengths of requests must be multiples of this many bytes (1 = none). */
+  /** Offsets and lengths of requests must be multiples of this many bytes (1 = none). Zoned disks take reads of any range. */
   readonly requestAlignment: number;
   /** Requests of this size and alignment (bytes) avoid copy-on-write. */
   readonly optimalAlignment: number;

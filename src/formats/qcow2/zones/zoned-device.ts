@@ -56,6 +56,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
         optimalAlignment: engine.geometry.clusterSize,
         zoned: zonedLimits(model),
       },
+      readAlignment: 1,
     });
     this.#engine = engine;
     this.#model = model;

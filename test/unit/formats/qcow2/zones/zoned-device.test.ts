@@ -71,6 +71,31 @@ describe("a new zoned image", () => {
   });
 });
 
+describe("reads", () => {
+  it("of any range, to the byte, are answered across zones, pointers and the end of the capacity", async () => {
+    const { device } = await bench();
+    await device.write(at(1), filled(ZONE, 1));
+    await device.write(at(2), filled(3 * KB, 2));
+    await device.write(at(3), filled(CAPACITY, 3));
+    expect(await readRunsOf(device, at(2) - 5, 10)).toEqual([
+      [5, 1],
+      [5, 2],
+    ]);
+    expect(await readRunsOf(device, at(2) + 3 * KB - 1, 3)).toEqual([
+      [1, 2],
+      [2, 0],
+    ]);
+    expect(await readRunsOf(device, at(3) - 1, CAPACITY + 3)).toEqual([
+      [1, 0],
+      [CAPACITY, 3],
+      [2, 0],
+    ]);
+    expect(await readRunsOf(device, SIZE - 1, 1)).toEqual([[1, 0]]);
+    await expect(async () => device.read(SIZE - 1, filled(2, 0))).rejects.toMatchObject({ code: "OUT_OF_RANGE" });
+    await expect(async () => device.read(0.5, filled(1, 0))).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
+  });
+});
+
 describe("nothing bypasses the write pointer", () => {
   it("write zeroes goes to the pointer only, and advances it", async () => {
     const { device } = await bench();
