@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Guest } from "./guest.js";
 import { chosenKernels, chosenNumber } from "./kernels.js";
 import { type ImageWish, ServedImages } from "./served-images.js";
@@ -40,7 +40,7 @@ const FILE_SYSTEMS: readonly FileSystem[] = [
     image: IMAGES.mixed,
     namespaces: 2,
     script: `${twoDisks}; round_trip zoned-xfs ${MIB}`,
-    available: "mkfs.xfs 2>&1 | grep -q zoned=",
+    available: "[[ $(mkfs.xfs 2>&1) == *zoned=* ]]",
   },
   { kind: "ext4", image: IMAGES.ordinary, namespaces: 1, script: `${oneDisk}; round_trip ext4 ${MIB}` },
   { kind: "xfs", image: IMAGES.ordinary, namespaces: 1, script: `${oneDisk}; round_trip xfs ${MIB}` },
@@ -50,6 +50,9 @@ describe.each(chosenKernels())("a file system of %s on a served image", (kernel)
   let guest: Guest;
   beforeAll(async () => {
     guest = await Guest.boot(kernel);
+  });
+  afterEach(async () => {
+    await guest.run("umount /mnt/disk; disconnect");
   });
   afterAll(async () => {
     await guest?.powerCut();

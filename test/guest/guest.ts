@@ -56,6 +56,7 @@ export class Guest {
     const machine = spawn("qemu-system-x86_64", [...machineArguments(files, folder), ...devices], {
       stdio: ["ignore", "ignore", "pipe"],
     });
+    endWithThisProcess(machine);
     try {
       const agent = await Promise.race([connectedAgent(server), unexpectedEnd(machine)]);
       return new Guest(machine, folder, agent);
@@ -174,6 +175,13 @@ function splitLine(line: string): [verb: string, id: string, rest: string] {
   return [match?.[1] ?? "", match?.[2] ?? "", match?.[3] ?? ""];
 }
 
+/** A test run that is interrupted leaves no guest behind. */
+function endWithThisProcess(child: ChildProcess): void {
+  const end = () => child.kill("SIGKILL");
+  process.on("exit", end);
+  child.on("exit", () => process.off("exit", end));
+}
+
 async function connectedAgent(server: Server): Promise<Agent> {
   const [socket] = (await withTimeout(once(server, "connection"), BOOT_MILLISECONDS, "QEMU's start")) as [Socket];
   const agent = new Agent(socket);
@@ -211,15 +219,15 @@ function packJobs(folder: string): void {
 function machineArguments(files: GuestFiles, folder: string): string[] {
   const kernelOptions = "console=ttyS0 panic=-1 loglevel=6 mitigations=off random.trust_cpu=on tsc=reliable";
   return [
-    ...["-accel", "tcg", "-cpu", "Nehalem,-cx16", "-smp", "1", "-m", "1536"],
-    ...["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"],
-    ...["-kernel", files.kernel, "-initrd", files.initramfs, "-append", kernelOptions],
-    ...["-serial", `file:${join(folder, "console.log")}`],
-    ...["-chardev", `socket,id=agent,path=${join(folder, "agent.sock")}`, "-serial", "chardev:agent"],
-    ...["-drive", `file=${join(folder, "jobs.tar")},format=raw,if=virtio,readonly=on`],
-    ...["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="],
-    ...["-device", "virtio-rng-pci"],
-  ];
+    ["-accel", "tcg", "-cpu", "Nehalem,-cx16", "-smp", "1", "-m", "1536"],
+    ["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"],
+    ["-kernel", files.kernel, "-initrd", files.initramfs, "-append", kernelOptions],
+    ["-serial", `file:${join(folder, "console.log")}`],
+    ["-chardev", `socket,id=agent,path=${join(folder, "agent.sock")}`, "-serial", "chardev:agent"],
+    ["-drive", `file=${join(folder, "jobs.tar")},format=raw,if=virtio,readonly=on`],
+    ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="],
+    ["-device", "virtio-rng-pci"],
+  ].flat();
 }
 
 function consoleText(folder: string): string {

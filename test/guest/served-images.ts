@@ -8,6 +8,10 @@ import { BuiltCommand } from "../e2e/built-command.js";
 const PROJECT_ROOT = join(import.meta.dirname, "../..");
 const START_MILLISECONDS = 30_000;
 
+/** Built once per run of a test file: all its servers are of one state of the source. */
+const PROGRAM_FOLDER = join(PROJECT_ROOT, ".cache/guest/command");
+let builtCommand: Promise<BuiltCommand> | undefined;
+
 export interface ImageWish {
   /** Name of the file in the folder of the images. */
   readonly name: string;
@@ -43,8 +47,9 @@ export class ServedImages {
 
   /** Makes the images and serves them with these further options of `zcow nvme`. */
   static async start(images: readonly ImageWish[], serverOptions: readonly string[] = []): Promise<ServedImages> {
+    builtCommand ??= BuiltCommand.build(PROGRAM_FOLDER);
     const folder = mkdtempSync(join(tmpdir(), "zcow-served-"));
-    const served = new ServedImages(await BuiltCommand.build(join(folder, "bin")), folder, images, serverOptions);
+    const served = new ServedImages(await builtCommand, folder, images, serverOptions);
     for (const { name, size, options } of images) {
       const choice = options === undefined ? [] : ["-o", options];
       await served.#zcow("create", "-q", "-f", "qcow2", ...choice, name, size);
@@ -65,7 +70,7 @@ export class ServedImages {
 
   async startServer(): Promise<void> {
     const images = this.#images.map(({ name }) => join(this.#folder, name));
-    const program = join(this.#folder, "bin/zcow.cjs");
+    const program = join(PROGRAM_FOLDER, "zcow.cjs");
     const options = ["--nqn", this.nqn, "--listen", `127.0.0.1:${this.#port}`, ...this.#serverOptions];
     const server = spawn(process.execPath, [program, "nvme", ...options, ...images], {
       stdio: ["ignore", "pipe", "pipe"],

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, test } from "vitest";
 import { Guest } from "./guest.js";
 import { chosenKernels } from "./kernels.js";
 import { type ImageWish, ServedImages } from "./served-images.js";
@@ -34,6 +34,9 @@ describe.each(chosenKernels())("data of fio in %s", (kernel) => {
   let guest: Guest;
   beforeAll(async () => {
     guest = await Guest.boot(kernel);
+  });
+  afterEach(async () => {
+    await guest.run("disconnect");
   });
   afterAll(async () => {
     await guest?.powerCut();

@@ -52,6 +52,9 @@ zone_capacity() {
   echo $((BASH_REMATCH[1] * 512))
 }
 
+# fio, silent unless it fails.
+quiet_fio() { fio "$@" > fio.out 2>&1 || fail "fio exited with $?: $(tail -n 30 fio.out)"; }
+
 # Fails when the kernel has complained about itself since boot.
 kernel_is_content() {
   ! dmesg | grep -E 'WARNING:|BUG:|Call Trace|blocked for more|general protection' || fail "the kernel complains"

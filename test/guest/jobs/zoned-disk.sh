@@ -167,14 +167,14 @@ appends() {
 
 # Jobs of fio with verification: in order, at random over open zones, and many jobs at once.
 fio_verify() {
-  local common=(--filename="$DISK" --direct=1 --zonemode=zbd --verify=crc32c --ioengine=libaio --group_reporting --minimal --output=fio.out)
+  local common=(--filename="$DISK" --direct=1 --zonemode=zbd --verify=crc32c --ioengine=libaio --group_reporting)
   local zone_bytes=$(($(zone_sectors "$DISK") * 512)) open=4 limit
   limit=$(queue_of "$DISK" max_open_zones)
   if [ "$limit" != 0 ] && [ "$limit" -lt "$open" ]; then open=$limit; fi
-  fio --name=in-order --rw=write --bs=64k --iodepth=8 --size=$((4 * zone_bytes)) "${common[@]}"
+  quiet_fio --name=in-order --rw=write --bs=64k --iodepth=8 --size=$((4 * zone_bytes)) "${common[@]}"
   blkzone reset "$DISK"
-  fio --name=at-random --rw=randwrite --bs=16k --iodepth=8 --size=$((8 * zone_bytes)) --io_size=8M --max_open_zones="$open" "${common[@]}"
+  quiet_fio --name=at-random --rw=randwrite --bs=16k --iodepth=8 --size=$((8 * zone_bytes)) --io_size=8M --max_open_zones="$open" "${common[@]}"
   blkzone reset "$DISK"
-  fio --name=jobs --rw=write --bs=4k --iodepth=4 --numjobs=2 --offset_increment=$((2 * zone_bytes)) --size=$((2 * zone_bytes)) --io_size=2M --thread "${common[@]}"
+  quiet_fio --name=jobs --rw=write --bs=4k --iodepth=4 --numjobs=2 --offset_increment=$((2 * zone_bytes)) --size=$((2 * zone_bytes)) --io_size=2M --thread "${common[@]}"
   blkzone reset "$DISK"
 }
