@@ -1,5 +1,6 @@
 /** An NVM subsystem: a name, the namespaces under it, and who may use them. */
 import { ZcowError } from "../../base/errors.js";
+import { Mutex } from "../../base/mutex.js";
 import type { ForcedZoneState } from "../../block/zoned-device.js";
 import { NOTICE } from "./async-events.js";
 import type { Authenticator } from "./authenticator.js";
@@ -47,6 +48,8 @@ export class Subsystem {
   readonly controllers = new Set<Controller>();
   /** Where failures of closing and flushing are told. Set by the target that serves the subsystem. */
   report: (event: TargetEvent) => void = () => {};
+  /** Hosts that leave are settled one after the other, so that `close` comes after all of them. */
+  readonly #settling = new Mutex();
 
   /** Throws `INVALID_ARGUMENT` for a name that is no NQN. */
   constructor(options: SubsystemOptions) {
@@ -124,7 +127,17 @@ export class Subsystem {
    * A host leaves: closes open zones, unless another controller is in use, and makes everything durable. Never fails:
    * what goes wrong is reported.
    */
-  async settle(leaving: Controller | undefined): Promise<void> {
+  settle(leaving: Controller | undefined): Promise<void> {
+    return this.#settling.run(() => this.#settleNow(leaving));
+  }
+
+  /** Ends all associations and makes everything durable. Devices stay open. */
+  async close(reason: string): Promise<void> {
+    for (const controller of this.controllers) controller.end(reason);
+    await this.settle(undefined);
+  }
+
+  async #settleNow(leaving: Controller | undefined): Promise<void> {
     const inUse = [...this.controllers].some((controller) => controller !== leaving && controller.ready);
     const writable = [...this.namespaces.values()].filter((namespace) => !namespace.readOnly);
     // All zones begin to close before anything is waited for: the next host may be here any moment, and wants to open some.
@@ -144,12 +157,6 @@ export class Subsystem {
 
   #settleFailed(nsid: number, error: unknown): void {
     this.report({ kind: "settle-failed", subsystemNqn: this.nqn, nsid, error });
-  }
-
-  /** Ends all associations and makes everything durable. Devices stay open. */
-  async close(reason: string): Promise<void> {
-    for (const controller of this.controllers) controller.end(reason);
-    await this.settle(undefined);
   }
 
   #announce(nsid: number): void {

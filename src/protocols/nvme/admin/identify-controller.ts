@@ -47,8 +47,8 @@ const EVENTS_IO = (1 << 8) | (1 << 27);
 const EVENTS_DISCOVERY = 1 << 31;
 /** CTRATT: 128-bit host identifier; any command keeps alive. */
 const ATTRIBUTES = (1 << 0) | (1 << 6);
-/** LPA: effects log; offsets and lengths beyond 16 bits; page 00h. */
-const LOG_PAGES = (1 << 1) | (1 << 2) | (1 << 5);
+/** LPA: effects log; offsets and lengths beyond 16 bits. */
+const LOG_PAGES = (1 << 1) | (1 << 2);
 /** FRMW: one slot, read-only. */
 const FIRMWARE_SLOTS = (1 << 1) | 1;
 /** ONCS: Compare, Dataset Management, Write Zeroes, Verify, Copy. */

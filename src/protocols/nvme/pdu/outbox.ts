@@ -14,8 +14,12 @@ import { COMMON, DATA, DIGEST_LENGTH, HEADER_LENGTH, PDU, PDU_FLAG } from "./pdu
 /** Byte offsets in a completion queue entry. */
 const CQE = { low: 0, high: 4, head: 8, queue: 10, commandId: 12, status: 14, length: 16 } as const;
 
-/** Bytes of a block of memory: large enough to spare allocations, small enough that a late reply keeps little alive. */
-const BLOCK_BYTES = 256 * 1024;
+/**
+ * Bytes of a block of memory: the first one is small, since many connections idle; later ones grow to where they spare
+ * allocations and a late reply still keeps little alive.
+ */
+const FIRST_BLOCK_BYTES = 4 * 1024;
+const LARGEST_BLOCK_BYTES = 256 * 1024;
 /** Replies above this get a block of their own. */
 const SHARED_BYTES = 64 * 1024;
 
@@ -167,13 +171,13 @@ export class Outbox {
   #claim(length: number): number {
     if (this.#at + length > this.#block.length) {
       this.flush();
-      this.#block = this.#allocate(BLOCK_BYTES);
+      const next = Math.max(FIRST_BLOCK_BYTES, 2 * this.#block.length, length);
+      this.#block = this.#allocate(Math.min(next, LARGEST_BLOCK_BYTES));
       this.#view = viewOf(this.#block);
       this.#at = 0;
       this.#sendFrom = 0;
     }
     const at = this.#at;
-    // Starts of places stay multiples of 4, as the lengths of PDUs without odd data are anyway.
     this.#at = at + length;
     return at;
   }

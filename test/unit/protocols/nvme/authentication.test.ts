@@ -44,8 +44,8 @@ class ChapHost {
   hash = "sha256";
   group = 0;
   sequence = 0;
-  challenge = Buffer.alloc(0);
-  skey = Buffer.alloc(0);
+  challenge: Buffer = Buffer.alloc(0);
+  skey: Buffer = Buffer.alloc(0);
 
   constructor(queue: HostQueue, key: Buffer) {
     this.queue = queue;
