@@ -1,4 +1,4 @@
-import { existsSync, unlinkSync } from "node:fs";
+import { lstatSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { isZcowError, ZcowError } from "../../base/errors.js";
 import { LONGEST_LINE, readLines } from "./line-channel.js";
@@ -32,7 +32,8 @@ export class ControlServer {
    * with `ADDRESS_IN_USE` or `ADDRESS_UNAVAILABLE`.
    */
   static async listen(path: string, handler: ControlHandler): Promise<ControlServer> {
-    if (existsSync(path)) await removeDeadSocket(path);
+    // Any other file stays, and makes listening fail.
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) await removeDeadSocket(path);
     const control = new ControlServer(handler);
     await control.#listen(path);
     return control;
@@ -104,7 +105,7 @@ function errorReply(error: unknown): object {
   return { error: { code, message: error instanceof Error ? error.message : String(error) } };
 }
 
-/** Removes the file at `path` when it is a socket that nobody listens at. */
+/** Removes the socket at `path` when nobody listens at it. */
 function removeDeadSocket(path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const probe = connect({ path });
@@ -113,7 +114,7 @@ function removeDeadSocket(path: string): Promise<void> {
       reject(new ZcowError("ADDRESS_IN_USE", `another server listens at ${path}`, { data: { path } }));
     });
     probe.once("error", (error: NodeJS.ErrnoException) => {
-      // Refused: a socket without a server. Anything else is not ours to remove.
+      // Refused: no server. After anything else there may be one.
       if (error.code !== "ECONNREFUSED") return reject(unusable(path, error));
       unlinkSync(path);
       resolve();
