@@ -1,9 +1,9 @@
 import { isPromise } from "../../base/maybe-promise.js";
 import type { Storage } from "../../storage/storage.js";
-import type { Qcow2Header } from "./header.js";
+import type { Qcow2Header, UnresolvedHeader } from "./header.js";
 import { headerBytesNeeded, parseHeader } from "./header-parse.js";
 import type { HeaderUse } from "./header-verdict.js";
-import { resolveZonedExtension } from "./zoned-resolve.js";
+import { resolveZonedExtension, type ZonedSource } from "./zoned-resolve.js";
 
 /** Bytes read before the needed length is known: the header with the extensions of nearly every image. */
 const FIRST_READ_BYTES = 4096;
@@ -15,13 +15,21 @@ const FIRST_READ_BYTES = 4096;
  * Throws the `QCOW2_*` codes of `parseHeader`, the `ZONED_*` codes of `resolveZonedExtension`, and those of the storage.
  */
 export async function readHeader(storage: Storage, use: HeaderUse = {}): Promise<Qcow2Header> {
+  const { header, source } = await readUnresolvedHeader(storage, use);
+  return { ...header, zoned: await resolveZonedExtension(header, source) };
+}
+
+/** The header without its zoned extension decoded, and what is needed to decode it. Throws as `readHeader`, less the `ZONED_*` codes. */
+export async function readUnresolvedHeader(
+  storage: Storage,
+  use: HeaderUse,
+): Promise<{ readonly header: UnresolvedHeader; readonly source: ZonedSource }> {
   const fileSize = storage.size();
   const read = (offset: number, length: number): Promise<Uint8Array> => readBytes(storage, offset, length);
   const first = await read(0, FIRST_READ_BYTES);
   const needed = headerBytesNeeded(first, fileSize);
   const bytes = needed <= first.length ? first : await read(0, needed);
-  const header = parseHeader(bytes, { ...use, fileSize });
-  return { ...header, zoned: await resolveZonedExtension(header, { fileSize, read }) };
+  return { header: parseHeader(bytes, { ...use, fileSize }), source: { fileSize, read } };
 }
 
 async function readBytes(storage: Storage, offset: number, length: number): Promise<Uint8Array> {

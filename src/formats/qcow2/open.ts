@@ -1,7 +1,5 @@
 import { ZcowError } from "../../base/errors.js";
-import { alignUp } from "../../base/integers.js";
-import { isPromise } from "../../base/maybe-promise.js";
-import { MiB, SECTOR_SIZE } from "../../base/units.js";
+import { MiB } from "../../base/units.js";
 import type { OpenDeviceOptions } from "../../block/format-driver.js";
 import type { Storage } from "../../storage/storage.js";
 import { checkQcow2 } from "./check/check.js";
@@ -12,8 +10,7 @@ import { qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
 import { readHeader } from "./header-read.js";
 import { permitImplicitFiles } from "./implicit-files.js";
-import { TABLE_ENTRY_BYTES } from "./limits.js";
-import { RootTable } from "./root-table.js";
+import { readL1 } from "./root-table.js";
 import { refuseUnsupported } from "./unsupported.js";
 import type { OpenZonesOptions } from "./zones/open-zones.js";
 import type { ZonedQcow2Device } from "./zones/zoned-device.js";
@@ -56,7 +53,8 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   let header = await readHeader(storage, { writable, onFinding });
   await permitImplicitFiles(header, storage.name, options.implicitFiles ?? "deny");
   refuseUnsupported(header, writable);
-  if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n) header = await repairDirty(storage, header);
+  if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n)
+    header = await repairDirty(storage, header);
   const geometry = qcow2Geometry({
     size: header.size,
     version: header.version,
@@ -73,14 +71,6 @@ function cacheBytesOf({ cacheBytes = DEFAULT_CACHE_BYTES }: OpenDeviceOptions): 
   throw new ZcowError("INVALID_ARGUMENT", `cacheBytes ${cacheBytes} is not a whole number of bytes from 0 to 2^53-1`, {
     data: { option: "cacheBytes", value: cacheBytes, limit: Number.MAX_SAFE_INTEGER },
   });
-}
-
-/** The length is bounded by the header's own limit, 32 MiB. Whole sectors, so that entries can be written in sectors. */
-async function readL1(storage: Storage, header: Qcow2Header): Promise<RootTable> {
-  const bytes = new Uint8Array(alignUp(header.l1Size * TABLE_ENTRY_BYTES, SECTOR_SIZE));
-  const wait = bytes.length === 0 ? undefined : storage.read(header.l1TableOffset, bytes);
-  if (isPromise(wait)) await wait;
-  return new RootTable(header.l1TableOffset, bytes, header.l1Size);
 }
 
 /** Refcounts were not up to date when the image was last in use: rebuilds them, silently as the stock tool does. */

@@ -1,5 +1,8 @@
 import { viewOf } from "../../base/bytes.js";
+import { alignUp } from "../../base/integers.js";
+import { isPromise } from "../../base/maybe-promise.js";
 import type { Storage } from "../../storage/storage.js";
+import type { Qcow2Header } from "./header.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 
 /** Bytes written at once: a device writes a sector whole or not at all, so an entry never tears. */
@@ -103,4 +106,12 @@ export class RootTable {
   #entry(index: number): Entry {
     return { high: this.high(index), low: this.low(index) };
   }
+}
+
+/** The L1 table of an image. The length is bounded by the header's own limit, 32 MiB. Whole sectors, so that entries can be written in sectors. */
+export async function readL1(storage: Storage, header: Qcow2Header): Promise<RootTable> {
+  const bytes = new Uint8Array(alignUp(header.l1Size * TABLE_ENTRY_BYTES, SECTOR));
+  const wait = bytes.length === 0 ? undefined : storage.read(header.l1TableOffset, bytes);
+  if (isPromise(wait)) await wait;
+  return new RootTable(header.l1TableOffset, bytes, header.l1Size);
 }

@@ -15,7 +15,7 @@ interface FieldPlace {
   readonly bytes: 4 | 8;
 }
 
-type StoredField =
+export type StoredField =
   | "zoneCount"
   | "zoneSize"
   | "zoneCapacity"
@@ -211,6 +211,17 @@ function readField(view: DataView, place: FieldPlace | undefined, field: StoredF
       data: { structure: "zoned extension", field: STORED_NAMES[field], value, limit: Number.MAX_SAFE_INTEGER },
     },
   );
+}
+
+/** A stored field as it is; undefined in layouts without it. Throws `ZONED_FIELD_TOO_LARGE`. */
+export function storedField(data: Uint8Array, layout: ZonedLayout, field: StoredField): number | undefined {
+  return readField(viewOf(data), LAYOUT_FORMATS[layout].fields[field], field);
+}
+
+/** Overwrites one field of `data` in place; nothing in layouts without it. Throws `ZONED_LAYOUT_FIELD`. */
+export function setStoredField(data: Uint8Array, layout: ZonedLayout, field: StoredField, value: number): void {
+  const place = LAYOUT_FORMATS[layout].fields[field];
+  if (place !== undefined) writeField(viewOf(data), place, field, value, layout);
 }
 
 /** Throws `ZONED_RESERVED` unless the three bytes after the model are zero, as in every layout. */

@@ -80,7 +80,7 @@ function checkFrame(header: UnresolvedHeader, data: Uint8Array): void {
 }
 
 /** Layouts of exactly that length; when there is none, the shorter ones with a table to judge them by, the rest being their tail. */
-function candidateLayouts(length: number): readonly ZonedLayout[] {
+export function candidateLayouts(length: number): readonly ZonedLayout[] {
   const exact = ZONED_LAYOUTS.filter((layout) => LAYOUT_FORMATS[layout].length === length);
   if (exact.length > 0) return exact;
   const shorter = ZONED_LAYOUTS.filter(
@@ -96,15 +96,18 @@ interface Candidate {
   readonly fault: ZcowError | undefined;
 }
 
+/** Decodes `data` as `layout` and checks all rules but those of the table's place and entries. Throws their codes. */
+export function decodeAs(layout: ZonedLayout, data: Uint8Array, header: UnresolvedHeader): ZonedExtension {
+  const byteOrder = LAYOUT_FORMATS[layout].table?.byteOrder === "big" ? "big" : "little";
+  const zoned = decodeZonedExtension(data, layout, byteOrder);
+  checkFeatureBit(layout, header);
+  validateZonedConfig(zoned, { size: header.size, clusterSize: 2 ** header.clusterBits }, "open");
+  return zoned;
+}
+
 function judge(layout: ZonedLayout, data: Uint8Array, header: UnresolvedHeader, fileSize: number): Candidate {
   try {
-    const zoned = decodeZonedExtension(
-      data,
-      layout,
-      LAYOUT_FORMATS[layout].table?.byteOrder === "big" ? "big" : "little",
-    );
-    checkFeatureBit(layout, header);
-    validateZonedConfig(zoned, { size: header.size, clusterSize: 2 ** header.clusterBits }, "open");
+    const zoned = decodeAs(layout, data, header);
     checkTablePlacement(zoned, header, fileSize);
     return { layout, zoned, fault: undefined };
   } catch (fault) {

@@ -1,3 +1,6 @@
+import type { ErrorCode } from "../../../base/error-codes.js";
+import type { ErrorData } from "../../../base/errors.js";
+
 /** What a finding is about. */
 export type FindingKind =
   | "leak"
@@ -28,6 +31,10 @@ export interface CheckFinding {
   readonly structure: string;
   /** Byte offset in the file of the cluster or table concerned, where there is one. */
   readonly offset?: number;
+  /** For findings about zones: the code with which opening the image is refused for the same fault. */
+  readonly code?: ErrorCode;
+  /** For findings about zones: the field, the value found and the limit. */
+  readonly data?: ErrorData;
   /** The text that `qemu-img check` prints (on stderr) for the same finding; our own for zones. */
   readonly message: string;
 }

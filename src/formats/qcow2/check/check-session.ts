@@ -109,6 +109,12 @@ export class CheckSession {
   flagsUncertain = false;
   /** Why clusters that look leaked must not be freed: some table that may refer to them could not be read. */
   unreadReferences: string | undefined;
+  /** What the storage failed with, as the stock tool words it. */
+  storageFailure: string | undefined;
+  /** Corruptions among the totals that concern the zones alone. */
+  zoneFaults = 0;
+  /** The write-pointer table lies in clusters that something else uses too. */
+  zoneTableShared = false;
   /** Size of the snapshot table in bytes, once read. */
   snapshotTableLength = 0;
   readonly #tableByteLimit: number;
@@ -154,16 +160,21 @@ export class CheckSession {
     );
   }
 
-  /** Adds `times` findings to the totals and one line to the log. */
+  /** Adds `times` findings to the totals and one line to the log, with code and data of the fault where one is made. */
   report(
     finding: Omit<CheckFinding, "message" | "repaired"> & { repaired?: boolean },
-    message: () => string,
+    message: (fault: ZcowError | undefined) => string,
     times = 1,
+    makeFault?: () => ZcowError,
   ): void {
     if (finding.severity === "corruption") this.tally.corruptions += times;
     if (finding.severity === "leak") this.tally.leaks += times;
     if (finding.severity === "error") this.tally.checkErrors += times;
-    this.log.add(() => ({ repaired: false, ...finding, message: message() }));
+    this.log.add(() => {
+      const fault = makeFault?.();
+      const facts = fault && { code: fault.code, data: fault.data };
+      return { repaired: false, ...finding, ...facts, message: message(fault) };
+    });
   }
 
   /** Reads; a failing storage ends the check with an error finding that names the stage. */

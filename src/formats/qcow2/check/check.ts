@@ -1,7 +1,6 @@
 import { isZcowError, ZcowError } from "../../../base/errors.js";
 import type { Storage } from "../../../storage/storage.js";
-import type { Qcow2Header } from "../header.js";
-import { readHeader } from "../header-read.js";
+import { readUnresolvedHeader } from "../header-read.js";
 import { MAX_FILE_CLUSTERS } from "./check-limits.js";
 import type { CheckFinding, CheckResult } from "./check-result.js";
 import { CheckSession, CheckStopped, FindingLog, type RepairMode } from "./check-session.js";
@@ -11,7 +10,9 @@ import { clearUnknownAutoclear } from "./header-patch.js";
 import { countReferences } from "./image-references.js";
 import { countRefcountBlocks, readRefcountTable } from "./refcount-structures.js";
 import { compareAndMend, finishRepair, mayMendFlags } from "./repair.js";
-import { checkZoneTable } from "./zone-table.js";
+import { checkTableAlone, checkZoneTable, reportZonedFault } from "./zone-table.js";
+import { diagnoseZones, type ZonedDiagnosis } from "./zoned-diagnosis.js";
+import { repairZones } from "./zoned-repair.js";
 
 /** What a check does beside looking. */
 export interface CheckOptions {
@@ -27,7 +28,8 @@ export interface CheckOptions {
  *
  * With `repair`, mends and then checks again; `storage` must be writable, and nobody else may use the image meanwhile.
  * A failing storage is part of the result (`checkErrors`, `failure`), not an exception.
- * Throws the `QCOW2_*` and `ZONED_*` codes for headers beyond checking, `CHECK_LIMIT` for hostile images,
+ * Damaged zoned metadata of the header are findings.
+ * Throws the `QCOW2_*` codes for headers beyond checking, `CHECK_LIMIT` for hostile images,
  * `READ_ONLY` for a repair of read-only storage.
  */
 export async function checkQcow2(storage: Storage, options: CheckOptions = {}): Promise<CheckResult> {
@@ -38,27 +40,80 @@ export async function checkQcow2(storage: Storage, options: CheckOptions = {}): 
     });
   }
   const log = new FindingLog(onFinding);
-  const header = await readHeader(storage, { mode: "check", writable: repair !== undefined });
-  const first = await runCheck(storage, header, repair, log);
-  if (first.corruptionsFixed === 0 && first.leaksFixed === 0) return first;
-  const again = await runCheck(storage, await readHeader(storage, { mode: "check" }), undefined, log);
-  return { ...again, corruptionsFixed: first.corruptionsFixed, leaksFixed: first.leaksFixed };
+  const first = await runCheck(storage, repair, log);
+  const { passes, failure } = await mendZones(first, log);
+  const corruptionsFixed = passes.reduce((sum, result) => sum + result.corruptionsFixed, 0);
+  const leaksFixed = passes.reduce((sum, result) => sum + result.leaksFixed, 0);
+  if (corruptionsFixed === 0 && leaksFixed === 0) return passes.at(-1) ?? first.result;
+  const { result } = await runCheck(storage, undefined, log);
+  return { ...result, corruptionsFixed, leaksFixed, failure: failure ?? result.failure };
+}
+
+/** One walk over the image and what came of it. */
+interface Pass {
+  readonly session: CheckSession;
+  readonly diagnosis: ZonedDiagnosis;
+  readonly result: CheckResult;
 }
 
 /** One check, and the repair that belongs to it. */
-async function runCheck(storage: Storage, header: Qcow2Header, fix: RepairMode, log: FindingLog): Promise<CheckResult> {
-  let session: CheckSession | undefined;
+async function runCheck(storage: Storage, fix: RepairMode, log: FindingLog): Promise<Pass> {
+  const { header, source } = await readUnresolvedHeader(storage, { mode: "check", writable: fix !== undefined });
+  const diagnosis = await diagnoseZones(header, source);
+  const session = new CheckSession(storage, { ...header, zoned: diagnosis.zoned }, fix, log);
+  const failure = await attempt(session, () => checkImage(session, diagnosis));
+  return { session, diagnosis, result: session.result(failure) };
+}
+
+/** Why `step` could not be done, as the stock tool words it. */
+async function attempt(session: CheckSession, step: () => Promise<void>): Promise<string | undefined> {
   try {
-    session = new CheckSession(storage, header, fix, log);
-    await checkImage(session);
-    return session.result(undefined);
+    await step();
+    return undefined;
   } catch (error) {
-    if (session === undefined) throw error;
-    if (error instanceof CheckStopped) return session.result(error.reason);
+    if (error instanceof CheckStopped) return error.reason;
     if (!isZcowError(error) || error.category !== "storage") throw error;
     session.report({ kind: "io-error", severity: "error", structure: "file" }, () => `ERROR: ${error.message}`);
-    return session.result(REASONS[error.errno] ?? "Input/output error");
+    session.storageFailure = REASONS[error.errno] ?? "Input/output error";
+    return session.storageFailure;
   }
+}
+
+/** The results of all passes, and what the storage refused: then nobody knows what of the repair is durable. */
+interface MendedZones {
+  readonly passes: readonly CheckResult[];
+  readonly failure?: string | undefined;
+}
+
+/**
+ * Where only the zoned metadata of the image is damaged any more: puts it right, and goes over the image once more to
+ * free what the damage has left.
+ */
+async function mendZones({ session, diagnosis, result }: Pass, log: FindingLog): Promise<MendedZones> {
+  const remedy = diagnosis.remedy ?? (session.zoneTableShared ? diagnosis.zoned : undefined);
+  if (session.fix !== "all" || remedy === undefined || result.failure !== undefined) {
+    return { passes: [result], failure: session.storageFailure };
+  }
+  if (result.checkErrors > 0 || result.corruptions > session.zoneFaults) {
+    noteZones(session, "Not repairing the zoned metadata while other damage is left");
+    return { passes: [session.result(undefined)] };
+  }
+  try {
+    const failure = await attempt(session, () => repairZones(session, remedy));
+    if (failure !== undefined) return { passes: [session.result(failure)], failure };
+  } catch (error) {
+    if (!isZcowError(error)) throw error;
+    noteZones(session, `Not repairing the zoned metadata: ${error.message}`);
+    return { passes: [session.result(undefined)] };
+  }
+  noteZones(session, "Repairing the zoned metadata, with a write-pointer table in clusters of its own");
+  session.tally.corruptionsFixed += session.zoneFaults;
+  const next = await runCheck(session.storage, "all", log);
+  return { passes: [session.result(undefined), next.result], failure: next.session.storageFailure };
+}
+
+function noteZones(session: CheckSession, message: string): void {
+  session.report({ kind: "repair", severity: "note", structure: "zoned extension" }, () => message);
 }
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -67,14 +122,16 @@ const REASONS: Readonly<Record<string, string>> = {
   EACCES: "Permission denied",
 };
 
-async function checkImage(session: CheckSession): Promise<void> {
+async function checkImage(session: CheckSession, diagnosis: ZonedDiagnosis): Promise<void> {
   if (session.fileLength / session.geometry.clusterSize > MAX_FILE_CLUSTERS) {
     session.tally.checkErrors++;
     throw new CheckStopped("File too large");
   }
+  reportZones(session, diagnosis);
   const stored = await readRefcountTable(session);
   const walk = await countReferences(session, true);
   countRefcountBlocks(session, stored);
+  checkTableAlone(session);
   if (session.fix !== undefined) session.header = await clearUnknownAutoclear(session.storage, session.header);
   await zeroEntries(session, walk.toZero);
   const table = await compareAndMend(session, stored);
@@ -82,4 +139,12 @@ async function checkImage(session: CheckSession): Promise<void> {
     await new CopiedFlags(session, table, mayMendFlags(session)).check();
   await checkZoneTable(session);
   await finishRepair(session);
+}
+
+/** What is wrong with the zoned metadata of the header. A table that nobody can find must not be given away as a leak. */
+function reportZones(session: CheckSession, { faults, remedy, obstacle }: ZonedDiagnosis): void {
+  for (const fault of faults) reportZonedFault(session, fault, obstacle);
+  const isLost = faults.length > 0 && session.header.zoned === undefined;
+  const isMade = remedy !== undefined && session.fix === "all";
+  if (isLost && !isMade) session.unreadReferences = "the write-pointer table cannot be found";
 }

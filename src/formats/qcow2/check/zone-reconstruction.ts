@@ -1,5 +1,6 @@
 import { viewOf } from "../../../base/bytes.js";
 import { isPromise } from "../../../base/maybe-promise.js";
+import { TABLE_ENTRY_BYTES } from "../limits.js";
 import type { CheckSession } from "./check-session.js";
 
 const TWO_32 = 0x1_0000_0000;
@@ -10,6 +11,7 @@ export class ZoneReconstruction {
   readonly #session: CheckSession;
   #index = -1;
   #table: DataView | undefined;
+  #l1: DataView | undefined;
 
   constructor(session: CheckSession) {
     this.#session = session;
@@ -44,14 +46,22 @@ export class ZoneReconstruction {
   async #readTable(index: number): Promise<DataView | undefined> {
     const { header, geometry } = this.#session;
     if (index >= header.l1Size) return undefined;
-    const entry = new Uint8Array(8);
-    await this.#read(header.l1TableOffset + index * 8, entry);
-    const view = viewOf(entry);
-    const offset = (view.getUint32(0) & OFFSET_HIGH) * TWO_32 + ((view.getUint32(4) & ~0x1ff) >>> 0);
+    this.#l1 ??= await this.#readL1();
+    const at = index * TABLE_ENTRY_BYTES;
+    const high = this.#l1.getUint32(at) & OFFSET_HIGH;
+    const offset = high * TWO_32 + ((this.#l1.getUint32(at + 4) & ~0x1ff) >>> 0);
     if (offset === 0 || offset % geometry.clusterSize !== 0 || offset >= this.#session.fileLength) return undefined;
     const table = new Uint8Array(geometry.clusterSize);
     await this.#read(offset, table);
     return viewOf(table);
+  }
+
+  /** At most 32 MiB, the limit of the header. */
+  async #readL1(): Promise<DataView> {
+    const { header } = this.#session;
+    const bytes = new Uint8Array(header.l1Size * TABLE_ENTRY_BYTES);
+    await this.#read(header.l1TableOffset, bytes);
+    return viewOf(bytes);
   }
 
   async #read(at: number, into: Uint8Array): Promise<void> {

@@ -1,4 +1,5 @@
 import { viewOf } from "../../../base/bytes.js";
+import { ZcowError } from "../../../base/errors.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import {
   encodeWritePointer,
@@ -65,6 +66,7 @@ function reportEntry(
 ): void {
   const repaired = pointer !== undefined;
   if (repaired) session.tally.corruptionsFixed++;
+  else session.zoneFaults++;
   session.report(
     {
       kind: "zone",
@@ -73,10 +75,40 @@ function reportEntry(
       structure: `zone ${zone}`,
       offset: (zoned.tableOffset ?? 0) + zone * WRITE_POINTER_BYTES,
     },
-    () => {
-      const { message } = writePointerFault(table, zone, zoned, session.header.size);
-      return `${repaired ? "Repairing" : "ERROR"} zone ${zone}: ${message}${repaired ? `; now 0x${pointer.toString(16)}` : ""}`;
-    },
+    (fault) =>
+      `${repaired ? "Repairing" : "ERROR"} zone ${zone}: ${fault?.message}${repaired ? `; now 0x${pointer.toString(16)}` : ""}`,
+    1,
+    () => writePointerFault(table, zone, zoned, session.header.size),
+  );
+}
+
+/** Finds out, once all references are counted, whether the table shares its clusters; reports it if so. */
+export function checkTableAlone(session: CheckSession): void {
+  const { zoned } = session.header;
+  if (zoned?.tableOffset === undefined || isTableAlone(session, zoned)) return;
+  session.zoneTableShared = true;
+  const offset = zoned.tableOffset;
+  reportZonedFault(
+    session,
+    new ZcowError(
+      "ZONED_TABLE_OVERLAP",
+      `Zoned extension: zonedmeta_offset ${offset} puts the write-pointer table in clusters that other metadata or data use too`,
+      { data: { structure: "zoned extension", field: "zonedmeta_offset", value: offset } },
+    ),
+    undefined,
+  );
+}
+
+/** One fault of the zones that is not of a single entry. `obstacle`: why no repair can take it away, if so. */
+export function reportZonedFault(session: CheckSession, fault: ZcowError, obstacle: string | undefined): void {
+  session.zoneFaults++;
+  const { structure = "zoned extension" } = fault.data;
+  const why = obstacle === undefined ? "" : `; not repaired: ${obstacle}`;
+  session.report(
+    { kind: "zone", severity: "corruption", structure },
+    () => `ERROR: ${fault.message}${why}`,
+    1,
+    () => fault,
   );
 }
 
