@@ -24,7 +24,7 @@ const VARIANTS: readonly Variant[] = [
   { name: "header digests and small pieces", server: ["--maxh2cdata", "4k"], host: "--hdr-digest" },
   { name: "data digests and no in-capsule data", server: ["--in-capsule", "0"], host: "--data-digest" },
   { name: "no flow control of the submission queue", host: "--disable-sqflow" },
-  { name: "queues of two entries", host: "--queue-size=2" },
+  { name: "queues of 16 entries", host: "--queue-size=16" },
 ];
 
 const ZONES = "zone.mode=host-managed,zone.size=8M,zone.capacity=6M,zone.max_open_zones=6,zone.max_active_zones=8";
