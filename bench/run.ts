@@ -33,6 +33,9 @@ interface Row {
   readonly goal: Goal;
   readonly reached: boolean;
   readonly requests: number;
+  /** User and system time of the whole process per request, start included: hardly affected by other load. */
+  readonly ourCpuMicroseconds: number;
+  readonly peerCpuMicroseconds: number;
   readonly ourPeakMiB: number;
   readonly peerPeakMiB: number;
   readonly samples: { readonly ours: readonly Sample[]; readonly peer: readonly Sample[] };
@@ -77,10 +80,20 @@ function summarise(one: Case, peer: Case["peers"][number], ours: Sample[], their
     goal: peer.goal,
     reached: "ratio" in peer.goal ? ratio >= peer.goal.ratio : extra <= peer.goal.extraMilliseconds,
     requests: one.requests,
+    ourCpuMicroseconds: cpuPerRequest(ours, one.requests),
+    peerCpuMicroseconds: cpuPerRequest(theirs, one.requests),
     ourPeakMiB: median(ours.map((sample) => sample.peakMiB ?? Number.NaN)),
     peerPeakMiB: median(theirs.map((sample) => sample.peakMiB ?? Number.NaN)),
     samples: { ours, peer: theirs },
   };
+}
+
+function cpuPerRequest(samples: readonly Sample[], requests: number): number {
+  return (median(samples.map((sample) => sample.cpuSeconds ?? Number.NaN)) / requests) * 1e6;
+}
+
+function cpuText(microseconds: number): string {
+  return microseconds < 1000 ? `${microseconds.toFixed(1)} us` : `${(microseconds / 1000).toFixed(0)} ms`;
 }
 
 function speed(seconds: number, requests: number): string {
@@ -100,6 +113,7 @@ function line(row: Row): string {
     row.ratio.toFixed(2),
     goalText(row),
     row.reached ? "yes" : "NO",
+    `${cpuText(row.ourCpuMicroseconds)} / ${cpuText(row.peerCpuMicroseconds)}`,
     `${row.ourPeakMiB.toFixed(0)} / ${row.peerPeakMiB.toFixed(0)}`,
   ];
   return `| ${cells.join(" | ")} |`;
@@ -114,7 +128,9 @@ try {
   console.log(
     `# ${peerVersion}; Node ${process.version}; Linux ${release()}; ${cpus().length} cores; load ${loadavg()[0]}`,
   );
-  console.log("| case | zcow | peer | ratio | goal | reached | peak MiB zcow / peer |\n|---|---|---|---|---|---|---|");
+  console.log(
+    "| case | zcow | peer | ratio | goal | reached | CPU per request zcow / peer | peak MiB zcow / peer |\n|---|---|---|---|---|---|---|---|",
+  );
   const rows: Row[] = [];
   for (const one of allCases(context)) {
     if (values.only !== undefined && !one.name.includes(values.only)) continue;
