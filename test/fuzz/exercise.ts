@@ -1,5 +1,5 @@
-import { alignUp } from "../../src/base/integers.js";
 import { isZcowError } from "../../src/base/errors.js";
+import { alignUp } from "../../src/base/integers.js";
 import type { BlockDevice } from "../../src/block/block-device.js";
 import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js";
 import { checkQcow2 } from "../../src/formats/qcow2/check/check.js";

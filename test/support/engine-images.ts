@@ -1,5 +1,5 @@
-import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
+import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { type MemoryStorage, memoryStorage } from "../../src/storage/memory-storage.js";
 import { referenceCheck } from "./reference-check.js";
 

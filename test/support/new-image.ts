@@ -1,5 +1,5 @@
-import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
+import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.js";
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import type { CrashGeometry } from "./crash-geometries.js";
