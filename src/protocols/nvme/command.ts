@@ -37,6 +37,8 @@ export interface CommandQueue {
    * follow; the latter drops the room.
    */
   reply(command: Command, length: number): Uint8Array;
+  /** Tells of memory, in bytes, that a command needs until it is completed: with much of it in use no other is started. */
+  hold(command: Command, bytes: number): void;
   /** Ends a command with success and the data in its room. */
   completeWithReply(command: Command): void;
 }
@@ -74,6 +76,8 @@ export class Command {
   namespace: Namespace | undefined = undefined;
   /** What an administrator wants to happen to the command. */
   fault: InjectedFault | undefined = undefined;
+  /** Bytes that it told the queue of by `hold`. */
+  held = 0;
   /** Where the data for the host is being put. Owned by the queue. */
   room: ReplyRoom | undefined = undefined;
 
@@ -103,6 +107,7 @@ export class Command {
     this.pending = false;
     this.namespace = undefined;
     this.fault = undefined;
+    this.held = 0;
     this.room = undefined;
   }
 

@@ -50,7 +50,7 @@ export class Connection implements TransportListener, PduHandler, CommandQueue {
   #deferred: Uint8Array[] = [];
   #deferredBytes = 0;
   #paused = false;
-  /** Bytes of replies that the device is filling. */
+  /** Bytes of replies that the device is filling, and of other memory that commands need while they run. */
   #filling = 0;
   #dataLength = 0;
   #ended = false;
@@ -145,6 +145,11 @@ export class Connection implements TransportListener, PduHandler, CommandQueue {
     command.room = room;
     if (this.#starting !== command) this.#setAside(room);
     return room.block.subarray(room.dataStart, room.dataStart + room.dataLength);
+  }
+
+  hold(command: Command, bytes: number): void {
+    command.held += bytes;
+    this.#filling += bytes;
   }
 
   completeWithReply(command: Command): void {
@@ -245,6 +250,7 @@ export class Connection implements TransportListener, PduHandler, CommandQueue {
   /** True when the connection has ended, so that nothing can be sent. */
   #retire(command: Command): boolean {
     command.done = true;
+    this.#filling -= command.held;
     if (command.pending) this.#pending.delete(command.id);
     const { data } = command;
     if (data !== undefined) {

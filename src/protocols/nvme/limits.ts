@@ -65,8 +65,6 @@ export const ERROR_LOG_ENTRIES = 64;
 export const ADMIN_TRANSFER_BYTES = MiB;
 /** Zone starts that a changed-zone list holds; more are reported as "too many" (ZNS, Changed Zone List). */
 export const CHANGED_ZONES = 511;
-/** Blocks that one Compare or Verify reads at a time, bytes. */
-export const SCRATCH_BYTES = MiB;
 /** Source ranges of a Copy command (MSRC + 1). */
 export const COPY_RANGES = 128;
 /** Commands in flight before Connect: Connect itself and an Authentication command behind it. */

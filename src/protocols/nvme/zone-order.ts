@@ -14,6 +14,8 @@ import type { Command } from "./command.js";
 interface Turn {
   readonly command: Command;
   ready: boolean;
+  /** Started, and still to be waited for. */
+  running: boolean;
   next: Turn | undefined;
 }
 
@@ -26,10 +28,10 @@ export class ZoneOrder {
   /** By zone key; only zones with commands that wait. */
   readonly #lines = new Map<number, Line>();
   readonly #turns = new Map<Command, { readonly key: number; readonly turn: Turn }>();
-  readonly #start: (command: Command) => void;
+  readonly #start: (command: Command) => boolean;
 
-  /** `start`: begins a command whose turn has come. */
-  constructor(start: (command: Command) => void) {
+  /** `start`: begins a command whose turn has come; true when those behind it must wait until it has left the line. */
+  constructor(start: (command: Command) => boolean) {
     this.#start = start;
   }
 
@@ -38,9 +40,9 @@ export class ZoneOrder {
     return this.#lines.size === 0 || !this.#lines.has(key);
   }
 
-  /** Takes a place in the line of a zone. `ready`: nothing is missing but its turn. */
-  join(key: number, command: Command, ready: boolean): void {
-    const turn: Turn = { command, ready, next: undefined };
+  /** Takes a place in the line of a zone. */
+  join(key: number, command: Command): void {
+    const turn: Turn = { command, ready: false, running: false, next: undefined };
     const line = this.#lines.get(key);
     if (line?.last === undefined) this.#lines.set(key, { first: turn, last: turn });
     else {
@@ -63,7 +65,7 @@ export class ZoneOrder {
     this.#advance(place.key);
   }
 
-  /** The command will not be carried out, and must not stand in the way. */
+  /** The command will not be carried out, or those behind it need not wait for it any more. */
   leave(command: Command): void {
     const place = this.#turns.get(command);
     if (place === undefined) return;
@@ -76,13 +78,16 @@ export class ZoneOrder {
 
   #advance(key: number): void {
     const line = this.#lines.get(key);
-    while (line?.first?.ready === true) {
-      const turn: Turn = line.first;
-      line.first = turn.next;
+    if (line === undefined) return;
+    for (let turn = line.first; turn?.ready === true && !turn.running; turn = line.first) {
+      turn.running = true;
+      const stays = this.#start(turn.command);
+      // It may have left on its own while it was started.
+      if (stays && line.first === turn) break;
+      if (line.first === turn) line.first = turn.next;
       this.#turns.delete(turn.command);
-      this.#start(turn.command);
     }
-    if (line !== undefined && line.first === undefined) this.#lines.delete(key);
+    if (line.first === undefined) this.#lines.delete(key);
   }
 }
 

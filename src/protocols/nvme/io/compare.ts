@@ -29,6 +29,7 @@ function readInto(
   const { buffers } = queue.controller.context;
   namespace.counters.otherCommands += 1;
   const found = buffers.take(length);
+  command.queue.hold(command, length);
   const end = (finish: () => void): void => {
     finish();
     buffers.give(found);

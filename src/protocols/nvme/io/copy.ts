@@ -1,7 +1,8 @@
 /**
  * Copy (NVM command set, "Copy command"): source ranges are read into one buffer, which is then written in one piece, so
- * that a zone takes it as any other write. The destination keeps its turn in the zone's line while the sources are read.
+ * that a zone takes it as any other write.
  */
+import type { MaybePromise } from "../../../base/maybe-promise.js";
 import type { Command } from "../command.js";
 import type { Namespace } from "../namespace.js";
 import { STATUS } from "../status.js";
@@ -16,88 +17,78 @@ interface SourceRange {
   readonly count: number;
 }
 
-/** What was gathered for a command: bytes to write, or why there are none. */
-type Gathered =
-  | { readonly bytes: Uint8Array }
-  | { readonly status: number; readonly range: number }
-  | { readonly error: unknown; readonly range: number };
+/** The sources could not be read. */
+interface SourceFailure {
+  readonly error: unknown;
+  /** Number of the range, from 0: dword 0 of the completion. */
+  readonly range: number;
+}
 
-export class Copies {
-  readonly #queue: IoQueue;
-  readonly #gathered: (command: Command) => void;
-  readonly #outcomes = new Map<Command, Gathered>();
-
-  /** `gathered`: the sources of a command have been read, or could not be: `write` is to follow in its turn. */
-  constructor(queue: IoQueue, gathered: (command: Command) => void) {
-    this.#queue = queue;
-    this.#gathered = gathered;
+/** `submitted`: the write has been given to the device, or will not be: what waits for the destination may go on. */
+export function copy(queue: IoQueue, command: Command, namespace: Namespace, submitted: () => void): void {
+  namespace.counters.otherCommands += 1;
+  const ranges = parseRanges(command.data as Uint8Array);
+  const total = ranges.reduce((sum, range) => sum + range.count, 0);
+  const status = statusOf(queue, command, namespace, ranges, total);
+  if (status !== STATUS.success) {
+    queue.refuse(command, status);
+    submitted();
+    return;
   }
+  command.queue.hold(command, total * namespace.blockSize);
+  void readSources(namespace, ranges, total).then((outcome) => {
+    if (!queue.gone) finish(queue, command, namespace, outcome);
+    submitted();
+  });
+}
 
-  /** Reads the sources of a command whose descriptors have come. */
-  gather(command: Command): void {
-    const namespace = command.namespace as Namespace;
-    namespace.counters.otherCommands += 1;
-    const ranges = parseRanges(command.data as Uint8Array);
-    const status = this.#statusOf(command, namespace, ranges);
-    if (status !== STATUS.success) {
-      this.#end(command, { status, range: 0 });
-      return;
+function finish(queue: IoQueue, command: Command, namespace: Namespace, outcome: Uint8Array | SourceFailure): void {
+  if (!(outcome instanceof Uint8Array)) {
+    queue.fail(command, outcome.error, "read", outcome.range);
+    return;
+  }
+  const options = command.forceUnitAccess ? FORCE_UNIT_ACCESS : undefined;
+  let wait: MaybePromise<void>;
+  try {
+    wait = namespace.device.write(namespace.byteOf(command.startingBlock), outcome, options);
+  } catch (error) {
+    queue.fail(command, error, "write");
+    return;
+  }
+  endWith(queue, command, wait);
+}
+
+/** MSSRL and MCL are both the largest transfer. */
+function statusOf(
+  queue: IoQueue,
+  command: Command,
+  namespace: Namespace,
+  ranges: readonly SourceRange[],
+  total: number,
+): number {
+  if (ranges.some((range) => range.start + range.count > namespace.size)) return STATUS.lbaOutOfRange;
+  const limit = Math.min(queue.controller.context.limits.transferBytes / namespace.blockSize, 0xffff);
+  if (total > limit) return STATUS.commandSizeLimitExceeded;
+  return command.startingBlock + total > namespace.size ? STATUS.lbaOutOfRange : STATUS.success;
+}
+
+async function readSources(
+  namespace: Namespace,
+  ranges: readonly SourceRange[],
+  total: number,
+): Promise<Uint8Array | SourceFailure> {
+  const bytes = new Uint8Array(total * namespace.blockSize);
+  let at = 0;
+  for (const [range, { start, count }] of ranges.entries()) {
+    const length = count * namespace.blockSize;
+    try {
+      await namespace.device.read(namespace.byteOf(start), bytes.subarray(at, at + length));
+    } catch (error) {
+      return { error, range };
     }
-    void this.#read(namespace, ranges).then((outcome) => this.#end(command, outcome));
+    at += length;
   }
-
-  /** Writes what was gathered. */
-  write(command: Command, namespace: Namespace): void {
-    const outcome = this.#outcomes.get(command);
-    this.#outcomes.delete(command);
-    if (outcome === undefined) return;
-    if ("status" in outcome) {
-      this.#queue.refuse(command, outcome.status, outcome.range);
-    } else if ("error" in outcome) {
-      this.#queue.fail(command, outcome.error, "read", outcome.range);
-    } else {
-      const options = command.forceUnitAccess ? FORCE_UNIT_ACCESS : undefined;
-      try {
-        const wait = namespace.device.write(namespace.byteOf(command.startingBlock), outcome.bytes, options);
-        endWith(this.#queue, command, wait);
-      } catch (error) {
-        this.#queue.fail(command, error, "write");
-      }
-    }
-  }
-
-  #end(command: Command, outcome: Gathered): void {
-    this.#outcomes.set(command, outcome);
-    this.#gathered(command);
-  }
-
-  /** MSSRL and MCL are both the largest transfer. */
-  #statusOf(command: Command, namespace: Namespace, ranges: readonly SourceRange[]): number {
-    let total = 0;
-    for (const range of ranges) {
-      total += range.count;
-      if (range.start + range.count > namespace.size) return STATUS.lbaOutOfRange;
-    }
-    const limit = Math.min(this.#queue.controller.context.limits.transferBytes / namespace.blockSize, 0xffff);
-    if (total > limit) return STATUS.commandSizeLimitExceeded;
-    return command.startingBlock + total > namespace.size ? STATUS.lbaOutOfRange : STATUS.success;
-  }
-
-  async #read(namespace: Namespace, ranges: readonly SourceRange[]): Promise<Gathered> {
-    const total = ranges.reduce((sum, range) => sum + range.count, 0);
-    const bytes = new Uint8Array(total * namespace.blockSize);
-    let at = 0;
-    for (const [index, range] of ranges.entries()) {
-      const length = range.count * namespace.blockSize;
-      try {
-        await namespace.device.read(namespace.byteOf(range.start), bytes.subarray(at, at + length));
-      } catch (error) {
-        return { error, range: index };
-      }
-      at += length;
-    }
-    return { bytes };
-  }
+  return bytes;
 }
 
 function parseRanges(data: Uint8Array): SourceRange[] {

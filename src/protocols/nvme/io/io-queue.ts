@@ -10,7 +10,7 @@ import { STATUS } from "../status.js";
 import { isTargetFault, type MediaAccess, statusFromError } from "../status-from-error.js";
 import { ZoneOrder } from "../zone-order.js";
 import { compare, verify } from "./compare.js";
-import { COPY_RANGE_LENGTH, Copies } from "./copy.js";
+import { COPY_RANGE_LENGTH, copy } from "./copy.js";
 import { datasetLength, datasetManagement } from "./dataset-management.js";
 import { flush, read, write, writeZeroes } from "./read-write.js";
 import { zoneAppend } from "./zone-append.js";
@@ -28,17 +28,16 @@ export class IoQueue implements QueueRole {
   readonly queueId: number;
   readonly #connection: Connection;
   readonly #order: ZoneOrder;
-  readonly #copies: Copies;
   /** Cancels the delays that faults have put on commands. */
   readonly #delays = new Set<() => void>();
-  #gone = false;
+  /** The connection has ended: nothing more may be started. */
+  gone = false;
 
   constructor(controller: Controller, queueId: number, connection: Connection) {
     this.controller = controller;
     this.queueId = queueId;
     this.#connection = connection;
     this.#order = new ZoneOrder((command) => this.#start(command));
-    this.#copies = new Copies(this, (command) => this.#proceed(command));
   }
 
   // --- arrival -------------------------------------------------------------------------------------
@@ -71,7 +70,7 @@ export class IoQueue implements QueueRole {
   }
 
   disconnected(): void {
-    this.#gone = true;
+    this.gone = true;
     for (const cancel of this.#delays) cancel();
     this.#delays.clear();
     if (this.controller.queues.get(this.queueId) === this.#connection) this.controller.queues.delete(this.queueId);
@@ -184,16 +183,11 @@ export class IoQueue implements QueueRole {
     const key = command.nsid * ZONE_KEYS + Math.floor(command.startingBlock / zones.zoneBlocks);
     const waits = command.sglType === TRANSPORT_SGL && takesData(command);
     const startsAtOnce = !waits && command.fault === undefined && command.opcode !== IO.copy;
-    if (!startsAtOnce || !this.#order.isClear(key)) this.#order.join(key, command, false);
+    if (!startsAtOnce || !this.#order.isClear(key)) this.#order.join(key, command);
   }
 
   /** The data of the command is there, and injected delays are over. */
   #arrived(command: Command): void {
-    if (command.opcode === IO.copy && command.fault?.status === undefined) this.#copies.gather(command);
-    else this.#proceed(command);
-  }
-
-  #proceed(command: Command): void {
     if (this.#order.holds(command)) this.#order.ready(command);
     else this.#start(command);
   }
@@ -208,17 +202,19 @@ export class IoQueue implements QueueRole {
 
   // --- execution ---------------------------------------------------------------------------------------
 
-  #start(command: Command): void {
+  /** True when the zone's line must wait until the command leaves it. */
+  #start(command: Command): boolean {
     // A command that starts behind a host that has left could spoil what the host finds when it comes back.
-    if (this.#gone) return;
+    if (this.gone) return false;
     const status = command.fault?.status;
     if (status !== undefined) {
       this.refuse(command, status);
-      return;
+      return false;
     }
     const { namespace } = command;
     if (namespace === undefined) this.#flushAll(command);
     else this.#startOn(command, namespace);
+    return command.opcode === IO.copy && this.#order.holds(command);
   }
 
   #startOn(command: Command, namespace: Namespace): void {
@@ -240,7 +236,8 @@ export class IoQueue implements QueueRole {
       case IO.datasetManagement:
         return datasetManagement(this, command, namespace);
       case IO.copy:
-        return this.#copies.write(command, namespace);
+        // Its write comes after its reads, and must not be overtaken meanwhile.
+        return copy(this, command, namespace, () => this.#order.leave(command));
       case IO.zoneManagementSend:
         return zoneManagementSend(this, command, namespace);
       default:
