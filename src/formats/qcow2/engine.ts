@@ -14,6 +14,7 @@ import { ImageState, type ImageStateInput } from "./image-state.js";
 import { GuestMap } from "./mapping.js";
 import { Reclaimer } from "./reclaim.js";
 import { RunReader } from "./run-reader.js";
+import { SparseData } from "./sparse-data.js";
 import { discard, writeZeroes } from "./zeroing.js";
 
 /**
@@ -65,6 +66,7 @@ export class ClusterEngine implements Qcow2Engine {
   readonly #map: GuestMap;
   readonly #reader: RunReader;
   readonly #reclaimer: Reclaimer;
+  readonly #sparse: SparseData;
   readonly #clusterSize: number;
   readonly #inverseClusterSize: number;
   readonly #lowMask: number;
@@ -77,6 +79,7 @@ export class ClusterEngine implements Qcow2Engine {
     this.#map = this.#state.map;
     this.#reader = new RunReader(this.#state);
     this.#reclaimer = new Reclaimer(this.#state);
+    this.#sparse = new SparseData(this.#state);
     this.storage = input.storage;
     this.geometry = input.geometry;
     this.writable = input.writable;
@@ -226,7 +229,7 @@ export class ClusterEngine implements Qcow2Engine {
 
   async *extents(offset: number, length: number): AsyncGenerator<BlockExtent> {
     try {
-      yield* imageExtents(this.#state, offset, length);
+      for await (const extent of imageExtents(this.#state, offset, length)) yield* this.#sparse.split(extent);
     } catch (error) {
       await this.#state.fail(error);
     }
