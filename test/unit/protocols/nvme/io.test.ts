@@ -284,6 +284,25 @@ describe("commands that change one zone", () => {
     expect(equalBytes(data, taggedBytes(9, 0, 2 * BLOCK))).toBe(true);
   });
 
+  it("copy in order even when the lists of their sources come in another", async () => {
+    await start({}, {}, true);
+    for (const lba of [0, 1]) {
+      expect(await statusOf(ioCommand.write(1, 256 + lba, 1, taggedBytes(lba, 0, BLOCK)))).toBe(0);
+    }
+    host.io.answerDataRequests = false;
+    const copies = [0, 1].map((lba) => host.io.command(ioCommand.copy(1, lba, [{ lba: 256 + lba, blocks: 1 }])));
+    const write = host.io.command(ioCommand.write(1, 2, 1, taggedBytes(2, 0, BLOCK)));
+    const wrong = host.io.command(ioCommand.copy(1, 3, [{ lba: 1e6, blocks: 1 }]));
+    const last = host.io.command(ioCommand.writeZeroes(1, 3, 1));
+    await expect.poll(() => host.io.dataRequests.length).toBe(4);
+    for (const request of host.io.dataRequests.splice(0).toReversed()) host.io.answer(request);
+    const done = await Promise.all([...copies, write, wrong, last]);
+    expect(done.map((one) => one.status)).toEqual([0, 0, 0, 0x80, 0]);
+    const { data } = await host.io.command(ioCommand.read(1, 0, 4, BLOCK));
+    const expected = [0, 1, 2].map((number) => taggedBytes(number, 0, BLOCK));
+    expect(equalBytes(data, Buffer.concat([...expected, new Uint8Array(BLOCK)]))).toBe(true);
+  });
+
   it("do not wait for another queue that withholds its data", async () => {
     await start({}, {}, true);
     const other = await host.addQueue();
@@ -293,5 +312,28 @@ describe("commands that change one zone", () => {
     expect((await other.command(ioCommand.zoneSend(1, 0, 4))).status).toBe(0);
     host.io.close();
     expect(await stuck).toBe("ended");
+  });
+});
+
+describe("commands that need memory of their own", () => {
+  it("run a few at a time, and all of them end", async () => {
+    await start({ limits: { backlogBytes: 64 * KIB, transferBytes: MIB, appendBytes: MIB } });
+    let running = 0;
+    let most = 0;
+    vi.spyOn(device, "read").mockImplementation(async () => {
+      running += 1;
+      most = Math.max(most, running);
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
+      running -= 1;
+    });
+    const commands = Array.from({ length: 60 }, (_, index) =>
+      index % 2 === 0 ? ioCommand.verify(1, 0, 256) : ioCommand.copy(1, 512, [{ lba: 0, blocks: 256 }]),
+    );
+    const done = await Promise.all(commands.map((command) => host.io.command(command)));
+    expect(done.map((one) => one.status)).toEqual(commands.map(() => 0));
+    expect(most).toBeLessThanOrEqual(4);
+    expect(most).toBeGreaterThan(0);
   });
 });
