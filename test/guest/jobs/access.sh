@@ -22,9 +22,20 @@ start_tlshd() {
   sleep 1
 }
 
-# Rewrites and compares the first MIB megabytes of a disk without zones, while something happens to the server.
+# start_rewriting MIB [fio options]: writes a disk without zones at random and compares, beside the script that starts it.
 start_rewriting() {
-  fio --name=rewrite --filename="$(namespace 1)" --rw=randwrite --bs=16k --size="$1M" --loops=100000 --time_based \
-    --runtime="$2" --direct=1 --verify=crc32c --verify_fatal=1 --ioengine=libaio --iodepth=4 --output=rewrite.out
-  echo "fio exited with $?" > rewrite.end
+  local size=$1
+  shift
+  rm -f rewrite.out rewrite.end
+  {
+    fio --name=rewrite --filename="$(namespace 1)" --rw=randwrite --bs=16k --size="$size"M --direct=1 --verify=crc32c \
+      --verify_fatal=1 --ioengine=libaio --iodepth=4 "$@"
+    echo "fio exited with $?" > rewrite.end
+  } > rewrite.out 2>&1 &
+}
+
+expect_rewritten() {
+  local wait
+  for ((wait = 0; wait < 200; wait++)); do [ ! -e rewrite.end ] || break; sleep 1; done
+  grep -qx 'fio exited with 0' rewrite.end || fail "$(cat rewrite.end; head -n 12 rewrite.out)"
 }

@@ -27,6 +27,14 @@ namespace() {
   return 1
 }
 
+# A name of a namespace that stays the same over connects, as udev's links in /dev/disk/by-id do elsewhere. f2fs needs
+# one: it remembers its second disk by name.
+lasting_name() {
+  mkdir -p /dev/lasting
+  ln -sf "$(namespace "$1")" "/dev/lasting/$1"
+  echo "/dev/lasting/$1"
+}
+
 # An attribute of the queue of a disk: queue_of /dev/nvme0n1 zoned
 queue_of() { cat "/sys/block/${1#/dev/}/queue/$2"; }
 
