@@ -28,6 +28,8 @@ const HEADER_LENGTH = 64;
 const DESCRIPTOR_LENGTH = 64;
 /** Zones asked of the device at a time: a report of a million zones is not built at once. */
 const BATCH = 4096;
+/** A few milliseconds' worth. */
+const BATCHES_PER_TURN = 8;
 
 export function zoneManagementReceive(queue: IoQueue, command: Command, namespace: Namespace): void {
   namespace.counters.zoneOperations += 1;
@@ -37,14 +39,25 @@ export function zoneManagementReceive(queue: IoQueue, command: Command, namespac
     queue.refuse(command, status);
     return;
   }
-  const reply = command.queue.reply(command, length);
+  const report = new Report(command, namespace, command.queue.reply(command, length));
+  continueReport(queue, command, report);
+}
+
+/** A namespace may have a million zones: other hosts get their turn between parts of a long search. */
+function continueReport(queue: IoQueue, command: Command, report: Report): void {
+  if (queue.gone) return;
   try {
-    fillReport(command, namespace, reply);
+    for (let batches = 0; batches < BATCHES_PER_TURN; batches += 1) {
+      if (report.fillMore()) continue;
+      report.finish();
+      command.queue.completeWithReply(command);
+      return;
+    }
   } catch (error) {
     queue.fail(command, error, "read");
     return;
   }
-  command.queue.completeWithReply(command);
+  queue.controller.context.clock.after(0, () => continueReport(queue, command, report));
 }
 
 function statusOfReport(command: Command, namespace: Namespace, length: number, limit: number): number {
@@ -55,34 +68,56 @@ function statusOfReport(command: Command, namespace: Namespace, length: number, 
   return statusOfHostRoom(command, length);
 }
 
-function fillReport(command: Command, namespace: Namespace, into: Uint8Array): void {
-  const zones = namespace.zones as NamespaceZones;
-  const wanted = FILTERS[(command.dword13 >>> 8) & 0xff];
-  const room = Math.floor((into.length - HEADER_LENGTH) / DESCRIPTOR_LENGTH);
-  const partial = (command.dword13 & PARTIAL) !== 0;
-  const view = new DataView(into.buffer, into.byteOffset, into.byteLength);
-  into.fill(0);
-  let count = 0;
-  const first = Math.floor(command.startingBlock / zones.zoneBlocks);
-  for (let zone = first; zone < zones.zoneCount; zone += BATCH) {
-    const batch = zones.device.report(byteOfZone(namespace, zones, zone), Math.min(BATCH, zones.zoneCount - zone));
-    for (const descriptor of batch) {
-      if (wanted !== undefined && descriptor.state !== wanted) continue;
-      if (count < room) putDescriptor(view, HEADER_LENGTH + count * DESCRIPTOR_LENGTH, descriptor, namespace);
-      count += 1;
-    }
-    if (partial && count >= room) break;
-    // Without a filter the rest is counted without being looked at.
-    if (wanted === undefined && count >= room) {
-      count = zones.zoneCount - first;
-      break;
-    }
-  }
-  view.setBigUint64(0, BigInt(partial ? Math.min(count, room) : count), true);
-}
+class Report {
+  readonly #namespace: Namespace;
+  readonly #zones: NamespaceZones;
+  readonly #view: DataView;
+  readonly #wanted: ZoneState | undefined;
+  readonly #partial: boolean;
+  /** Descriptors that fit. */
+  readonly #room: number;
+  /** The next zone to look at. */
+  #zone: number;
+  #count = 0;
 
-function byteOfZone(namespace: Namespace, zones: NamespaceZones, zone: number): number {
-  return namespace.byteOf(zone * zones.zoneBlocks);
+  constructor(command: Command, namespace: Namespace, into: Uint8Array) {
+    this.#namespace = namespace;
+    this.#zones = namespace.zones as NamespaceZones;
+    this.#view = new DataView(into.buffer, into.byteOffset, into.byteLength);
+    this.#wanted = FILTERS[(command.dword13 >>> 8) & 0xff];
+    this.#partial = (command.dword13 & PARTIAL) !== 0;
+    this.#room = Math.floor((into.length - HEADER_LENGTH) / DESCRIPTOR_LENGTH);
+    this.#zone = Math.floor(command.startingBlock / this.#zones.zoneBlocks);
+    into.fill(0);
+  }
+
+  /** Looks at some more zones; false when there is nothing more to look for. */
+  fillMore(): boolean {
+    const { device, zoneCount, zoneBlocks } = this.#zones;
+    if (this.#zone >= zoneCount || (this.#partial && this.#count >= this.#room)) return false;
+    if (this.#wanted === undefined && this.#count >= this.#room) {
+      // Without a filter the rest is counted without being looked at.
+      this.#count += zoneCount - this.#zone;
+      return false;
+    }
+    const batch = Math.min(BATCH, zoneCount - this.#zone);
+    for (const zone of device.report(this.#namespace.byteOf(this.#zone * zoneBlocks), batch)) this.#add(zone);
+    this.#zone += batch;
+    return true;
+  }
+
+  /** Writes the header. */
+  finish(): void {
+    const count = this.#partial ? Math.min(this.#count, this.#room) : this.#count;
+    this.#view.setUint32(0, count, true);
+  }
+
+  #add(zone: ZoneDescriptor): void {
+    if (this.#wanted !== undefined && zone.state !== this.#wanted) return;
+    const at = HEADER_LENGTH + this.#count * DESCRIPTOR_LENGTH;
+    if (this.#count < this.#room) putDescriptor(this.#view, at, zone, this.#namespace);
+    this.#count += 1;
+  }
 }
 
 /** Blocks count from the start of the namespace. */

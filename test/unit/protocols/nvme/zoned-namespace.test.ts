@@ -276,6 +276,25 @@ describe.each(GEOMETRIES)("a zoned namespace: $name", (geometry) => {
   });
 });
 
+describe("a report of very many zones", () => {
+  const image: CreateQcow2Options = {
+    size: 40_000 * 4 * KIB,
+    clusterSize: 4 * KIB,
+    zone: { mode: "host-managed", size: 4 * KIB },
+  };
+
+  it("is made in parts, between which others get their turn", async () => {
+    await start({ ...(GEOMETRIES[0] as Geometry), image });
+    expect(await statusOf(ioCommand.zoneSend(1, 39_999, SEND.finish))).toBe(0);
+    const report = host.io.command(ioCommand.zoneReport(1, 0, 4096, 5));
+    const ended = report.then(() => "ended");
+    expect(await Promise.race([ended, statusOf(ioCommand.flush(1))])).toBe(0);
+    bench.clock.advance(0);
+    const { count, zones } = parseZoneReport((await report).data);
+    expect([count, zones[0]?.start]).toEqual([1, 39_999]);
+  });
+});
+
 describe("limits on zones", () => {
   const geometry = GEOMETRIES[0] as Geometry;
   const { nsid, blockSize, zone } = geometry;
