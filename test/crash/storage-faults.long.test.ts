@@ -1,5 +1,5 @@
 import { describe, it } from "vitest";
-import { PLAIN_GEOMETRIES, ZONED_GEOMETRIES } from "../support/crash-geometries.js";
+import { OLD_LAYOUT_GEOMETRIES, PLAIN_GEOMETRIES, ZONED_GEOMETRIES } from "../support/crash-geometries.js";
 import { countCalls, FAULT_KINDS, runFault } from "../support/fault-run.js";
 import { geometryImage } from "../support/new-image.js";
 import { seedFromEnvironment } from "../support/random.js";
@@ -7,7 +7,7 @@ import { seedFromEnvironment } from "../support/random.js";
 describe("a storage call that fails in the middle of a long workload", () => {
   const first = seedFromEnvironment(500);
 
-  it.each([...PLAIN_GEOMETRIES, ...ZONED_GEOMETRIES])(
+  it.each([...PLAIN_GEOMETRIES, ...ZONED_GEOMETRIES, ...OLD_LAYOUT_GEOMETRIES])(
     "loses nothing flushed, whichever call it is: $name",
     async (geometry) => {
       const { cacheBytes, from = 0 } = geometry;

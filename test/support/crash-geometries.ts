@@ -80,3 +80,21 @@ export const ZONED_GEOMETRIES: readonly CrashGeometry[] = [
     cacheBytes: 4 * KIB,
   },
 ];
+
+/** Layouts of published revisions, which are kept as they are when written. */
+export const OLD_LAYOUT_GEOMETRIES: readonly CrashGeometry[] = (["append-limit", "v8", "v5", "v3"] as const).map(
+  (layout) => ({
+    name: `layout ${layout}`,
+    options: {
+      size: 120 * KIB,
+      clusterSize: 512,
+      zone: hostManaged(16 * KIB, {
+        layout,
+        capacity: 12 * KIB,
+        conventionalZones: 1,
+        maxActiveZones: 4,
+        maxAppendBytes: 4 * KIB,
+      }),
+    },
+  }),
+);

@@ -18,7 +18,13 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
   const image = await geometryImage(geometry);
   const zoned = geometry.options.zone !== undefined;
   const path = join(temporaryDirectory(), "crashed.qcow2");
-  const onSample = (file: Uint8Array, where: string): Promise<void> => stockCheck(path, file, where);
+  const layout = new ReferenceImage(image).zoned?.layout;
+  const onSample = async (file: Uint8Array, where: string): Promise<void> => {
+    expect(new ReferenceImage(file).zoned?.layout, where).toBe(layout);
+    // Stock tools of version 7.2 refuse the zoned feature bit.
+    if (hasStockTools && !zoned) await stockCheck(path, file, where);
+  };
+  expect(layout).toBe(geometry.options.zone && (geometry.options.zone.layout ?? "current"));
   let images = 0;
   for (let seed = firstSeed; seed < firstSeed + size.seeds; seed++) {
     const { steps, cuts } = size;
@@ -32,8 +38,7 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
       from,
       unaligned: seed % 2 === 0,
       ...(cacheBytes && { cacheBytes }),
-      // Stock tools of version 7.2 refuse the zoned feature bit.
-      ...(hasStockTools && !zoned && { onSample }),
+      onSample,
     });
     images += tally.images;
   }

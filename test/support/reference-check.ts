@@ -105,7 +105,8 @@ class Walk {
     const image = this.image;
     const zoned = image.zoned;
     const bit = (image.incompatible & INCOMPATIBLE_ZONED) !== 0n;
-    if (bit !== (zoned !== undefined)) this.bad(`zoned feature bit is ${bit}, extension is ${zoned !== undefined}`);
+    const needsBit = zoned !== undefined && zoned.layout !== "v3";
+    if (bit !== needsBit) this.bad(`zoned feature bit is ${bit}, extension is ${zoned?.layout}`);
     if (zoned === undefined) return;
     if (zoned.zoneCount !== Math.ceil(image.size / zoned.zoneSize)) this.bad(`zone count ${zoned.zoneCount}`);
     this.use("write-pointer table", zoned.tableOffset, zoned.zoneCount * 8);
@@ -117,6 +118,9 @@ class Walk {
       if (pointer < zone.start || pointer > zone.end || pointer % 512 !== 0) {
         this.bad(`zone ${index}: write pointer ${pointer} outside [${zone.start}, ${zone.end}]`);
       }
+      const partly = pointer === zone.end ? 14 : 4;
+      const state = zone.conventional ? 0 : pointer === zone.start ? 1 : partly;
+      if ((zone.storedState ?? state) !== state) this.bad(`zone ${index}: state ${zone.storedState}, not ${state}`);
     }
   }
 

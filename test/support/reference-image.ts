@@ -1,28 +1,19 @@
+import { type ReferenceZoned, readReferenceEntry, readReferenceZoned } from "./reference-zones.js";
+
 /**
  * A second, deliberately naive reading of the qcow2 format, for judging what the product wrote. It shares no
  * code with `src/`: everything is BigInt, nothing is cached, the whole file is one array. It knows standard clusters
- * only (no compression, snapshots, backing file, extended entries) and the current layout of the zoned extension.
+ * only (no compression, snapshots, backing file, extended entries), and every layout of the zoned extension that has a table.
  */
 const COPIED = 1n << 63n;
 const COMPRESSED = 1n << 62n;
 const OFFSET_MASK = 0x00ff_ffff_ffff_fe00n;
 const REFCOUNT_TABLE_MASK = 0xffff_ffff_ffff_fe00n;
-const CONVENTIONAL = 1n << 63n;
 const ZONED_MAGIC = 0x007a6264;
 
 export const INCOMPATIBLE_DIRTY = 1n << 0n;
 export const INCOMPATIBLE_CORRUPT = 1n << 1n;
 export const INCOMPATIBLE_ZONED = 1n << 5n;
-
-export interface ReferenceZoned {
-  readonly zoneCount: number;
-  readonly zoneSize: number;
-  readonly zoneCapacity: number;
-  readonly tableOffset: number;
-  readonly conventionalZones: number;
-  readonly maxActiveZones: number;
-  readonly maxOpenZones: number;
-}
 
 export interface ReferenceZone {
   readonly start: number;
@@ -30,6 +21,8 @@ export interface ReferenceZone {
   readonly end: number;
   readonly conventional: boolean;
   readonly writePointer: number;
+  /** Only in layout v3. */
+  readonly storedState: number | undefined;
 }
 
 export interface ReferenceMapping {
@@ -153,13 +146,14 @@ export class ReferenceImage {
   zone(index: number): ReferenceZone {
     const zoned = this.zoned;
     if (zoned === undefined) throw new Error("not a zoned image");
-    const raw = this.rawU64(zoned.tableOffset + index * 8);
+    const { conventional, pointer, storedState } = readReferenceEntry(this.#view, zoned, index);
     const start = index * zoned.zoneSize;
     return {
       start,
       end: Math.min(start + zoned.zoneCapacity, this.size),
-      conventional: (raw & CONVENTIONAL) !== 0n,
-      writePointer: Number(raw & ~CONVENTIONAL),
+      conventional,
+      writePointer: pointer,
+      storedState,
     };
   }
 
@@ -170,17 +164,8 @@ export class ReferenceImage {
       const length = view.getUint32(at + 4);
       if (type === 0) return undefined;
       if (type === ZONED_MAGIC) {
-        if (length !== 44 || view.getUint8(at + 8) !== 1)
-          throw new Error("zoned extension is not of the current layout");
-        return {
-          zoneCount: view.getUint32(at + 12),
-          zoneSize: this.u64(at + 16),
-          zoneCapacity: this.u64(at + 24),
-          tableOffset: this.u64(at + 32),
-          conventionalZones: view.getUint32(at + 40),
-          maxActiveZones: view.getUint32(at + 44),
-          maxOpenZones: view.getUint32(at + 48),
-        };
+        const hasBit = (this.incompatible & INCOMPATIBLE_ZONED) !== 0n;
+        return readReferenceZoned(view, at + 8, length, this.size, hasBit);
       }
       at += 8 + Math.ceil(length / 8) * 8;
     }
