@@ -64,14 +64,18 @@ describe.each(chosenKernels())("access of %s to a served image", (kernel) => {
     await guest.expect(`${usage}; refused "auth" ${attach} ${both}=${wrong}`);
   });
 
-  test("with TLS takes the right key and no plain connection", async () => {
-    const nqn = "nqn.2026-01.io.zcow:guest-test";
-    const key = (await guest.expect(`nvme gen-tls-key --hmac=1 -n ${nqn} -c ${GUEST_NQN}`)).split("\n").at(-1) ?? "";
-    await using served = await ServedImages.start([ORDINARY], ["--tls-psk", key]);
-    await guest.expect(`${usage}; start_tlshd; nvme check-tls-key -d ${key} -n ${nqn} -c ${GUEST_NQN} --insert`);
-    await guest.expect(`connect ${served.port} ${nqn} 1 --tls; ${readBack}; disconnect`);
-    await guest.expect(`${usage}; ! attach ${served.port} -n ${nqn}`, 120);
-  });
+  test.each([0, 1])(
+    "with TLS and a key of identity version %i takes that key and no plain connection",
+    async (version) => {
+      const key = (await guest.expect("nvme gen-tls-key --hmac=1")).split("\n").at(-1) ?? "";
+      await using served = await ServedImages.start([ORDINARY], ["--tls-psk", key]);
+      const names = `--hostnqn=${GUEST_NQN} --subsysnqn=${served.nqn}`;
+      await guest.expect(`${usage}; start_tlshd; keyctl clear %:.nvme`);
+      await guest.expect(`nvme check-tls-key --keydata=${key} ${names} --identity=${version} --insert`);
+      await guest.expect(`connect ${served.port} ${served.nqn} 1 --tls; ${readBack}; disconnect`);
+      await guest.expect(`${usage}; ! attach ${served.port} -n ${served.nqn}`, 120);
+    },
+  );
 
   test("outlives a server that is silent longer than the keep-alive time, with no error to the program", async () => {
     await using served = await ServedImages.start([ORDINARY], ["--multipath"]);
