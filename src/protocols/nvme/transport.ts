@@ -11,6 +11,11 @@
 export interface Transport {
   /** Queues `bytes` behind what was sent before. The transport owns them from now on: they never change again. */
   send(bytes: Uint8Array): void;
+  /**
+   * Gives back memory that came from the target's `allocate`: none of it will be sent any more, or looked at. It may be
+   * used again once what was sent of it has left.
+   */
+  release?(block: Uint8Array): void;
   /** Bytes given to `send` that have not been handed to the network yet. */
   readonly backlog: number;
   /**

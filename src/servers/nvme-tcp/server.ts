@@ -1,4 +1,5 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { PeerInfo, Transport, TransportListener } from "../../protocols/nvme/transport.js";
 import { bracketed, listenAt } from "./listening.js";
 import type { Logger } from "./logger.js";
@@ -15,6 +16,8 @@ export interface NvmeTcpServerOptions {
   readonly port: number;
   readonly limits: ServerLimits;
   readonly log: Logger;
+  /** Where memory goes that connections give back. */
+  readonly pool: DataBuffers;
   /** With keys, every connection must be TLS. */
   readonly tls?: TlsKeys;
 }
@@ -164,7 +167,7 @@ export class NvmeTcpServer {
   }
 
   #connect(socket: Socket, peer: PeerInfo): SocketTransport {
-    const transport = new SocketTransport(socket);
+    const transport = new SocketTransport(socket, this.#options.pool);
     this.#transports.add(transport);
     socket.once("close", () => {
       this.#transports.delete(transport);

@@ -2,6 +2,7 @@ import { isIPv6 } from "node:net";
 import { ZcowError } from "../../base/errors.js";
 import type { ForcedZoneState } from "../../block/zoned-device.js";
 import { isZonedDevice } from "../../block/zoned-device.js";
+import { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { TargetLimits } from "../../protocols/nvme/limits.js";
 import { Subsystem, type SubsystemOptions } from "../../protocols/nvme/subsystem.js";
 import { Target } from "../../protocols/nvme/target.js";
@@ -85,6 +86,8 @@ export class NvmeService {
     try {
       const subsystems = await openSubsystems(options.subsystems, images);
       const events: EventCounts = new Map();
+      // Fresh memory costs a page fault per page, which is more than all the rest of a large read.
+      const pool = new DataBuffers((bytes) => Buffer.allocUnsafeSlow(bytes));
       server = await NvmeTcpServer.listen({
         // Connections come in later turns, when the target is there.
         accept: (transport, peer) => target.accept(transport, peer),
@@ -92,13 +95,14 @@ export class NvmeService {
         port: options.port,
         limits: { ...DEFAULT_SERVER_LIMITS, ...options.serverLimits },
         log: options.log,
+        pool,
         ...(options.tls === undefined ? {} : { tls: options.tls }),
       });
       const target = new Target({
         clock: systemClock,
         limits: options.limits ?? {},
         ports: [discoveryPort(server.address, options.tls !== undefined)],
-        allocate: (bytes) => Buffer.allocUnsafeSlow(bytes),
+        allocate: (bytes) => pool.take(bytes),
         onEvent: targetLog(options.log, events),
       });
       for (const { subsystem } of subsystems) target.addSubsystem(subsystem);

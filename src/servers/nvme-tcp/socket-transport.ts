@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { Transport, TransportListener } from "../../protocols/nvme/transport.js";
 
 /**
@@ -10,16 +11,20 @@ export class SocketTransport implements Transport {
   bytesSent = 0;
   bytesReceived = 0;
   readonly #socket: Socket;
+  readonly #pool: DataBuffers;
   #listener: TransportListener | undefined;
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
+  /** Memory that is free when what waits now has left. */
+  #released: Uint8Array[] = [];
   #receiving = false;
   #scheduled = false;
   #ending = false;
   #reason: Error | undefined;
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, pool: DataBuffers) {
     this.#socket = socket;
+    this.#pool = pool;
     socket.on("drain", () => this.#listener?.drained());
     socket.on("error", (error) => {
       this.#reason ??= error;
@@ -57,6 +62,10 @@ export class SocketTransport implements Transport {
     });
   }
 
+  release(block: Uint8Array): void {
+    this.#released.push(block);
+  }
+
   get backlog(): number {
     return this.#waitingBytes + this.#socket.writableLength;
   }
@@ -88,13 +97,19 @@ export class SocketTransport implements Transport {
     this.bytesSent += this.#waitingBytes;
     this.#waitingBytes = 0;
     const socket = this.#socket;
-    const [first] = waiting;
-    if (waiting.length === 1 && first !== undefined) {
-      socket.write(first);
-      return;
-    }
-    socket.cork();
-    for (const bytes of waiting) socket.write(bytes);
-    socket.uncork();
+    const last = waiting.length - 1;
+    if (last > 0) socket.cork();
+    for (let index = 0; index < last; index++) socket.write(waiting[index] as Uint8Array);
+    socket.write(waiting[last] as Uint8Array, this.#whenWritten());
+    if (last > 0) socket.uncork();
+  }
+
+  #whenWritten(): ((error?: Error | null) => void) | undefined {
+    const released = this.#released;
+    if (released.length === 0) return undefined;
+    this.#released = [];
+    return (error) => {
+      if (error === undefined || error === null) for (const block of released) this.#pool.give(block);
+    };
   }
 }
