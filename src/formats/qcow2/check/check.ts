@@ -34,6 +34,7 @@ export interface CheckOptions {
  */
 export async function checkQcow2(storage: Storage, options: CheckOptions = {}): Promise<CheckResult> {
   const { repair, onFinding } = options;
+  requireRepairMode(repair);
   if (repair !== undefined && !storage.capabilities.writable) {
     throw new ZcowError("READ_ONLY", `${storage.name} is open for reading only and cannot be repaired`, {
       data: { path: storage.name },
@@ -47,6 +48,14 @@ export async function checkQcow2(storage: Storage, options: CheckOptions = {}): 
   if (corruptionsFixed === 0 && leaksFixed === 0) return passes.at(-1) ?? first.result;
   const { result } = await runCheck(storage, undefined, log);
   return { ...result, corruptionsFixed, leaksFixed, failure: failure ?? result.failure };
+}
+
+/** Callers without types can ask for anything; a repair that nobody described must not begin. */
+function requireRepairMode(repair: string | undefined): void {
+  if (repair === undefined || repair === "leaks" || repair === "all") return;
+  throw new ZcowError("INVALID_ARGUMENT", `repair '${repair}' is neither 'leaks' nor 'all'`, {
+    data: { option: "repair", value: repair },
+  });
 }
 
 /** One walk over the image and what came of it. */

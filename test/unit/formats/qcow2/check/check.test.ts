@@ -181,3 +181,14 @@ test("a repair of read-only storage is refused", async () => {
   const storage = memoryStorage(image.storage.bytes(), { writable: false });
   await expect(checkQcow2(storage, { repair: "all" })).rejects.toMatchObject({ code: "READ_ONLY" });
 });
+
+test.each(["everything", true, null])("a repair of %o is refused, and nothing is changed", async (repair) => {
+  const image = await MappedImage.make({ size: 8 * MiB });
+  image.setRefcount(5, 3);
+  const before = image.storage.bytes();
+  await expect(checkQcow2(image.storage, { repair: repair as "all" })).rejects.toMatchObject({
+    code: "INVALID_ARGUMENT",
+    data: { option: "repair" },
+  });
+  expect(image.storage.bytes()).toEqual(before);
+});
