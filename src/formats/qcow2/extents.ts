@@ -1,48 +1,64 @@
-import { isPromise } from "../../base/maybe-promise.js";
+import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { ImageState } from "./image-state.js";
 import type { MappingRun } from "./mapping.js";
+import type { TableSlice } from "./table-cache.js";
+
+/** Table entries looked at before other work gets its turn: a few milliseconds. */
+const ENTRIES_PER_TURN = 2 ** 18;
+/** What a step costs beside the entries it looks at, in entries. */
+const STEP_COST = 64;
 
 /**
  * How the guest bytes [offset, offset + length) are stored, neighbours of one kind merged (data only where it is contiguous
- * in the file). A hole in L1 costs one step however much it covers.
+ * in the file). A hole in L1 costs one step however much it covers. A long walk lets other work in between.
  */
 export async function* imageExtents(state: ImageState, offset: number, length: number): AsyncGenerator<BlockExtent> {
   const end = offset + length;
   let pending: BlockExtent | undefined;
-  for await (const extent of rawExtents(state, offset, end)) {
+  let cost = 0;
+  for (let at = offset; at < end; ) {
+    const found = extentAt(state, at, end);
+    const extent = isPromise(found) ? await found : found;
+    at = extent.offset + extent.length;
     const merged: BlockExtent | undefined = pending === undefined ? extent : merge(pending, extent);
     if (merged === undefined && pending !== undefined) yield pending;
     pending = merged ?? extent;
+    cost += STEP_COST + Math.min(extent.length / state.geometry.clusterSize, state.geometry.l2Entries);
+    if (cost < ENTRIES_PER_TURN) continue;
+    cost = 0;
+    await new Promise((resolve) => setImmediate(resolve));
   }
   if (pending !== undefined) yield pending;
 }
 
-async function* rawExtents(state: ImageState, offset: number, end: number): AsyncGenerator<BlockExtent> {
+/** The extent that starts at `at`, within one L2 slice or one hole of L1. */
+function extentAt(state: ImageState, at: number, end: number): MaybePromise<BlockExtent> {
+  const { map, geometry } = state;
+  const cluster = Math.floor(at / geometry.clusterSize);
+  const index = map.l1Index(cluster);
+  const table = map.tableAt(index);
+  if (table === 0) {
+    const next = Math.min(end, map.firstCluster(nextTable(state, index + 1, end)) * geometry.clusterSize);
+    return extentOf(state, { kind: "unallocated", count: 1 }, at, next - at, 0);
+  }
+  const acquired = map.acquire(table, cluster);
+  return isPromise(acquired)
+    ? acquired.then((slice) => extentInSlice(state, slice, at, end))
+    : extentInSlice(state, acquired, at, end);
+}
+
+/** Releases `slice`, which maps `at`. */
+function extentInSlice(state: ImageState, slice: TableSlice, at: number, end: number): BlockExtent {
   const { map, geometry } = state;
   const { clusterSize } = geometry;
-  const endCluster = Math.ceil(end / clusterSize);
-  for (let at = offset; at < end; ) {
-    const cluster = Math.floor(at / clusterSize);
-    const index = map.l1Index(cluster);
-    const table = map.tableAt(index);
-    if (table === 0) {
-      const next = Math.min(end, map.firstCluster(nextTable(state, index + 1, end)) * clusterSize);
-      yield extentOf(state, { kind: "unallocated", count: 1 }, at, next - at, 0);
-      at = next;
-      continue;
-    }
-    const acquired = map.acquire(table, cluster);
-    const slice = isPromise(acquired) ? await acquired : acquired;
-    let run: MappingRun;
-    try {
-      run = map.runAt(slice, cluster, endCluster - cluster);
-    } finally {
-      map.cache.release(slice);
-    }
+  const cluster = Math.floor(at / clusterSize);
+  try {
+    const run = map.runAt(slice, cluster, Math.ceil(end / clusterSize) - cluster);
     const next = Math.min(end, (cluster + run.count) * clusterSize);
-    yield extentOf(state, run, at, next - at, at - cluster * clusterSize);
-    at = next;
+    return extentOf(state, run, at, next - at, at - cluster * clusterSize);
+  } finally {
+    map.cache.release(slice);
   }
 }
 

@@ -64,6 +64,22 @@ describe("large images", () => {
     await device.close();
   });
 
+  it("a long walk over the mapping lets other work in between", async () => {
+    const device = await openQcow2(await imageInMemory({ size: 256 * GiB, preallocation: "metadata" }), {});
+    let turns = 0;
+    let walking = true;
+    const otherWork = (): void => {
+      turns += 1;
+      if (walking) setImmediate(otherWork);
+    };
+    setImmediate(otherWork);
+    const extents = await collect(device.extents(0, device.size));
+    walking = false;
+    expect(extents.reduce((sum, extent) => sum + extent.length, 0)).toBe(256 * GiB);
+    expect(turns).toBeGreaterThan(8);
+    await device.close();
+  });
+
   it("data at the far end of a disk above 2^42 bytes is found again", async () => {
     const memory = await imageInMemory({ size: 100 * TiB });
     const device = await openQcow2(memory, {});
