@@ -1,4 +1,5 @@
 // `npm run bench`: builds and runs the comparison with the stock tools; see bench/run.ts for its options.
+// `npm run bench -- nvme`: load on the NVMe/TCP server instead; see bench/nvme-load.ts.
 import { join } from "node:path";
 import { PROJECT_ROOT, passThrough } from "./run-command.mjs";
 import { setUp } from "./setup.mjs";
@@ -15,7 +16,7 @@ const shared = {
   logLevel: "warning",
 };
 const source = (/** @type {string} */ name) => join(PROJECT_ROOT, `bench/${name}.ts`);
-await build({ ...shared, entryPoints: [source("run")], format: "esm" });
+await build({ ...shared, entryPoints: [source("run"), source("nvme-load")], format: "esm" });
 // What is measured is built as the command is: one CommonJS file, because start-up counts.
 await build({
   ...shared,
@@ -27,4 +28,6 @@ await build({
   minifyWhitespace: true,
   minifySyntax: true,
 });
-process.exitCode = passThrough(process.execPath, [join(PROJECT_ROOT, "dist/bench/run.js"), ...process.argv.slice(2)]);
+const [first, ...rest] = process.argv.slice(2);
+const [program, options] = first === "nvme" ? ["nvme-load", rest] : ["run", process.argv.slice(2)];
+process.exitCode = passThrough(process.execPath, [join(PROJECT_ROOT, `dist/bench/${program}.js`), ...options]);
