@@ -6,8 +6,6 @@
 declare const brand: unique symbol;
 type Branded<Name extends string> = number & { readonly [brand]: Name };
 
-/** Byte offset on the virtual disk, as the guest sees it. */
-export type GuestOffset = Branded<"GuestOffset">;
 /** Byte offset in the image file. */
 export type HostOffset = Branded<"HostOffset">;
 /** Index of a host cluster: host offset divided by the cluster size. */
@@ -15,7 +13,6 @@ export type ClusterIndex = Branded<"ClusterIndex">;
 /** Index of a zone, from 0. */
 export type ZoneIndex = Branded<"ZoneIndex">;
 
-export const guestOffset = (bytes: number): GuestOffset => bytes as GuestOffset;
 export const hostOffset = (bytes: number): HostOffset => bytes as HostOffset;
 export const clusterIndex = (index: number): ClusterIndex => index as ClusterIndex;
 export const zoneIndex = (index: number): ZoneIndex => index as ZoneIndex;

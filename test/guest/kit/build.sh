@@ -22,6 +22,8 @@ trap 'rm -rf "$work"' EXIT
 note() { printf '[guest %s] %s\n' "$suite" "$*"; }
 fail() { note "$*" >&2; exit 1; }
 
+# Debian leaves the folder of depmod out of the path of ordinary users.
+PATH=$PATH:/usr/sbin:/sbin
 for tool in apt-get dpkg-deb readelf cpio depmod xz zstd; do
   command -v "$tool" >/dev/null || fail "$tool is missing: install apt, binutils, cpio, kmod, xz-utils and zstd"
 done
