@@ -1,4 +1,5 @@
 import type { WarningSink } from "../../base/errors.js";
+import { startEmpty } from "../../storage/start-empty.js";
 import type { Storage } from "../../storage/storage.js";
 import { type ImageLayout, planImage } from "./create-layout.js";
 import type { CreateQcow2Options } from "./create-options.js";
@@ -41,8 +42,7 @@ export async function createQcow2(
   const zoned = zones === undefined ? undefined : placeTable(zones, hasTable, layout, geometry);
   const header = encodeHeader(newHeader(image, layout, zoned));
 
-  await storage.truncate(0);
-  if (layout.dataEnd > 0) await storage.truncate(layout.dataEnd);
+  await startEmpty(storage, layout.dataEnd);
   await writeTables(storage, layout, geometry);
   if (zoned !== undefined && hasTable) await writePointers(storage, zoned, layout, geometry);
   if (preallocation === "falloc" || preallocation === "full") await reserveData(storage, layout, geometry);

@@ -1,6 +1,7 @@
 import { ZcowError } from "../../base/errors.js";
 import { alignUp } from "../../base/integers.js";
 import { SECTOR_SIZE } from "../../base/units.js";
+import { startEmpty } from "../../storage/start-empty.js";
 import type { Storage } from "../../storage/storage.js";
 
 /** `off`: a hole; `falloc` and `full`: zeros are written, so that the space is taken. */
@@ -28,8 +29,7 @@ export async function createRaw(storage: Storage, options: CreateRawOptions): Pr
       data: { field: "size", value: options.size, limit: Number.MAX_SAFE_INTEGER },
     });
   }
-  await storage.truncate(0);
-  await storage.truncate(size);
+  await startEmpty(storage, size);
   if (size > 0 && (options.preallocation ?? "off") !== "off") await storage.writeZeroes(0, size, { unmap: false });
   await storage.flush();
 }
