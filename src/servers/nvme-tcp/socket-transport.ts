@@ -3,8 +3,8 @@ import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { Transport, TransportListener } from "../../protocols/nvme/transport.js";
 
 /**
- * A connection's way out over a socket. What is sent while bytes are being received leaves in one write when the
- * connection has worked through them; what is sent at other times, at the end of the turn of the event loop.
+ * A connection's way out over a socket. What is sent in one turn of the event loop leaves in one write at its end: a
+ * system call costs as much as several small commands.
  */
 export class SocketTransport implements Transport {
   /** Bytes handed to the network and taken from it. */
@@ -17,7 +17,6 @@ export class SocketTransport implements Transport {
   #waitingBytes = 0;
   /** Memory that is free when what waits now has left. */
   #released: Uint8Array[] = [];
-  #receiving = false;
   #scheduled = false;
   #ending = false;
   #reason: Error | undefined;
@@ -44,17 +43,14 @@ export class SocketTransport implements Transport {
   /** Bytes from the peer. */
   receive(chunk: Uint8Array): void {
     this.bytesReceived += chunk.length;
-    this.#receiving = true;
     this.#listener?.receive(chunk);
-    this.#receiving = false;
-    this.#flush();
   }
 
   send(bytes: Uint8Array): void {
     if (this.#socket.destroyed || this.#ending) return;
     this.#waiting.push(bytes);
     this.#waitingBytes += bytes.length;
-    if (this.#receiving || this.#scheduled) return;
+    if (this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
