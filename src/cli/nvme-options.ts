@@ -1,10 +1,12 @@
 import { readFileSync } from "node:fs";
+import { isZcowError } from "../base/errors.js";
 import { parseSize } from "../base/size-text.js";
 import { type ChapGroup, type ChapHash, GROUPS, HASHES } from "../protocols/nvme/auth/chap-crypto.js";
 import { parseChapSecret } from "../protocols/nvme/auth/chap-secret.js";
 import { DhHmacChap, type DhHmacChapOptions } from "../protocols/nvme/auth/dh-hmac-chap.js";
 import type { TargetLimits } from "../protocols/nvme/limits.js";
 import type { BlockSize } from "../protocols/nvme/namespace.js";
+import { requireNqn } from "../protocols/nvme/nqn.js";
 import type { HostAccess } from "../protocols/nvme/subsystem.js";
 import { parseUuid } from "../servers/nvme-tcp/identity.js";
 import type { LogFormat } from "../servers/nvme-tcp/logger.js";
@@ -97,27 +99,39 @@ export function blockSizeOption(parsed: ParsedArguments): BlockSize | undefined 
   throw new UsageError(`--lba-size '${text}' is neither 512 nor 4096`, false);
 }
 
+/** Options that set a limit of the target. */
+const LIMIT_OPTIONS = {
+  mdts: "transferBytes",
+  zasl: "appendBytes",
+  "in-capsule": "inCapsuleBytes",
+  maxh2cdata: "h2cDataBytes",
+  queues: "ioQueues",
+} as const satisfies Record<string, keyof TargetLimits>;
+
 /** The limits that were given; the target checks their values. */
 export function limitOptions(parsed: ParsedArguments): Partial<TargetLimits> {
   const limits: { -readonly [Name in keyof TargetLimits]?: TargetLimits[Name] } = {};
-  const take = (option: string, name: keyof TargetLimits): void => {
+  for (const [option, limit] of Object.entries(LIMIT_OPTIONS)) {
     const text = lastValue(parsed, option);
-    if (text === undefined) return;
-    const bytes = parseSize(text);
-    if (bytes === undefined)
+    if (text === undefined) continue;
+    const value = parseSize(text);
+    if (value === undefined) {
       throw new UsageError(`--${option} '${text}' is not a number (with an optional suffix k, M)`, false);
-    limits[name] = bytes;
-  };
-  take("mdts", "transferBytes");
-  take("zasl", "appendBytes");
-  take("in-capsule", "inCapsuleBytes");
-  take("maxh2cdata", "h2cDataBytes");
-  take("queues", "ioQueues");
+    }
+    limits[limit] = value;
+  }
   // Without a word about it, appends must not be above the largest transfer.
   if (limits.appendBytes === undefined && limits.transferBytes !== undefined && limits.transferBytes < 128 * 1024) {
     limits.appendBytes = limits.transferBytes;
   }
   return limits;
+}
+
+/** An error about a limit, in terms of the option that sets it; any other as it is. */
+export function inTermsOfOptions(error: unknown): unknown {
+  if (!isZcowError(error, "INVALID_ARGUMENT")) return error;
+  const [option] = Object.entries(LIMIT_OPTIONS).find(([, limit]) => limit === error.data.field) ?? [];
+  return option === undefined ? error : new UsageError(`--${option}: ${error.message}`, false);
 }
 
 /** The UUIDs of the images, in their order. */
@@ -138,6 +152,7 @@ const HOST_SETTINGS = ["dhchap", "dhchap-ctrl", "tls-psk"];
 function hostOptions(parsed: ParsedArguments): HostOption[] {
   return allValues(parsed, "host").map((text) => {
     const [nqn = "", ...rest] = text.split(",");
+    requireNqn(nqn, "--host");
     const settings = new Map<string, string>();
     for (const part of rest) {
       const equals = part.indexOf("=");

@@ -13,6 +13,7 @@ import {
   accessOptions,
   addressOption,
   blockSizeOption,
+  inTermsOfOptions,
   limitOptions,
   listenOption,
   logFormatOption,
@@ -85,6 +86,8 @@ export async function nvmeCommand(args: readonly string[], context: CommandConte
     log,
     limits: limitOptions(parsed),
     ...(tls === undefined ? {} : { tls }),
+  }).catch((error: unknown) => {
+    throw inTermsOfOptions(error);
   });
   try {
     const close = await attendants(parsed, service, log);
