@@ -7,6 +7,7 @@ import { setUp } from "./setup.mjs";
 await setUp({ stockTools: true });
 // Installed by the set-up only.
 const { build } = await import("esbuild");
+/** @satisfies {import("esbuild").BuildOptions} */
 const shared = {
   outdir: join(PROJECT_ROOT, "dist/bench"),
   bundle: true,

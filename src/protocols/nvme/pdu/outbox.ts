@@ -50,8 +50,6 @@ export class Outbox {
   /** Finished and unsent: [sendFrom, at) of the block. */
   #sendFrom = 0;
   #at = 0;
-  /** Replies in the block that wait for the device. */
-  #aside = 0;
 
   constructor(options: OutboxOptions) {
     this.#transport = options.transport;
@@ -143,7 +141,6 @@ export class Outbox {
 
   /** Forgets a reply; its room is used again when nothing came behind it. */
   drop(room: ReplyRoom): void {
-    this.#noLongerAside(room);
     if (room.block === this.#block && room.start + room.length === this.#at) {
       this.#at = room.start;
       if (this.#sendFrom > this.#at) this.#sendFrom = this.#at;
@@ -158,12 +155,6 @@ export class Outbox {
     if (room.block !== this.#block) return;
     if (room.start > this.#sendFrom) this.#transport.send(this.#block.subarray(this.#sendFrom, room.start));
     this.#sendFrom = room.start + room.length;
-    this.#aside += 1;
-  }
-
-  /** To be called before the end of the run moves. */
-  #noLongerAside(room: ReplyRoom): void {
-    if (room.block === this.#block && room.start < this.#sendFrom) this.#aside -= 1;
   }
 
   get #headerFlag(): number {
@@ -174,7 +165,6 @@ export class Outbox {
   #send(room: ReplyRoom): void {
     const inRun = room.block === this.#block && room.start >= this.#sendFrom;
     if (inRun) return;
-    this.#noLongerAside(room);
     this.#transport.send(room.block.subarray(room.start, room.start + room.length));
     if (room.length > SHARED_BYTES) this.#transport.release?.(room.block);
   }
