@@ -70,7 +70,7 @@ describe.each(chosenKernels())("access of %s to a served image", (kernel) => {
       const key = (await guest.expect("nvme gen-tls-key --hmac=1")).split("\n").at(-1) ?? "";
       await using served = await ServedImages.start([ORDINARY], ["--tls-psk", key]);
       const names = `--hostnqn=${GUEST_NQN} --subsysnqn=${served.nqn}`;
-      await guest.expect(`${usage}; start_tlshd; keyctl clear %:.nvme`);
+      await guest.expect(`${usage}; start_tlshd`);
       await guest.expect(`nvme check-tls-key --keydata=${key} ${names} --identity=${version} --insert`);
       await guest.expect(`connect ${served.port} ${served.nqn} 1 --tls; ${readBack}; disconnect`);
       await guest.expect(`${usage}; ! attach ${served.port} -n ${served.nqn}`, 120);
