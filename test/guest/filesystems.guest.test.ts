@@ -24,7 +24,7 @@ interface FileSystem {
   readonly available?: string;
 }
 
-const twoDisks = "DISK=$(namespace 1); ZONED=$(lasting_name 2)";
+const twoDisks = "DISK=$(namespace 1); ZONED=$(namespace 2)";
 const oneDisk = "DISK=$(namespace 1)";
 const FILE_SYSTEMS: readonly FileSystem[] = [
   {

@@ -24,7 +24,7 @@ const FILE_SYSTEMS: readonly FileSystem[] = [
   { kind: "ext4", image: { name: "o.qcow2", size: "1G" }, namespaces: 1 },
 ];
 
-const functions = "DISK=$(namespace 1); ZONED=$(lasting_name 2); . /job/filesystems.sh";
+const functions = "DISK=$(namespace 1); ZONED=$(namespace 2); . /job/filesystems.sh";
 const safeNames = (lines: readonly string[]) =>
   lines.filter((line) => line.startsWith("safe ")).map((line) => line.slice("safe ".length));
 

@@ -15,7 +15,8 @@ attach() { modprobe nvme-tcp; nvme connect -t tcp -a 10.0.2.2 -s "$@"; }
 
 # The daemon that makes TLS handshakes for the kernel.
 start_tlshd() {
-  modprobe tls
+  # The first brings the kernel's ring of keys.
+  modprobe -a nvme-tcp tls
   pidof tlshd > /dev/null && return
   printf '[debug]\nloglevel=1\n[authenticate]\nkeyrings=.nvme\n' > /etc/tlshd.conf
   tlshd -c /etc/tlshd.conf -s > tlshd.log 2>&1 &

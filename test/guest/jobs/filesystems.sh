@@ -35,15 +35,19 @@ compare_files() {
   done
 }
 
-# What each file system needs. $DISK is the disk; f2fs has the zoned disk in $ZONED beside it.
+# What each file system needs. $DISK is the disk, $ZONED the zoned one beside it where there is one.
 make_btrfs() { modprobe btrfs; wipefs -aq "$DISK" || true; mkfs.btrfs -q -f -O zoned -d single -m single "$DISK"; }
 mount_btrfs() { mount -t btrfs "$DISK" "$mount_point"; }
 check_btrfs() { btrfs check "$DISK"; }
 
-make_f2fs() { modprobe f2fs; blkzone reset "$ZONED"; mkfs.f2fs -q -f -m -c "$ZONED" "$DISK"; }
-mount_f2fs() { mount -t f2fs "$DISK" "$mount_point"; }
+# f2fs keeps the names of its disks.
+make_f2fs() { modprobe f2fs; blkzone reset "$(namespace 2)"; mkfs.f2fs -q -f -m -c "$(lasting_name 2)" "$(lasting_name 1)"; }
+mount_f2fs() { lasting_name 2 > /dev/null; mount -t f2fs "$(lasting_name 1)" "$mount_point"; }
 # Exits with 0 whatever it finds; the words tell.
-check_f2fs() { fsck.f2fs --dry-run "$DISK" < /dev/null > fsck.log 2>&1; ! grep -E '\[ASSERT\]|\[Fail\]' fsck.log; }
+check_f2fs() {
+  fsck.f2fs --dry-run "$(lasting_name 1)" < /dev/null > fsck.log 2>&1
+  ! grep -E '\[ASSERT\]|\[Fail\]' fsck.log
+}
 
 make_ext4() { modprobe ext4; mkfs.ext4 -q -F "$DISK"; }
 mount_ext4() { mount -t ext4 "$DISK" "$mount_point"; }

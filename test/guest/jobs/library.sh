@@ -27,8 +27,7 @@ namespace() {
   return 1
 }
 
-# A name of a namespace that stays the same over connects, as udev's links in /dev/disk/by-id do elsewhere. f2fs needs
-# one: it remembers its second disk by name.
+# A name of a namespace that stays the same over connects, as udev's links in /dev/disk/by-id do elsewhere.
 lasting_name() {
   mkdir -p /dev/lasting
   ln -sf "$(namespace "$1")" "/dev/lasting/$1"
