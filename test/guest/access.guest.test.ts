@@ -68,7 +68,9 @@ describe.each(chosenKernels())("access of %s to a served image", (kernel) => {
     "with TLS and a key of identity version %i takes that key and no plain connection",
     async (version) => {
       const key = (await guest.expect("nvme gen-tls-key --hmac=1")).split("\n").at(-1) ?? "";
-      await using served = await ServedImages.start([ORDINARY], ["--tls-psk", key]);
+      // The nvme-cli of that guest derives keys in the way of its time, which only version 1 tells the server.
+      const compatible = kernel === "linux-6.12" && version === 0 ? ["--tls-compat"] : [];
+      await using served = await ServedImages.start([ORDINARY], ["--tls-psk", key, ...compatible]);
       const names = `--hostnqn=${GUEST_NQN} --subsysnqn=${served.nqn}`;
       await guest.expect(`${usage}; start_tlshd`);
       await guest.expect(`nvme check-tls-key --keydata=${key} ${names} --identity=${version} --insert`);
