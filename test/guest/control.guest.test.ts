@@ -18,7 +18,10 @@ describe.each(chosenKernels())(
     let folder: string;
     const run = (script: string) =>
       // QEMU lets a zone that was opened and never written become closed, not empty.
-      guest.expect(`set -e; DISK=$(namespace 1); UNWRITTEN=cl; . /job/zoned-disk.sh; ${script}`, 240);
+      guest.expect(
+        `set -e; DISK=$(namespace 1); UNWRITTEN=cl; blkzone reset $DISK; . /job/zoned-disk.sh; ${script}`,
+        240,
+      );
 
     beforeAll(async () => {
       folder = mkdtempSync(join(tmpdir(), "zcow-control-"));
