@@ -1,9 +1,9 @@
 /** The admin queue of an I/O controller. */
 import type { Command } from "../command.js";
 import type { Controller } from "../controller.js";
-import { propertyGet, propertySet } from "../fabrics/property-commands.js";
-import { ADMIN, FABRICS, FABRICS_TYPE } from "../opcodes.js";
-import { type QueueRole, refusal } from "../queue-role.js";
+import { executeFabrics, prepareAdmin } from "../fabrics/connected-admin.js";
+import { ADMIN, FABRICS } from "../opcodes.js";
+import type { QueueRole } from "../queue-role.js";
 import { STATUS } from "../status.js";
 import { getFeatures, setFeatures } from "./features.js";
 import { identify } from "./identify.js";
@@ -20,16 +20,14 @@ export class AdminQueue implements QueueRole {
   }
 
   prepare(command: Command): number {
-    this.#controller.keepAlive.touched = true;
-    const always = command.opcode === FABRICS || command.opcode === ADMIN.keepAlive;
-    return always || this.#controller.ready ? 0 : refusal(STATUS.commandSequenceError);
+    return prepareAdmin(command, this.#controller);
   }
 
   execute(command: Command): void {
     const controller = this.#controller;
     switch (command.opcode) {
       case FABRICS:
-        this.#fabrics(command);
+        executeFabrics(command, controller);
         break;
       case ADMIN.identify:
         identify(command, controller);
@@ -60,21 +58,5 @@ export class AdminQueue implements QueueRole {
 
   disconnected(reason: string): void {
     this.#controller.end(reason);
-  }
-
-  #fabrics(command: Command): void {
-    switch (command.fabricsType) {
-      case FABRICS_TYPE.propertyGet:
-        propertyGet(command, this.#controller);
-        break;
-      case FABRICS_TYPE.propertySet:
-        propertySet(command, this.#controller);
-        break;
-      case FABRICS_TYPE.connect:
-        command.queue.complete(command, STATUS.commandSequenceError);
-        break;
-      default:
-        command.queue.complete(command, STATUS.invalidOpcode);
-    }
   }
 }

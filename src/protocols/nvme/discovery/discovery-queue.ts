@@ -5,9 +5,9 @@ import { identifyDiscoveryController } from "../admin/identify-controller.js";
 import { completeLogPage, LOG } from "../admin/log-read.js";
 import type { Command } from "../command.js";
 import type { Controller } from "../controller.js";
-import { propertyGet, propertySet } from "../fabrics/property-commands.js";
-import { ADMIN, FABRICS, FABRICS_TYPE } from "../opcodes.js";
-import { type QueueRole, refusal } from "../queue-role.js";
+import { executeFabrics, prepareAdmin } from "../fabrics/connected-admin.js";
+import { ADMIN, FABRICS } from "../opcodes.js";
+import type { QueueRole } from "../queue-role.js";
 import { STATUS } from "../status.js";
 import { type DiscoveryContents, encodeDiscoveryLog } from "./discovery-log.js";
 
@@ -24,15 +24,13 @@ export class DiscoveryQueue implements QueueRole {
   }
 
   prepare(command: Command): number {
-    this.#controller.keepAlive.touched = true;
-    const always = command.opcode === FABRICS || command.opcode === ADMIN.keepAlive;
-    return always || this.#controller.ready ? 0 : refusal(STATUS.commandSequenceError);
+    return prepareAdmin(command, this.#controller);
   }
 
   execute(command: Command): void {
     switch (command.opcode) {
       case FABRICS:
-        this.#fabrics(command);
+        executeFabrics(command, this.#controller);
         break;
       case ADMIN.identify:
         if ((command.dword10 & 0xff) !== IDENTIFY_CONTROLLER) command.queue.complete(command, STATUS.invalidField);
@@ -60,16 +58,6 @@ export class DiscoveryQueue implements QueueRole {
 
   disconnected(reason: string): void {
     this.#controller.end(reason);
-  }
-
-  #fabrics(command: Command): void {
-    const type = command.fabricsType;
-    if (type === FABRICS_TYPE.propertyGet) propertyGet(command, this.#controller);
-    else if (type === FABRICS_TYPE.propertySet) propertySet(command, this.#controller);
-    else {
-      const status = type === FABRICS_TYPE.connect ? STATUS.commandSequenceError : STATUS.invalidOpcode;
-      command.queue.complete(command, status);
-    }
   }
 
   #logPage(command: Command): void {
