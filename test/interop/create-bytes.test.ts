@@ -42,6 +42,22 @@ describeWithStock("a fresh image is byte for byte that of stock qemu-img", () =>
     }
   });
 
+  test.each(["16k", "64k", "2M"])("extended L2 entries, clusters of %s", async (cluster) => {
+    for (const size of ["0", "1000", "64M", "3G"]) {
+      for (const more of ["", ",refcount_bits=1", ",refcount_bits=64,lazy_refcounts=on"]) {
+        await expectSameImage(`extended_l2=on,cluster_size=${cluster}${more}`, size);
+      }
+    }
+  });
+
+  test.each(["metadata", "falloc", "full"])("extended L2 entries and preallocation=%s", async (mode) => {
+    for (const cluster of ["16k", "64k"]) {
+      for (const size of ["1000", "30M"]) {
+        await expectSameImage(`extended_l2=on,preallocation=${mode},cluster_size=${cluster}`, size);
+      }
+    }
+  });
+
   test("preallocation across refcount blocks", async () => {
     await expectSameImage("preallocation=metadata,cluster_size=8k,refcount_bits=64", "40M");
   });

@@ -33,6 +33,10 @@ const LISTS = [
   "preallocation",
   "lazy_refcounts=maybe",
   "lazy_refcounts=1",
+  "extended_l2=1",
+  "extended_l2=on,cluster_size=8k",
+  "extended_l2=on,compat=0.10",
+  "extended_l2=on,compat=0.10,cluster_size=512,lazy_refcounts=on,refcount_bits=1",
   "foo=1",
   "=4",
   ",",
@@ -45,6 +49,7 @@ const SIZES: readonly (readonly [options: string, size: string])[] = [
   ["cluster_size=512", "129G"],
   ["compat=v3", "4E"],
   ["cluster_size=2M", "3E"],
+  ["cluster_size=16k,extended_l2=on", "65T"],
 ];
 
 async function stockRefusal(options: string, size: string): Promise<string> {

@@ -74,7 +74,13 @@ function mapPieceByPiece(plan: ClusterPlan, geometry: Qcow2Geometry): Mapping {
     guest += run.count;
   }
   const last = mapped.at(-1);
-  return { l2Clusters, mapped, dataEnd: last === undefined ? 0 : (last.host + last.count) * clusterSize };
+  // The file ends where a write of the whole disk would have left it: behind the last subcluster.
+  const ahead = last === undefined ? 0 : (last.host - last.guest) * clusterSize;
+  return {
+    l2Clusters,
+    mapped,
+    dataEnd: last === undefined ? 0 : ahead + alignUp(geometry.size, geometry.subclusterSize),
+  };
 
   /** One run of adjacent host clusters, L2 table by L2 table, until a table gets in between. */
   function mapGo(guest: number, count: number): MappedRun {

@@ -20,7 +20,6 @@ const UNSUPPORTED_OPTIONS: ReadonlyMap<string, UnsupportedOption> = new Map([
   ["data_file", { code: "UNSUPPORTED_DATA_FILE", harmless: [] }],
   ["data_file_raw", { code: "UNSUPPORTED_DATA_FILE", harmless: OFF }],
   ["encryption", { code: "UNSUPPORTED_ENCRYPTION", harmless: OFF }],
-  ["extended_l2", { code: "UNSUPPORTED_EXTENDED_L2", harmless: OFF }],
 ]);
 const ENCRYPT: UnsupportedOption = { code: "UNSUPPORTED_ENCRYPTION", harmless: [] };
 

@@ -57,6 +57,14 @@ export const CREATE_OPTIONS = [
     stockParameter: "version",
   },
   {
+    name: "extended_l2",
+    property: "extendedL2",
+    type: "switch",
+    help: "Extended L2 tables",
+    doc: "Clusters are cut into 32 subclusters, so that a small write copies little. Version 3, clusters from 16 KiB.",
+    defaultText: "`off`",
+  },
+  {
     name: "lazy_refcounts",
     property: "lazyRefcounts",
     type: "switch",

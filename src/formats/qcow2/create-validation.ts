@@ -10,7 +10,7 @@ import {
   optionValue,
 } from "./create-options.js";
 import { type Qcow2Geometry, qcow2Geometry } from "./geometry.js";
-import { MAX_L1_BYTES, TABLE_ENTRY_BYTES } from "./limits.js";
+import { MAX_L1_BYTES, MIN_EXTENDED_L2_CLUSTER_BITS, TABLE_ENTRY_BYTES } from "./limits.js";
 
 /** A new image with every default filled in, checked. */
 export interface ImagePlan {
@@ -32,6 +32,8 @@ export function planOptions(options: CreateQcow2Options): ImagePlan {
   const refcountBits = options.refcountBits ?? DEFAULT_REFCOUNT_BITS;
   const version = options.compat === "0.10" ? 2 : 3;
   const lazyRefcounts = options.lazyRefcounts ?? false;
+  const extendedL2 = options.extendedL2 ?? false;
+  if (extendedL2) checkExtended(version, clusterSize);
   if (version === 2) checkVersion2(refcountBits, lazyRefcounts);
   if (options.size === undefined) {
     throw new ZcowError("INVALID_ARGUMENT", "Option size is missing; a new image needs the size of its disk", {
@@ -44,7 +46,7 @@ export function planOptions(options: CreateQcow2Options): ImagePlan {
     version,
     clusterBits: Math.log2(clusterSize),
     refcountOrder: Math.log2(refcountBits),
-    extendedL2: false,
+    extendedL2,
   });
   checkSize(geometry);
   return { geometry, lazyRefcounts, preallocation: options.preallocation ?? "off" };
@@ -85,6 +87,26 @@ function invalid(spec: OptionSpec, value: unknown, expected: string): ZcowError 
     data: { option: spec.name, value: describeValue(value), limit: expected },
     ...(stockText === undefined ? {} : { stockText }),
   });
+}
+
+function checkExtended(version: 2 | 3, clusterSize: number): void {
+  if (version === 2) {
+    throw new ZcowError("INVALID_ARGUMENT", "Option extended_l2: on needs compat 1.1, but compat is 0.10", {
+      data: { option: "extended_l2", value: true, limit: "1.1" },
+      stockText:
+        "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)",
+    });
+  }
+  const minimum = 2 ** MIN_EXTENDED_L2_CLUSTER_BITS;
+  if (clusterSize >= minimum) return;
+  throw new ZcowError(
+    "INVALID_ARGUMENT",
+    `Option extended_l2: on needs clusters of at least ${minimum} bytes, but cluster_size is ${clusterSize}`,
+    {
+      data: { option: "extended_l2", value: true, limit: minimum },
+      stockText: `Extended L2 entries are only supported with cluster sizes of at least ${minimum} bytes`,
+    },
+  );
 }
 
 function checkVersion2(refcountBits: number, lazyRefcounts: boolean): void {

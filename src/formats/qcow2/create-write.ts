@@ -26,9 +26,10 @@ async function writeReftable(storage: Storage, table: PlannedReftable, geometry:
   await storage.write(table.cluster * geometry.clusterSize, bytes);
 }
 
-function putEntry(view: DataView, index: number, offset: number, copied: boolean): void {
-  view.setUint32(index * TABLE_ENTRY_BYTES, entryHigh(offset, copied));
-  view.setUint32(index * TABLE_ENTRY_BYTES + 4, entryLow(offset, false));
+/** `size`: bytes per entry; the map of subclusters in a longer one stays empty, which makes its cluster preallocated. */
+function putEntry(view: DataView, index: number, offset: number, copied: boolean, size = TABLE_ENTRY_BYTES): void {
+  view.setUint32(index * size, entryHigh(offset, copied));
+  view.setUint32(index * size + 4, entryLow(offset, false));
 }
 
 /** Refcount block `index`: 1 for each used cluster it covers. */
@@ -56,14 +57,14 @@ async function writeL1Table(storage: Storage, layout: ImageLayout, geometry: Qco
 }
 
 async function writeL2Tables(storage: Storage, layout: ImageLayout, geometry: Qcow2Geometry): Promise<void> {
-  const { l2Entries, clusterSize } = geometry;
+  const { l2Entries, l2EntrySize, clusterSize } = geometry;
   const runs = new RunCursor(layout.mapped);
   const total = ceilDiv(geometry.size, clusterSize);
   for (const [index, cluster] of layout.l2Clusters.entries()) {
     const table = new Uint8Array(clusterSize);
     const first = index * l2Entries;
     for (let guest = first; guest < Math.min(first + l2Entries, total); guest++) {
-      putEntry(viewOf(table), guest - first, runs.hostOf(guest) * clusterSize, true);
+      putEntry(viewOf(table), guest - first, runs.hostOf(guest) * clusterSize, true, l2EntrySize);
     }
     await storage.write(cluster * clusterSize, table);
   }

@@ -79,7 +79,7 @@ function newHeader(image: ImagePlan, layout: ImageLayout, zoned: ZonedExtension 
     snapshotCount: 0,
     snapshotsOffset: 0,
     features: {
-      incompatible: zonedBit ? INCOMPATIBLE.zoned : 0n,
+      incompatible: (zonedBit ? INCOMPATIBLE.zoned : 0n) | (geometry.subclusters > 1 ? INCOMPATIBLE.extendedL2 : 0n),
       compatible: image.lazyRefcounts ? COMPATIBLE.lazyRefcounts : 0n,
       autoclear: 0n,
     },

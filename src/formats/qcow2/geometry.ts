@@ -1,3 +1,5 @@
+import { SUBCLUSTERS } from "./limits.js";
+
 /** Everything that follows from cluster size, refcount width and entry size, computed once per image. */
 export interface Qcow2Geometry {
   /** Virtual size in bytes. */
@@ -8,6 +10,10 @@ export interface Qcow2Geometry {
   readonly clusterSize: number;
   /** Bytes per L2 entry: 8, or 16 with extended L2 entries. */
   readonly l2EntrySize: 8 | 16;
+  /** Parts of a cluster with a state of their own: 32 with extended L2 entries, otherwise the cluster is its only part. */
+  readonly subclusters: 1 | 32;
+  /** Bytes. */
+  readonly subclusterSize: number;
   /** Entries in one L2 table (one cluster). */
   readonly l2Entries: number;
   /** Guest bytes that one L2 table maps. */
@@ -37,6 +43,7 @@ export interface GeometryInput {
 export function qcow2Geometry(input: GeometryInput): Qcow2Geometry {
   const clusterSize = 2 ** input.clusterBits;
   const l2EntrySize = input.extendedL2 ? 16 : 8;
+  const subclusters = input.extendedL2 ? SUBCLUSTERS : 1;
   const l2Entries = clusterSize / l2EntrySize;
   const l2Coverage = l2Entries * clusterSize;
   const refcountBits = 2 ** input.refcountOrder;
@@ -47,6 +54,8 @@ export function qcow2Geometry(input: GeometryInput): Qcow2Geometry {
     clusterBits: input.clusterBits,
     clusterSize,
     l2EntrySize,
+    subclusters,
+    subclusterSize: clusterSize / subclusters,
     l2Entries,
     l2Coverage,
     l1EntriesNeeded: Math.ceil(input.size / l2Coverage),

@@ -7,6 +7,7 @@ import {
   MIN_CLUSTER_BITS,
   MIN_EXTENDED_L2_CLUSTER_BITS,
   MIN_HEADER_LENGTH_V3,
+  SUBCLUSTERS,
 } from "./limits.js";
 
 /** "QFI\xfb" */
@@ -178,7 +179,7 @@ function checkHeaderLength(headerLength: number, clusterSize: number): void {
 /** Extended L2 entries need subclusters (cluster size / 32) of at least one sector. */
 export function checkExtendedL2(clusterBits: number): void {
   if (clusterBits >= MIN_EXTENDED_L2_CLUSTER_BITS) return;
-  const subcluster = 2 ** clusterBits / 32;
+  const subcluster = 2 ** clusterBits / SUBCLUSTERS;
   throw new ZcowError(
     "QCOW2_EXTENDED_L2",
     `Header: extended L2 entries need cluster_bits of at least ${MIN_EXTENDED_L2_CLUSTER_BITS}, not ${clusterBits} (subclusters of ${subcluster} bytes)`,

@@ -11,6 +11,8 @@ import { KiB, MiB } from "../../base/units.js";
 export const MIN_CLUSTER_BITS = 9;
 /** Largest cluster_bits, 2 MiB clusters: one table or cluster buffer stays small; no known writer goes beyond. */
 export const MAX_CLUSTER_BITS = 21;
+/** Subclusters in a cluster with extended L2 entries: one for each bit of the two 32-bit maps in an entry. */
+export const SUBCLUSTERS = 32;
 /** Smallest cluster_bits with extended L2 entries: 32 subclusters of at least 512 bytes. */
 export const MIN_EXTENDED_L2_CLUSTER_BITS = 14;
 /** Largest refcount_order: counts are at most 64 bits wide. */

@@ -141,13 +141,12 @@ describe("the option list", () => {
     ["data_file=x", "UNSUPPORTED_DATA_FILE"],
     ["encryption=on", "UNSUPPORTED_ENCRYPTION"],
     ["encrypt.format=luks", "UNSUPPORTED_ENCRYPTION"],
-    ["extended_l2=on", "UNSUPPORTED_EXTENDED_L2"],
   ])("'%s' is refused as %s", (list, code) => {
     expect(refusalOf(() => parseCreateOptions(list)).code).toBe(code);
   });
 
   test("options of the stock tool that ask for nothing are taken", () => {
-    expect(parseCreateOptions("compression_type=zlib,extended_l2=off,encryption=off,data_file_raw=no")).toEqual({});
+    expect(parseCreateOptions("compression_type=zlib,encryption=off,data_file_raw=no")).toEqual({});
   });
 });
 
