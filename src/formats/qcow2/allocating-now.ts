@@ -1,4 +1,4 @@
-import { isPromise } from "../../base/maybe-promise.js";
+import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { finishWritten, linkClusters } from "./allocating-write.js";
 import { ZERO_LOW } from "./entries.js";
 import type { ImageState } from "./image-state.js";
@@ -25,12 +25,15 @@ export function writeAllocatingNow(
   if (slice === undefined || !map.isTableCopied(map.l1Index(cluster)) || !map.cache.mayEdit(slice)) return false;
   if (count > map.clustersToSliceEnd(cluster) || !isUnmapped(state, slice, cluster, count)) return false;
   if (reservations.find(cluster, count) !== undefined) return false;
-  const host = allocator.allocateNow(count, from.length < count * clusterSize);
+  const partial = from.length < count * clusterSize;
+  // What surrounds the data must be zeros, and there already.
+  if (partial && !(state.data.freshIsZero && state.old.unmappedIsZero(cluster * clusterSize))) return false;
+  const host = allocator.allocateNow(count, partial);
   if (host === undefined) return false;
   const place = { host, count, allocated: true, rest: "fresh" } as const;
-  let wait: Promise<void> | void;
+  let wait: MaybePromise<void>;
   try {
-    wait = state.storage.write(host + inside, from);
+    wait = state.data.write(host + inside, offset, from);
   } catch (error) {
     wait = Promise.reject(error);
   }

@@ -1,4 +1,3 @@
-import { ZcowError } from "../../base/errors.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { type Placement, writePlacement } from "./cow.js";
 import { entryHigh, entryLow } from "./entries.js";
@@ -6,6 +5,7 @@ import type { ImageState } from "./image-state.js";
 import type { Reservation } from "./in-flight.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { MappingRun } from "./mapping.js";
+import { compressedUnsupported } from "./old-contents.js";
 import type { TableSlice } from "./table-cache.js";
 
 /** A part of a request that is under way. */
@@ -68,7 +68,7 @@ async function startStep(state: ImageState, offset: number, data: Uint8Array): P
     } finally {
       map.cache.release(slice);
     }
-    if (!("reservation" in found)) return startInPlace(state, found, inside, data);
+    if (!("reservation" in found)) return startInPlace(state, found, offset, inside, data);
     return startAllocation(state, found, inside, data);
   }
 }
@@ -80,27 +80,31 @@ function plan(state: ImageState, slice: TableSlice, cluster: number, limit: numb
   if (run.kind === "compressed") throw compressedUnsupported(cluster * geometry.clusterSize);
   if (run.kind === "data" && run.copied) return run;
   let count = run.count;
-  if (run.kind === "unallocated" || run.kind === "zero") {
+  if (isUnplacedZero(state, run, cluster)) {
     while (count < limit) {
       const next = map.runAt(slice, cluster + count, limit - count);
-      if (next.kind !== "unallocated" && next.kind !== "zero") break;
+      if (!isUnplacedZero(state, next, cluster + count)) break;
       count += next.count;
     }
   }
   return { reservation: reservations.add(cluster, count), run };
 }
 
-function startInPlace(state: ImageState, run: MappingRun, inside: number, data: Uint8Array): Step {
+/** Reads as zeros and has no host cluster: neighbours of this kind are written alike. */
+function isUnplacedZero(state: ImageState, run: MappingRun, cluster: number): boolean {
+  return (run.kind === "unallocated" || run.kind === "zero") && state.old.isZero(run, cluster);
+}
+
+function startInPlace(state: ImageState, run: MappingRun, guest: number, inside: number, data: Uint8Array): Step {
   if (run.kind !== "data") throw new Error("only data is written in place");
   const length = Math.min(data.length, run.count * state.geometry.clusterSize - inside);
-  return { length, work: writeGuestData(state, run.host + inside, data.subarray(0, length)) };
+  return { length, work: writeGuestData(state, run.host + inside, guest, data.subarray(0, length)) };
 }
 
 /** Writes guest data to clusters that are mapped already. */
-async function writeGuestData(state: ImageState, at: number, data: Uint8Array): Promise<void> {
-  const violation = state.owners.violation("guest data", at, data.length);
-  if (violation !== undefined) throw violation;
-  const wait = state.requests.follow(state.storage.write(at, data));
+async function writeGuestData(state: ImageState, host: number, guest: number, data: Uint8Array): Promise<void> {
+  refuseMetadata(state, host, data.length);
+  const wait = state.requests.follow(state.data.write(host, guest, data));
   if (isPromise(wait)) await wait;
   state.writeBack.unflushedData = true;
 }
@@ -122,7 +126,7 @@ async function startAllocation(
 ): Promise<Step> {
   const { clusterSize } = state.geometry;
   try {
-    const place = await findPlace(state, run, reservation.count);
+    const place = await findPlace(state, run, reservation);
     const length = Math.min(data.length, place.count * clusterSize - inside);
     const work = finishAllocation(state, { reservation, run }, place, inside, data.subarray(0, length));
     return { length, work };
@@ -132,12 +136,13 @@ async function startAllocation(
   }
 }
 
-async function findPlace(state: ImageState, run: MappingRun, count: number): Promise<Place> {
+async function findPlace(state: ImageState, run: MappingRun, { first, count }: Reservation): Promise<Place> {
   if (run.kind === "zero-preallocated" && run.copied) {
     return { host: run.host, count: run.count, allocated: false, rest: "zero" };
   }
   const { offset, count: got, fresh } = await state.allocator.allocate(count, false);
-  return { host: offset, count: got, allocated: true, rest: run.kind === "data" ? "copy" : fresh ? "fresh" : "zero" };
+  const empty = fresh && state.data.freshIsZero ? "fresh" : "zero";
+  return { host: offset, count: got, allocated: true, rest: state.old.isZero(run, first) ? empty : "copy" };
 }
 
 function finishAllocation(
@@ -147,17 +152,30 @@ function finishAllocation(
   inside: number,
   data: Uint8Array,
 ): Promise<void> {
-  const length = place.count * state.geometry.clusterSize;
-  const copyFrom = run.kind === "data" ? run.host : 0;
-  const placement = { host: place.host, length, dataAt: inside, rest: place.rest, copyFrom };
+  const { clusterSize } = state.geometry;
+  const cluster = reservation.first;
+  const placement = {
+    host: place.host,
+    cluster,
+    guest: cluster * clusterSize,
+    length: place.count * clusterSize,
+    dataAt: inside,
+    rest: place.rest,
+    old: run,
+  };
   return finishWritten(state, reservation, place, run, writeChecked(state, placement, data));
 }
 
 async function writeChecked(state: ImageState, placement: Placement, data: Uint8Array): Promise<void> {
-  const violation = state.owners.violation("guest data", placement.host, placement.length);
-  if (violation !== undefined) throw violation;
-  const wait = state.requests.follow(writePlacement(state.storage, placement, data));
+  refuseMetadata(state, placement.host, placement.length);
+  const wait = state.requests.follow(writePlacement(state.data, state.old, placement, data));
   if (isPromise(wait)) await wait;
+}
+
+/** Guest data in the image file never goes where metadata is. */
+function refuseMetadata(state: ImageState, host: number, length: number): void {
+  const violation = state.data.inImage ? state.owners.violation("guest data", host, length) : undefined;
+  if (violation !== undefined) throw violation;
 }
 
 /** The second half of a step: when the data is `written`, changes the mapping; when that failed, gives the clusters back. */
@@ -212,14 +230,4 @@ async function acquireForEdit(state: ImageState, cluster: number): Promise<Table
     map.cache.release(slice);
     await writeBack.flush(true);
   }
-}
-
-export function compressedUnsupported(offset: number): ZcowError {
-  return new ZcowError(
-    "UNSUPPORTED_COMPRESSED_CLUSTER",
-    `The cluster at guest offset ${offset} is compressed, which is not supported yet`,
-    {
-      data: { structure: "L2 table", offset },
-    },
-  );
 }

@@ -1,67 +1,101 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
-import type { Storage } from "../../storage/storage.js";
+import type { GuestData } from "./guest-data.js";
+import type { MappingRun } from "./mapping.js";
+import type { OldContents } from "./old-contents.js";
 
 /** Up to this many bytes, what surrounds the data is put into one buffer with it and written at once. */
 const MERGE_LIMIT = 256 * KiB;
 
 /** The host clusters of an allocating write, and what belongs around its data. */
 export interface Placement {
-  /** File offset of the clusters. */
+  /** Where the clusters are in the guest data's storage. */
   readonly host: number;
+  /** First guest cluster. */
+  readonly cluster: number;
+  /** Guest offset of the first cluster. */
+  readonly guest: number;
   /** Bytes, whole clusters. */
   readonly length: number;
   /** Where the data starts in the clusters. */
   readonly dataAt: number;
-  /** The rest: `fresh` reads as zeros already, `zero` has to be made zero, `copy` comes from the old clusters. */
+  /** The rest: `fresh` reads as zeros already, `zero` has to be made zero, `copy` is what `old` says. */
   readonly rest: "fresh" | "zero" | "copy";
-  /** File offset of the old clusters, for `copy`. */
-  readonly copyFrom: number;
+  /** The mapping that the clusters have had so far. */
+  readonly old: MappingRun;
 }
 
 /**
  * Writes `data` into its new clusters together with the parts before (head) and after it (tail), so that not a byte of
  * the clusters' former life shows. Fewest writes: one when all fits a buffer.
  */
-export function writePlacement(storage: Storage, placement: Placement, data: Uint8Array): MaybePromise<void> {
-  const { host, length, dataAt, rest } = placement;
+export function writePlacement(
+  guestData: GuestData,
+  contents: OldContents,
+  placement: Placement,
+  data: Uint8Array,
+): MaybePromise<void> {
+  const { host, guest, length, dataAt, rest } = placement;
   const whole = data.length === length;
-  if (whole || rest === "fresh") return storage.write(host + dataAt, data);
-  return length <= MERGE_LIMIT ? writeMerged(storage, placement, data) : writeParts(storage, placement, data);
+  if (whole || rest === "fresh") return guestData.write(host + dataAt, guest + dataAt, data);
+  const write = length <= MERGE_LIMIT ? writeMerged : writeParts;
+  return write(guestData, contents, placement, data);
 }
 
-async function writeMerged(storage: Storage, placement: Placement, data: Uint8Array): Promise<void> {
-  const { host, length, dataAt, rest, copyFrom } = placement;
+async function writeMerged(
+  guestData: GuestData,
+  contents: OldContents,
+  placement: Placement,
+  data: Uint8Array,
+): Promise<void> {
+  const { host, guest, length, dataAt, rest } = placement;
   const buffer = new Uint8Array(length);
   if (rest === "copy") {
-    await readInto(storage, copyFrom, buffer.subarray(0, dataAt));
-    await readInto(storage, copyFrom + dataAt + data.length, buffer.subarray(dataAt + data.length));
+    await readOld(contents, placement, 0, buffer.subarray(0, dataAt));
+    await readOld(contents, placement, dataAt + data.length, buffer.subarray(dataAt + data.length));
   }
   buffer.set(data, dataAt);
-  await storage.write(host, buffer);
+  await guestData.write(host, guest, buffer);
 }
 
-async function writeParts(storage: Storage, placement: Placement, data: Uint8Array): Promise<void> {
-  const { length, dataAt } = placement;
+async function writeParts(
+  guestData: GuestData,
+  contents: OldContents,
+  placement: Placement,
+  data: Uint8Array,
+): Promise<void> {
+  const { host, guest, length, dataAt } = placement;
   const dataEnd = dataAt + data.length;
-  await writeRest(storage, placement, 0, dataAt);
-  await storage.write(placement.host + dataAt, data);
-  await writeRest(storage, placement, dataEnd, length - dataEnd);
+  await writeRest(guestData, contents, placement, 0, dataAt);
+  await guestData.write(host + dataAt, guest + dataAt, data);
+  await writeRest(guestData, contents, placement, dataEnd, length - dataEnd);
 }
 
-async function writeRest(storage: Storage, placement: Placement, at: number, length: number): Promise<void> {
+async function writeRest(
+  guestData: GuestData,
+  contents: OldContents,
+  placement: Placement,
+  at: number,
+  length: number,
+): Promise<void> {
   if (length === 0) return;
-  if (placement.rest === "zero") {
-    await storage.writeZeroes(placement.host + at, length);
+  const { host, guest, rest } = placement;
+  if (rest === "zero") {
+    await guestData.writeZeroes(host + at, guest + at, length);
     return;
   }
   const buffer = new Uint8Array(length);
-  await readInto(storage, placement.copyFrom + at, buffer);
-  await storage.write(placement.host + at, buffer);
+  await readOld(contents, placement, at, buffer);
+  await guestData.write(host + at, guest + at, buffer);
 }
 
-async function readInto(storage: Storage, at: number, into: Uint8Array): Promise<void> {
+async function readOld(
+  contents: OldContents,
+  { old, cluster }: Placement,
+  inside: number,
+  into: Uint8Array,
+): Promise<void> {
   if (into.length === 0) return;
-  const wait = storage.read(at, into);
+  const wait = contents.read(old, cluster, inside, into);
   if (isPromise(wait)) await wait;
 }

@@ -1,5 +1,5 @@
 import { isZcowError } from "../../base/errors.js";
-import type { MaybePromise } from "../../base/maybe-promise.js";
+import { type MaybePromise, whenAll } from "../../base/maybe-promise.js";
 import type { HostOffset } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { Storage } from "../../storage/storage.js";
@@ -25,7 +25,8 @@ import { discard, writeZeroes } from "./zeroing.js";
  * R1  A host cluster is counted (refcount >= 1) before anything refers to it: in memory by the order of changes, in the file
  *     because refcount blocks are durable before refcount table entries, those before L2 tables, those before L1
  *     entries. With lazy refcounts the durable dirty bit stands in for the first two.
- * R2  Guest data, with the zeros or old bytes around it, is durable before the L2 entry that points at it is written.
+ * R2  Guest data, with the zeros or old bytes around it, is durable before the L2 entry that points at it is written: data that
+ *     is not in the image file is flushed first (guest-data.ts).
  * R3  A new table or block is complete in the file, and durable, before the entry above it is written.
  * R4  A cluster that lost its mapping keeps its count until that loss is durable and every request that may still work on
  *     it is over; then the hole is punched, then the count goes down, then it can be handed out (deferred-frees.ts, reclaim.ts).
@@ -67,6 +68,8 @@ export class ClusterEngine implements Qcow2Engine {
   readonly #reader: RunReader;
   readonly #reclaimer: Reclaimer;
   readonly #sparse: SparseData;
+  /** Where guest data is read and written without a detour, when it needs no treatment. */
+  readonly #direct: Storage | undefined;
   readonly #clusterSize: number;
   readonly #inverseClusterSize: number;
   readonly #lowMask: number;
@@ -83,6 +86,7 @@ export class ClusterEngine implements Qcow2Engine {
     this.storage = input.storage;
     this.geometry = input.geometry;
     this.writable = input.writable;
+    this.#direct = this.#state.data.direct;
     this.#clusterSize = input.geometry.clusterSize;
     this.#inverseClusterSize = 1 / input.geometry.clusterSize;
     this.#lowMask = input.geometry.clusterSize - 1;
@@ -102,7 +106,11 @@ export class ClusterEngine implements Qcow2Engine {
       if (slice !== undefined) {
         const host = GuestMap.dataOffset(slice.view, this.#map.entryAt(cluster), this.#lowMask);
         if (host > 0) {
-          const wait = this.storage.read(host + inside, into);
+          const direct = this.#direct;
+          const wait =
+            direct === undefined
+              ? this.#state.data.read(host + inside, offset, into)
+              : direct.read(host + inside, into);
           return wait === undefined ? undefined : this.#state.requests.follow(wait);
         }
       }
@@ -120,9 +128,7 @@ export class ClusterEngine implements Qcow2Engine {
       const slice = this.#map.peek(cluster);
       if (slice !== undefined) {
         const host = GuestMap.writableDataOffset(slice.view, this.#map.entryAt(cluster), this.#lowMask);
-        if (host > 0 && this.#state.owners.ownerOf(host * this.#inverseClusterSize) === 0) {
-          return this.#writeInPlace(host + inside, from);
-        }
+        if (host > 0 && this.#isGuestData(host)) return this.#writeInPlace(host + inside, offset, from);
       }
     }
     const now = writeAllocatingNow(this.#state, offset, from);
@@ -135,8 +141,14 @@ export class ClusterEngine implements Qcow2Engine {
     });
   }
 
-  #writeInPlace(at: number, from: Uint8Array): MaybePromise<void> {
-    const wait = this.storage.write(at, from);
+  /** The host cluster at `host` is not one of metadata. */
+  #isGuestData(host: number): boolean {
+    return this.#state.owners.ownerOf(host * this.#inverseClusterSize) === 0 || !this.#state.data.inImage;
+  }
+
+  #writeInPlace(host: number, guest: number, from: Uint8Array): MaybePromise<void> {
+    const direct = this.#direct;
+    const wait = direct === undefined ? this.#state.data.write(host, guest, from) : direct.write(host, from);
     if (wait === undefined) {
       this.#state.writeBack.unflushedData = true;
       return undefined;
@@ -276,8 +288,14 @@ export class ClusterEngine implements Qcow2Engine {
       await this.#state.requests.settled();
       if (this.writable && this.#state.refusal === undefined) await this.#leaveClean();
     } finally {
-      await this.storage.close();
+      await this.#closeFiles();
     }
+  }
+
+  /** All of them, whichever fails. */
+  async #closeFiles(): Promise<void> {
+    const { data, old } = this.#state;
+    await whenAll([this.storage.close(), data.close(), old.backing?.close()]);
   }
 
   /** Everything durable, space given back, dirty bit clear. */

@@ -73,7 +73,6 @@ function nextTable(state: ImageState, index: number, end: number): number {
 
 function extentOf(state: ImageState, run: MappingRun, offset: number, length: number, inside: number): BlockExtent {
   const hasHost = run.kind === "data" || run.kind === "zero-preallocated";
-  const unbacked = state.header.current.backingFileName === undefined;
   return {
     offset,
     length,
@@ -86,7 +85,7 @@ function extentOf(state: ImageState, run: MappingRun, offset: number, length: nu
     hostOffset: hasHost ? run.host + inside : undefined,
     compressed: run.kind === "compressed",
     depth: 0,
-    zero: run.kind === "zero" || run.kind === "zero-preallocated" || (run.kind === "unallocated" && unbacked),
+    zero: state.old.isZero(run, Math.floor(offset / state.geometry.clusterSize)),
   };
 }
 

@@ -1,6 +1,7 @@
 import { isZcowError, type WarningSink, ZcowError } from "../../base/errors.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
+import type { BlockDevice } from "../../block/block-device.js";
 import type { Storage } from "../../storage/storage.js";
 import { ClusterAllocator } from "./allocator.js";
 import { DataRequests } from "./data-io.js";
@@ -8,12 +9,14 @@ import { DeferredFrees } from "./deferred-frees.js";
 import { isL1EntryCorrupt, l1Offset } from "./entries.js";
 import { COMPATIBLE, INCOMPATIBLE } from "./features.js";
 import type { Qcow2Geometry } from "./geometry.js";
+import { type GuestData, ImageFileData } from "./guest-data.js";
 import type { Qcow2Header } from "./header.js";
 import { ImageHeader } from "./image-header.js";
 import { Reservations } from "./in-flight.js";
 import { L2Tables } from "./l2-tables.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { GuestMap } from "./mapping.js";
+import { type CompressedReader, OldContents, refusingReader } from "./old-contents.js";
 import { MetadataOwners, OWNER_HEADER, OWNER_L1, OWNER_L2 } from "./overlap.js";
 import { Refcounts } from "./refcounts.js";
 import { RootTable } from "./root-table.js";
@@ -34,6 +37,12 @@ export interface ImageStateInput {
   /** Bytes for L2 tables and refcount blocks together. */
   readonly cacheBytes: number;
   readonly onWarning: WarningSink;
+  /** Where guest bytes live; default: in the image file, as they are. */
+  readonly data?: GuestData;
+  /** What shows through clusters that are not mapped; default: zeros. Closed with the image. */
+  readonly backing?: BlockDevice;
+  /** Default: compressed clusters are refused. */
+  readonly compressed?: CompressedReader;
 }
 
 /** The parts of an open image, put together. Each part knows one thing; the operations in the files beside work on them. */
@@ -43,6 +52,8 @@ export class ImageState {
   readonly header: ImageHeader;
   readonly writable: boolean;
   readonly onWarning: WarningSink;
+  readonly data: GuestData;
+  readonly old: OldContents;
   readonly map: GuestMap;
   readonly owners: MetadataOwners;
   readonly refcounts: Refcounts;
@@ -61,6 +72,10 @@ export class ImageState {
     this.geometry = geometry;
     this.writable = input.writable;
     this.onWarning = input.onWarning;
+    const data = input.data ?? new ImageFileData(storage);
+    this.data = data;
+    const compressed = input.compressed ?? refusingReader(geometry);
+    this.old = new OldContents({ geometry, data, compressed, backing: input.backing });
     const barrier = (): MaybePromise<void> => this.writeBack.barrier();
     this.header = new ImageHeader(storage, input.header, barrier);
     this.owners = new MetadataOwners(geometry);
@@ -96,6 +111,7 @@ export class ImageState {
     this.tables = new L2Tables({ storage, geometry, map, owners, frees, allocator: this.allocator, onUnheldWrite });
     this.writeBack = new WriteBack({
       storage,
+      data,
       header,
       refcounts,
       l2: map.cache,

@@ -1,7 +1,5 @@
 import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
-import { compressedUnsupported } from "./allocating-write.js";
 import type { ImageState } from "./image-state.js";
-import type { MappingRun } from "./mapping.js";
 import type { TableSlice } from "./table-cache.js";
 
 /**
@@ -32,7 +30,8 @@ export class RunReader {
         if (table === 0) {
           const holeEnd = this.#state.map.firstCluster(this.#state.map.l1Index(cluster) + 1) * this.#clusterSize;
           const count = Math.min(into.length - at, holeEnd - offset - at);
-          into.fill(0, at, at + count);
+          const wait = this.#state.old.readUnmapped(offset + at, into.subarray(at, at + count));
+          if (isPromise(wait)) waits.push(wait);
           at += count;
           continue;
         }
@@ -43,7 +42,8 @@ export class RunReader {
           const clusters = Math.ceil((inside + into.length - at) * this.#inverseClusterSize);
           const run = this.#state.map.runAt(acquired, cluster, clusters);
           const count = Math.min(into.length - at, run.count * this.#clusterSize - inside);
-          const wait = this.#readRun(run, inside, cluster, into.subarray(at, at + count));
+          const read = this.#state.old.read(run, cluster, inside, into.subarray(at, at + count));
+          const wait = this.#state.requests.follow(read);
           if (isPromise(wait)) waits.push(wait);
           at += count;
         } finally {
@@ -78,17 +78,5 @@ export class RunReader {
       this.#state.map.cache.release(slice);
     }
     if (isPromise(rest)) await rest;
-  }
-
-  #readRun(run: MappingRun, inside: number, cluster: number, into: Uint8Array): MaybePromise<void> {
-    switch (run.kind) {
-      case "data":
-        return this.#state.requests.follow(this.#state.storage.read(run.host + inside, into));
-      case "compressed":
-        throw compressedUnsupported(cluster * this.#clusterSize);
-      default:
-        into.fill(0);
-        return undefined;
-    }
   }
 }

@@ -24,7 +24,7 @@ export class SparseData {
       yield extent;
       return;
     }
-    for await (const run of this.#state.storage.extents(hostOffset, extent.length)) {
+    for await (const run of this.#state.data.storage.extents(hostOffset, extent.length)) {
       const offset = extent.offset + run.offset - hostOffset;
       yield { ...extent, offset, length: run.length, hostOffset: run.offset, zero: run.hole };
     }

@@ -3,6 +3,7 @@ import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.
 import type { Storage } from "../../storage/storage.js";
 import type { DataRequests } from "./data-io.js";
 import type { DeferredFrees, FreedRange } from "./deferred-frees.js";
+import type { GuestData } from "./guest-data.js";
 import type { ImageHeader } from "./image-header.js";
 import { type MetadataOwners, OWNER_L1, OWNER_L2, OWNER_REFBLOCK, OWNER_REFTABLE } from "./overlap.js";
 import type { Refcounts } from "./refcounts.js";
@@ -12,6 +13,7 @@ import type { TableCache, TableSlice } from "./table-cache.js";
 /** What a write-back needs of the engine. */
 export interface WriteBackParts {
   readonly storage: Storage;
+  readonly data: GuestData;
   readonly header: ImageHeader;
   readonly refcounts: Refcounts;
   readonly l2: TableCache;
@@ -171,8 +173,9 @@ export class WriteBack {
   }
 
   /**
-   * One storage flush: every one of an open image goes through here. When it fails, written guest data may be gone for
-   * good, and no later flush would tell: from then on every flush fails. Tables are in memory and are written again.
+   * One storage flush: every one of an open image goes through here. Guest data that is not in the image file is flushed
+   * before it. When either fails, written guest data may be gone for good, and no later flush would tell: from then on
+   * every flush fails. Tables are in memory and are written again.
    */
   barrier(): MaybePromise<void> {
     if (this.#lost !== undefined) throw this.#lost;
@@ -180,7 +183,8 @@ export class WriteBack {
     this.unflushedData = false;
     let wait: MaybePromise<void>;
     try {
-      wait = this.#parts.storage.flush();
+      const data = hadData ? this.#parts.data.flush() : undefined;
+      wait = isPromise(data) ? data.then(() => this.#parts.storage.flush()) : this.#parts.storage.flush();
     } catch (error) {
       throw this.#flushFailed(error, hadData);
     }

@@ -1,10 +1,10 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
-import { compressedUnsupported } from "./allocating-write.js";
 import { entryHigh, entryLow, ZERO_LOW } from "./entries.js";
 import type { ImageState } from "./image-state.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { MappingRun } from "./mapping.js";
+import { compressedUnsupported } from "./old-contents.js";
 import type { TableSlice } from "./table-cache.js";
 
 /**
@@ -46,7 +46,7 @@ function leavesMarks(erasure: Erasure): boolean {
 }
 
 function hidesBacking(state: ImageState): boolean {
-  return state.header.current.backingFileName !== undefined;
+  return state.old.backing !== undefined;
 }
 
 async function eraseInSlice(state: ImageState, first: number, count: number, erasure: Erasure): Promise<void> {
@@ -222,12 +222,10 @@ async function readsAsZeros(state: ImageState, cluster: number): Promise<boolean
     await other.finished;
   }
   const table = map.tableAt(map.l1Index(cluster));
-  if (table === 0) return !hidesBacking(state);
+  if (table === 0) return state.old.unmappedIsZero(cluster * state.geometry.clusterSize);
   const slice = await map.acquire(table, cluster);
   try {
-    const { kind } = map.runAt(slice, cluster, 1);
-    if (kind === "compressed") throw compressedUnsupported(cluster * state.geometry.clusterSize);
-    return kind === "zero" || kind === "zero-preallocated" || (kind === "unallocated" && !hidesBacking(state));
+    return state.old.isZero(map.runAt(slice, cluster, 1), cluster);
   } finally {
     map.cache.release(slice);
   }

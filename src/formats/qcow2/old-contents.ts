@@ -1,0 +1,95 @@
+import { ZcowError } from "../../base/errors.js";
+import type { MaybePromise } from "../../base/maybe-promise.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import type { GuestData } from "./guest-data.js";
+import type { MappingRun } from "./mapping.js";
+
+/** A compressed cluster as the mapping has it. */
+export type CompressedRun = Extract<MappingRun, { readonly kind: "compressed" }>;
+
+/** Reads compressed clusters. */
+export interface CompressedReader {
+  /** Fills `into` with the contents of guest cluster `cluster` from byte `inside` of the cluster on. */
+  read(run: CompressedRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void>;
+}
+
+/** Stands in where compressed clusters cannot be read. */
+export function refusingReader({ clusterSize }: Qcow2Geometry): CompressedReader {
+  return {
+    read: (_run, cluster): never => {
+      throw compressedUnsupported(cluster * clusterSize);
+    },
+  };
+}
+
+export interface OldContentsParts {
+  readonly geometry: Qcow2Geometry;
+  readonly data: GuestData;
+  readonly compressed: CompressedReader;
+  /** What shows through clusters that are not mapped; of any size, zeros past its end. */
+  readonly backing: BlockDevice | undefined;
+}
+
+/**
+ * What guest clusters read as, as the mapping has them: for reading, and for the parts of a cluster that a write leaves as
+ * they were (copy on write). The one place that knows where the bytes of each kind of run come from.
+ */
+export class OldContents {
+  readonly backing: BlockDevice | undefined;
+  readonly #data: GuestData;
+  readonly #compressed: CompressedReader;
+  readonly #clusterSize: number;
+
+  constructor({ geometry, data, compressed, backing }: OldContentsParts) {
+    this.backing = backing;
+    this.#data = data;
+    this.#compressed = compressed;
+    this.#clusterSize = geometry.clusterSize;
+  }
+
+  /**
+   * Fills `into` with what the guest reads from byte `inside` of `cluster` on, where `run` is the mapping from `cluster` on and
+   * covers the bytes asked for.
+   */
+  read(run: MappingRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void> {
+    switch (run.kind) {
+      case "data":
+        return this.#data.read(run.host + inside, cluster * this.#clusterSize + inside, into);
+      case "compressed":
+        return this.#compressed.read(run, cluster, inside, into);
+      case "unallocated":
+        return this.readUnmapped(cluster * this.#clusterSize + inside, into);
+      default:
+        into.fill(0);
+        return undefined;
+    }
+  }
+
+  /** Fills `into` with what shows where nothing is mapped at guest offset `guest`. */
+  readUnmapped(guest: number, into: Uint8Array): MaybePromise<void> {
+    const backed = this.backing === undefined ? 0 : Math.min(into.length, Math.max(0, this.backing.size - guest));
+    if (backed < into.length) into.fill(0, backed);
+    return backed === 0 ? undefined : this.backing?.read(guest, into.subarray(0, backed));
+  }
+
+  /** The mapping alone says that the clusters of `run`, which starts at guest cluster `cluster`, read as zeros. */
+  isZero(run: MappingRun, cluster: number): boolean {
+    if (run.kind === "unallocated") return this.unmappedIsZero(cluster * this.#clusterSize);
+    return run.kind === "zero" || run.kind === "zero-preallocated";
+  }
+
+  /** From guest offset `guest` on, what is not mapped reads as zeros. */
+  unmappedIsZero(guest: number): boolean {
+    return this.backing === undefined || guest >= this.backing.size;
+  }
+}
+
+/** The refusal of a compressed cluster at guest `offset`. */
+export function compressedUnsupported(offset: number): ZcowError {
+  return new ZcowError(
+    "UNSUPPORTED_COMPRESSED_CLUSTER",
+    `The cluster at guest offset ${offset} is compressed, which is not supported yet`,
+    { data: { structure: "L2 table", offset } },
+  );
+}
