@@ -69,7 +69,6 @@ const IMAGES: readonly StockImage[] = [
     make: [create("extended_l2=on")],
     says: { features: { incompatible: 16n, compatible: 0n, autoclear: 0n } },
     writing: "UNSUPPORTED_EXTENDED_L2",
-    reading: "UNSUPPORTED_EXTENDED_L2",
   },
   {
     what: "LUKS",

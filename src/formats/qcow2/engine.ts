@@ -70,6 +70,8 @@ export class ClusterEngine implements Qcow2Engine {
   readonly #sparse: SparseData;
   /** Where guest data is read and written without a detour, when it needs no treatment. */
   readonly #direct: Storage | undefined;
+  /** Clusters have subclusters with a state of their own. */
+  readonly #isExtended: boolean;
   readonly #clusterSize: number;
   readonly #inverseClusterSize: number;
   readonly #lowMask: number;
@@ -87,6 +89,7 @@ export class ClusterEngine implements Qcow2Engine {
     this.geometry = input.geometry;
     this.writable = input.writable;
     this.#direct = this.#state.data.direct;
+    this.#isExtended = input.geometry.subclusters > 1;
     this.#clusterSize = input.geometry.clusterSize;
     this.#inverseClusterSize = 1 / input.geometry.clusterSize;
     this.#lowMask = input.geometry.clusterSize - 1;
@@ -104,8 +107,9 @@ export class ClusterEngine implements Qcow2Engine {
     if (inside + into.length <= this.#clusterSize) {
       const slice = this.#map.peek(cluster);
       if (slice !== undefined) {
-        const host = GuestMap.dataOffset(slice.view, this.#map.entryAt(cluster), this.#lowMask);
-        if (host > 0) {
+        const entry = this.#map.entryAt(cluster);
+        const host = GuestMap.dataOffset(slice.view, entry, this.#lowMask);
+        if (host > 0 && (!this.#isExtended || this.#map.isAllStored(slice.view, entry, inside, into.length))) {
           const direct = this.#direct;
           const wait =
             direct === undefined
@@ -127,8 +131,11 @@ export class ClusterEngine implements Qcow2Engine {
     if (inside + from.length <= this.#clusterSize) {
       const slice = this.#map.peek(cluster);
       if (slice !== undefined) {
-        const host = GuestMap.writableDataOffset(slice.view, this.#map.entryAt(cluster), this.#lowMask);
-        if (host > 0 && this.#isGuestData(host)) return this.#writeInPlace(host + inside, offset, from);
+        const entry = this.#map.entryAt(cluster);
+        const host = GuestMap.writableDataOffset(slice.view, entry, this.#lowMask);
+        const isStored =
+          host > 0 && (!this.#isExtended || this.#map.isAllStored(slice.view, entry, inside, from.length));
+        if (isStored && this.#isGuestData(host)) return this.#writeInPlace(host + inside, offset, from);
       }
     }
     const now = writeAllocatingNow(this.#state, offset, from);

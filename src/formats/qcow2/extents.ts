@@ -1,7 +1,7 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { ImageState } from "./image-state.js";
-import type { MappingRun } from "./mapping.js";
+import { isMapped, type MappingRun } from "./mapping.js";
 import type { TableSlice } from "./table-cache.js";
 
 /** Table entries looked at before other work gets its turn: a few milliseconds. */
@@ -51,12 +51,12 @@ function extentAt(state: ImageState, at: number, end: number): MaybePromise<Bloc
 /** Releases `slice`, which maps `at`. */
 function extentInSlice(state: ImageState, slice: TableSlice, at: number, end: number): BlockExtent {
   const { map, geometry } = state;
-  const { clusterSize } = geometry;
-  const cluster = Math.floor(at / clusterSize);
+  const { subclusterSize } = geometry;
+  const subcluster = Math.floor(at / subclusterSize);
   try {
-    const run = map.runAt(slice, cluster, Math.ceil(end / clusterSize) - cluster);
-    const next = Math.min(end, (cluster + run.count) * clusterSize);
-    return extentOf(state, run, at, next - at, at - cluster * clusterSize);
+    const run = map.runAt(slice, subcluster, Math.ceil(end / subclusterSize) - subcluster);
+    const next = Math.min(end, (subcluster + run.count) * subclusterSize);
+    return extentOf(state, run, at, next - at, at - subcluster * subclusterSize);
   } finally {
     map.cache.release(slice);
   }
@@ -71,21 +71,24 @@ function nextTable(state: ImageState, index: number, end: number): number {
   return next;
 }
 
+const EXTENT_KINDS: Readonly<Record<MappingRun["kind"], BlockExtent["kind"]>> = {
+  unallocated: "unallocated",
+  preallocated: "unallocated",
+  zero: "zero",
+  "zero-preallocated": "zero",
+  data: "data",
+  compressed: "data",
+};
+
 function extentOf(state: ImageState, run: MappingRun, offset: number, length: number, inside: number): BlockExtent {
-  const hasHost = run.kind === "data" || run.kind === "zero-preallocated";
   return {
     offset,
     length,
-    kind:
-      run.kind === "unallocated"
-        ? "unallocated"
-        : run.kind === "zero" || run.kind === "zero-preallocated"
-          ? "zero"
-          : "data",
-    hostOffset: hasHost ? run.host + inside : undefined,
+    kind: EXTENT_KINDS[run.kind],
+    hostOffset: isMapped(run) ? run.host + inside : undefined,
     compressed: run.kind === "compressed",
     depth: 0,
-    zero: state.old.isZero(run, Math.floor(offset / state.geometry.clusterSize)),
+    zero: state.old.isZero(run, Math.floor(offset / state.geometry.subclusterSize)),
   };
 }
 

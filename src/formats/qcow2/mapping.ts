@@ -18,30 +18,47 @@ import {
   l2ReservedLow,
 } from "./entries.js";
 import type { Qcow2Geometry } from "./geometry.js";
-import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { RootTable } from "./root-table.js";
+import { subclusterRun } from "./subcluster-runs.js";
+import { isStored, subclusterMask } from "./subclusters.js";
 import type { TableCache, TableSlice } from "./table-cache.js";
 
 const TWO_32 = 0x1_0000_0000;
 /** Bits of an L1 or L2 entry's upper half that a table or data cluster in reach does not have (63, COPIED, apart). */
 const UNUSUAL_HIGH = 0x7fe0_0000;
 const OFFSET_HIGH = 0x001f_ffff;
+/** Bytes of an entry that is not extended. */
+const STANDARD_BYTES = 8;
 
-/** Neighbouring guest clusters that are mapped alike; data and preallocated clusters are neighbours in the file too. */
+/**
+ * Neighbouring guest subclusters that are mapped alike; those with a host cluster are neighbours in the file too. Without
+ * extended L2 entries each cluster is its only subcluster, and none is `preallocated`.
+ */
 export type MappingRun =
   | { readonly kind: "unallocated" | "zero"; readonly count: number }
-  | {
-      readonly kind: "data" | "zero-preallocated";
-      readonly count: number;
-      readonly host: HostOffset;
-      /** Exactly one reference: may be written in place. */
-      readonly copied: boolean;
-    }
-  | { readonly kind: "compressed"; readonly count: 1; readonly host: HostOffset };
+  | MappedRun
+  | { readonly kind: "compressed"; readonly count: number; readonly host: HostOffset };
+
+/** A run with host clusters. `preallocated`: nothing is stored, so what shows is what shows where nothing is mapped. */
+export interface MappedRun {
+  readonly kind: "data" | "zero-preallocated" | "preallocated";
+  /** Subclusters. */
+  readonly count: number;
+  /** Where the first subcluster is in the file. */
+  readonly host: HostOffset;
+  /** Exactly one reference: may be written in place. */
+  readonly copied: boolean;
+}
+
+/** The run has host clusters. */
+export function isMapped(run: MappingRun): run is MappedRun {
+  return run.kind === "data" || run.kind === "zero-preallocated" || run.kind === "preallocated";
+}
 
 /**
  * Guest clusters to host clusters (qcow2 specification, "Cluster mapping"): the L1 table in memory, L2 tables through
  * the cache. Knows how to find and decode entries; who changes them, and when, is the engine's business.
+ * Tables and entries are found by guest cluster; runs are counted in subclusters.
  */
 export class GuestMap {
   readonly l1: RootTable;
@@ -52,6 +69,12 @@ export class GuestMap {
   readonly #geometry: Qcow2Geometry;
   readonly #inverseL2Entries: number;
   readonly #sliceShift: number;
+  /** Bytes per entry, as a shift. */
+  readonly #entryShift: number;
+  /** Bytes per subcluster, as a shift. */
+  readonly #subclusterShift: number;
+  /** Entries are extended ones. */
+  readonly isExtended: boolean;
   readonly #lowMask: number;
   readonly #reservedLow: number;
 
@@ -60,9 +83,12 @@ export class GuestMap {
     this.#geometry = geometry;
     this.l1 = l1;
     this.cache = cache;
-    this.sliceEntries = cache.sliceSize / TABLE_ENTRY_BYTES;
+    this.sliceEntries = cache.sliceSize / geometry.l2EntrySize;
     this.#inverseL2Entries = 1 / geometry.l2Entries;
     this.#sliceShift = Math.log2(this.sliceEntries);
+    this.#entryShift = Math.log2(geometry.l2EntrySize);
+    this.#subclusterShift = Math.log2(geometry.subclusterSize);
+    this.isExtended = geometry.subclusters > 1;
     this.#lowMask = geometry.clusterSize - 1;
     this.#reservedLow = l2ReservedLow(geometry);
   }
@@ -88,7 +114,7 @@ export class GuestMap {
   /** Byte position of the entry of `cluster` in its slice. */
   entryAt(cluster: number): number {
     const inTable = cluster - Math.floor(cluster * this.#inverseL2Entries) * this.#geometry.l2Entries;
-    return (inTable & (this.sliceEntries - 1)) * TABLE_ENTRY_BYTES;
+    return (inTable & (this.sliceEntries - 1)) << this.#entryShift;
   }
 
   /** Host offset of plain data when the entry at `at` says so and nothing else; -1 for everything that needs thought. */
@@ -98,6 +124,13 @@ export class GuestMap {
     if (((high & UNUSUAL_HIGH) | (low & lowMask)) !== 0) return -1;
     const offset = (high & OFFSET_HIGH) * TWO_32 + low;
     return offset === 0 ? -1 : offset;
+  }
+
+  /** The bytes [inside, inside + length) of the cluster whose extended entry is at `at` are all stored in its host cluster. */
+  isAllStored(view: DataView, at: number, inside: number, length: number): boolean {
+    const first = inside >>> this.#subclusterShift;
+    const last = (inside + length - 1) >>> this.#subclusterShift;
+    return isStored(view, at, subclusterMask(first, last + 1));
   }
 
   /** As `dataOffset`, and the cluster may be written in place. */
@@ -141,7 +174,14 @@ export class GuestMap {
 
   /** Guest clusters from `cluster` to the end of its slice. */
   clustersToSliceEnd(cluster: number): number {
-    return this.sliceEntries - this.entryAt(cluster) / TABLE_ENTRY_BYTES;
+    return this.sliceEntries - (this.entryAt(cluster) >>> this.#entryShift);
+  }
+
+  /** Guest subclusters from `subcluster` to the end of its slice. */
+  subclustersToSliceEnd(subcluster: number): number {
+    const { subclusters } = this.#geometry;
+    const inside = subcluster % subclusters;
+    return this.clustersToSliceEnd((subcluster - inside) / subclusters) * subclusters - inside;
   }
 
   /** The slice that maps `cluster`, held until `cache.release`. Throws `IMAGE_CORRUPT` for a table past the end of the file. */
@@ -154,30 +194,52 @@ export class GuestMap {
   }
 
   /**
-   * The run that starts at guest `cluster`, at most `limit` clusters, not past the end of the slice.
+   * The run that starts at guest `subcluster`, at most `limit` subclusters, not past the end of the slice.
    * Throws `IMAGE_CORRUPT` when the first entry breaks the rules; a later one ends the run.
    */
-  runAt(slice: TableSlice, cluster: number, limit: number): MappingRun {
+  runAt(slice: TableSlice, subcluster: number, limit: number): MappingRun {
+    return this.isExtended
+      ? this.#extendedRunAt(slice, subcluster, limit)
+      : this.#standardRunAt(slice, subcluster, limit);
+  }
+
+  #extendedRunAt(slice: TableSlice, subcluster: number, limit: number): MappingRun {
+    const { subclusters } = this.#geometry;
+    const inside = subcluster % subclusters;
+    const cluster = (subcluster - inside) / subclusters;
+    const at = this.entryAt(cluster);
+    const run = subclusterRun(slice.view, at, inside, limit, this.#geometry, this.#reservedLow);
+    if (run === "corrupt entry") throw this.#corruptEntry(slice, at, cluster);
+    if (run === "corrupt maps") throw this.#corruptMaps(slice, at, cluster);
+    if (run.kind === "compressed") this.#refuseCorruptDescriptor(slice, at, cluster);
+    return run;
+  }
+
+  #standardRunAt(slice: TableSlice, cluster: number, limit: number): MappingRun {
     const { view } = slice;
     const first = this.entryAt(cluster);
-    const end = Math.min(this.sliceEntries * TABLE_ENTRY_BYTES, first + limit * TABLE_ENTRY_BYTES);
+    const end = Math.min(view.byteLength, first + limit * STANDARD_BYTES);
     const high = view.getUint32(first);
     const low = view.getUint32(first + 4);
     const kind = l2Kind(high, low, this.#reservedLow);
     if (kind === L2_CORRUPT) throw this.#corruptEntry(slice, first, cluster);
-    if (kind === L2_COMPRESSED) return this.#compressed(slice, first, cluster);
+    if (kind === L2_COMPRESSED) {
+      this.#refuseCorruptDescriptor(slice, first, cluster);
+      const { clusterBits } = this.#geometry;
+      return { kind: "compressed", count: 1, host: hostOffset(compressedOffset(high, low, clusterBits)) };
+    }
     if (kind === L2_UNALLOCATED || kind === L2_ZERO) {
-      let at = first + TABLE_ENTRY_BYTES;
+      let at = first + STANDARD_BYTES;
       while (at < end && l2Kind(view.getUint32(at), view.getUint32(at + 4), this.#reservedLow) === kind) {
-        at += TABLE_ENTRY_BYTES;
+        at += STANDARD_BYTES;
       }
-      return { kind: kind === L2_ZERO ? "zero" : "unallocated", count: (at - first) / TABLE_ENTRY_BYTES };
+      return { kind: kind === L2_ZERO ? "zero" : "unallocated", count: (at - first) / STANDARD_BYTES };
     }
     const host = l2Offset(high, low);
     const copied = isCopied(high);
     let next = host + this.#geometry.clusterSize;
-    let at = first + TABLE_ENTRY_BYTES;
-    for (; at < end; at += TABLE_ENTRY_BYTES) {
+    let at = first + STANDARD_BYTES;
+    for (; at < end; at += STANDARD_BYTES) {
       const nextHigh = view.getUint32(at);
       const nextLow = view.getUint32(at + 4);
       if (l2Kind(nextHigh, nextLow, this.#reservedLow) !== kind || isCopied(nextHigh) !== copied) break;
@@ -186,7 +248,7 @@ export class GuestMap {
     }
     return {
       kind: kind === L2_DATA ? "data" : "zero-preallocated",
-      count: (at - first) / TABLE_ENTRY_BYTES,
+      count: (at - first) / STANDARD_BYTES,
       host: hostOffset(host),
       copied,
     };
@@ -205,18 +267,17 @@ export class GuestMap {
     );
   }
 
-  #compressed(slice: TableSlice, at: number, cluster: number): MappingRun {
+  #refuseCorruptDescriptor(slice: TableSlice, at: number, cluster: number): void {
     const high = slice.view.getUint32(at);
     const low = slice.view.getUint32(at + 4);
     if (compressedIsCorrupt(high, low, this.#geometry.clusterBits)) throw this.#corruptEntry(slice, at, cluster);
-    return { kind: "compressed", count: 1, host: hostOffset(compressedOffset(high, low, this.#geometry.clusterBits)) };
   }
 
   #corruptEntry(slice: TableSlice, at: number, cluster: number): ZcowError {
     const value = slice.view.getBigUint64(at);
     const offset = l2Offset(slice.view.getUint32(at), slice.view.getUint32(at + 4));
     const table = slice.at - (slice.at % this.#geometry.clusterSize);
-    const index = (slice.at - table + at) / TABLE_ENTRY_BYTES;
+    const index = (slice.at - table + at) / this.#geometry.l2EntrySize;
     return new ZcowError(
       "IMAGE_CORRUPT",
       `L2 entry ${index} of the table at file offset ${table} (guest offset ${cluster * this.#geometry.clusterSize}) is 0x${value.toString(16)}: its cluster offset is not a multiple of ${this.#geometry.clusterSize} below 2^53, or reserved bits are set`,
@@ -226,4 +287,23 @@ export class GuestMap {
       },
     );
   }
+
+  #corruptMaps(slice: TableSlice, at: number, cluster: number): ZcowError {
+    const value = slice.view.getBigUint64(at + 8);
+    const table = slice.at - (slice.at % this.#geometry.clusterSize);
+    const index = (slice.at - table + at) / this.#geometry.l2EntrySize;
+    return new ZcowError(
+      "IMAGE_CORRUPT",
+      `L2 entry ${index} of the table at file offset ${table} (guest offset ${cluster * this.#geometry.clusterSize}) has the subcluster map 0x${value.toString(16)}: subclusters are both stored and zero, or stored without a host cluster, or the cluster is compressed`,
+      {
+        data: { structure: "L2 table", field: `entry ${index}`, offset: slice.at + at + 8, value },
+        stockText: `Invalid cluster entry found  (L2 offset: ${hex(table)}, L2 index: ${hex(index)})`,
+      },
+    );
+  }
+}
+
+/** As C prints it with "%#x". */
+function hex(value: number): string {
+  return value === 0 ? "0" : `0x${value.toString(16)}`;
 }

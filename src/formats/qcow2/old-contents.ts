@@ -40,26 +40,32 @@ export class OldContents {
   readonly #data: GuestData;
   readonly #compressed: CompressedReader;
   readonly #clusterSize: number;
+  readonly #subclusterSize: number;
 
   constructor({ geometry, data, compressed, backing }: OldContentsParts) {
     this.backing = backing;
     this.#data = data;
     this.#compressed = compressed;
     this.#clusterSize = geometry.clusterSize;
+    this.#subclusterSize = geometry.subclusterSize;
   }
 
   /**
-   * Fills `into` with what the guest reads from byte `inside` of `cluster` on, where `run` is the mapping from `cluster` on and
-   * covers the bytes asked for.
+   * Fills `into` with what the guest reads from byte `inside` of `subcluster` on, where `run` is the mapping from `subcluster` on
+   * and covers the bytes asked for.
    */
-  read(run: MappingRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void> {
+  read(run: MappingRun, subcluster: number, inside: number, into: Uint8Array): MaybePromise<void> {
+    const guest = subcluster * this.#subclusterSize + inside;
     switch (run.kind) {
       case "data":
-        return this.#data.read(run.host + inside, cluster * this.#clusterSize + inside, into);
-      case "compressed":
-        return this.#compressed.read(run, cluster, inside, into);
+        return this.#data.read(run.host + inside, guest, into);
+      case "compressed": {
+        const cluster = Math.floor(guest / this.#clusterSize);
+        return this.#compressed.read(run, cluster, guest - cluster * this.#clusterSize, into);
+      }
       case "unallocated":
-        return this.readUnmapped(cluster * this.#clusterSize + inside, into);
+      case "preallocated":
+        return this.readUnmapped(guest, into);
       default:
         into.fill(0);
         return undefined;
@@ -73,9 +79,11 @@ export class OldContents {
     return backed === 0 ? undefined : this.backing?.read(guest, into.subarray(0, backed));
   }
 
-  /** The mapping alone says that the clusters of `run`, which starts at guest cluster `cluster`, read as zeros. */
-  isZero(run: MappingRun, cluster: number): boolean {
-    if (run.kind === "unallocated") return this.unmappedIsZero(cluster * this.#clusterSize);
+  /** The mapping alone says that `run`, which starts at guest `subcluster`, reads as zeros. */
+  isZero(run: MappingRun, subcluster: number): boolean {
+    if (run.kind === "unallocated" || run.kind === "preallocated") {
+      return this.unmappedIsZero(subcluster * this.#subclusterSize);
+    }
     return run.kind === "zero" || run.kind === "zero-preallocated";
   }
 

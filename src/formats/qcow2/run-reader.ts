@@ -3,18 +3,22 @@ import type { ImageState } from "./image-state.js";
 import type { TableSlice } from "./table-cache.js";
 
 /**
- * Reads of any shape: several clusters, holes, zeros, tables that are not in memory. Runs that are neighbours in the file are
+ * Reads of any shape: several clusters or parts of them, holes, zeros, tables that are not in memory. Runs that are neighbours in the file are
  * one storage read; reads of different runs go out together. Synchronous as long as tables and data are at hand.
  */
 export class RunReader {
   readonly #state: ImageState;
   readonly #clusterSize: number;
   readonly #inverseClusterSize: number;
+  readonly #subclusterSize: number;
+  readonly #inverseSubclusterSize: number;
 
   constructor(state: ImageState) {
     this.#state = state;
     this.#clusterSize = state.geometry.clusterSize;
     this.#inverseClusterSize = 1 / state.geometry.clusterSize;
+    this.#subclusterSize = state.geometry.subclusterSize;
+    this.#inverseSubclusterSize = 1 / state.geometry.subclusterSize;
   }
 
   read(offset: number, into: Uint8Array): MaybePromise<void> {
@@ -38,11 +42,12 @@ export class RunReader {
         const acquired = this.#state.map.acquire(table, cluster);
         if (isPromise(acquired)) return this.#readAfter(acquired, offset, into, at, waits);
         try {
-          const inside = offset + at - cluster * this.#clusterSize;
-          const clusters = Math.ceil((inside + into.length - at) * this.#inverseClusterSize);
-          const run = this.#state.map.runAt(acquired, cluster, clusters);
-          const count = Math.min(into.length - at, run.count * this.#clusterSize - inside);
-          const read = this.#state.old.read(run, cluster, inside, into.subarray(at, at + count));
+          const subcluster = Math.floor((offset + at) * this.#inverseSubclusterSize);
+          const inside = offset + at - subcluster * this.#subclusterSize;
+          const subclusters = Math.ceil((inside + into.length - at) * this.#inverseSubclusterSize);
+          const run = this.#state.map.runAt(acquired, subcluster, subclusters);
+          const count = Math.min(into.length - at, run.count * this.#subclusterSize - inside);
+          const read = this.#state.old.read(run, subcluster, inside, into.subarray(at, at + count));
           const wait = this.#state.requests.follow(read);
           if (isPromise(wait)) waits.push(wait);
           at += count;

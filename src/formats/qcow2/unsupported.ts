@@ -34,7 +34,7 @@ const FEATURES: readonly UnsupportedFeature[] = [
   {
     code: "UNSUPPORTED_EXTENDED_L2",
     what: "extended L2 entries",
-    readable: false,
+    readable: true,
     isUsed: (header) => has(header, INCOMPATIBLE.extendedL2),
   },
   {
