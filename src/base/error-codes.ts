@@ -101,6 +101,8 @@ export const ERROR_CODES = {
   QCOW2_EXTENSION_LENGTH: format("A header extension runs past the end of its area."),
   QCOW2_EXTENSION_DUPLICATE: format("A header extension that must be unique appears twice."),
   QCOW2_FEATURE_NAMES: format("The feature name table is not a whole number of entries."),
+  COMPRESSED_DATA: format("The data of a compressed cluster cannot be decompressed to exactly one cluster.", "EIO"),
+  COMPRESSED_REWRITE: format("A compressed write meets a cluster that holds data already.", "EIO"),
   REFCOUNT_OVERFLOW: format("A reference count does not fit the width of the counts of the image.", "EFBIG"),
 
   // --- format: zoned extension and write-pointer table -----------------------------------------
@@ -137,8 +139,9 @@ export const ERROR_CODES = {
   UNSUPPORTED_ENCRYPTION: unsupported("The image is, or is to be, encrypted."),
   UNSUPPORTED_DATA_FILE: unsupported("The image keeps, or is to keep, its data in an external file."),
   UNSUPPORTED_EXTENDED_L2: unsupported("The image has, or is to have, extended L2 entries."),
-  UNSUPPORTED_COMPRESSION: unsupported("The image has, or is to have, a compression type other than deflate."),
-  UNSUPPORTED_COMPRESSED_CLUSTER: unsupported("A request touches a compressed cluster."),
+  UNSUPPORTED_COMPRESSION: unsupported(
+    "The image has compression type zstd, and neither this Node.js nor an optional package can do it.",
+  ),
   UNSUPPORTED_SNAPSHOTS: unsupported("The image has internal snapshots and was opened for writing."),
   UNSUPPORTED_BITMAPS: unsupported("The image has persistent bitmaps and was opened for writing."),
   CHECK_LIMIT: unsupported("Checking the image would take more memory or time than a sound image can need."),

@@ -66,6 +66,15 @@ export abstract class BaseBlockDevice implements BlockDevice {
     return wait === undefined ? undefined : this.track(wait);
   }
 
+  writeCompressed(offset: number, from: Uint8Array): MaybePromise<void> {
+    const length = this.assertBytes("compressed write", from);
+    this.assertRequest("compressed write", offset, length);
+    this.assertWritable("compressed write");
+    if (length === 0) return undefined;
+    const wait = this.doWriteCompressed(offset, from);
+    return wait === undefined ? undefined : this.track(wait);
+  }
+
   writeZeroes(offset: number, length: number, options?: WriteZeroesOptions): MaybePromise<void> {
     this.assertRequest("write zeroes", offset, length);
     this.assertWritable("write zeroes");
@@ -112,6 +121,12 @@ export abstract class BaseBlockDevice implements BlockDevice {
   protected abstract doRead(offset: number, into: Uint8Array): MaybePromise<void>;
   /** Writes all of `from`. */
   protected abstract doWrite(offset: number, from: Uint8Array): MaybePromise<void>;
+  /** Writes all of `from`, compressed; has to judge the alignment. Formats without compression leave it as it is. */
+  protected doWriteCompressed(_offset: number, _from: Uint8Array): MaybePromise<void> {
+    throw new ZcowError("NOT_SUPPORTED", `${this.name}: the format ${this.format} has no compression`, {
+      data: { path: this.name },
+    });
+  }
   /** Makes the range read as zeros; `unmap` allows giving its space back. */
   protected abstract doWriteZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void>;
   /** Takes the hint that the range is not needed. */

@@ -81,6 +81,13 @@ export interface BlockDevice {
   read(offset: number, into: Uint8Array): MaybePromise<void>;
   /** Writes all of `from` at `offset`. On a sequential zone `offset` must be its write pointer (`ZONE_*` codes otherwise). */
   write(offset: number, from: Uint8Array, options?: WriteOptions): MaybePromise<void>;
+  /**
+   * Writes all of `from` in as little space as the format can: for images that are being filled. Whole clusters
+   * (`limits.optimalAlignment`; only the last one of the disk may be short), `MISALIGNED` otherwise; clusters that do not shrink
+   * are stored as they are. Where clusters hold data already it is refused (`COMPRESSED_REWRITE`), on a sequential zone it is a write
+   * at the write pointer like any other. `NOT_SUPPORTED` where the format or the image has no compression.
+   */
+  writeCompressed(offset: number, from: Uint8Array): MaybePromise<void>;
   /** Makes `length` bytes read as zeros; on a sequential zone a write like any other. */
   writeZeroes(offset: number, length: number, options?: WriteZeroesOptions): MaybePromise<void>;
   /** A hint; refused on sequential zones. */

@@ -1,10 +1,18 @@
 import { describe, it } from "vitest";
-import { OLD_LAYOUT_GEOMETRIES, PLAIN_GEOMETRIES, ZONED_GEOMETRIES } from "../support/crash-geometries.js";
+import {
+  COMPRESSED_GEOMETRIES,
+  OLD_LAYOUT_GEOMETRIES,
+  PLAIN_GEOMETRIES,
+  ZONED_GEOMETRIES,
+} from "../support/crash-geometries.js";
 import { crashGeometry } from "../support/crash-suite.js";
 import { seedFromEnvironment } from "../support/random.js";
 
 describe("an image whose writer loses power at any moment, over many seeds", () => {
-  it.each([...PLAIN_GEOMETRIES, ...ZONED_GEOMETRIES, ...OLD_LAYOUT_GEOMETRIES])("$name", async (geometry) => {
-    await crashGeometry(geometry, seedFromEnvironment(1000), { seeds: 60, steps: 200, cuts: 24 });
-  });
+  it.each([...PLAIN_GEOMETRIES, ...ZONED_GEOMETRIES, ...OLD_LAYOUT_GEOMETRIES, ...COMPRESSED_GEOMETRIES])(
+    "$name",
+    async (geometry) => {
+      await crashGeometry(geometry, seedFromEnvironment(1000), { seeds: 60, steps: 200, cuts: 24 });
+    },
+  );
 });

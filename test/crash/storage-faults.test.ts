@@ -1,5 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { type CrashGeometry, PLAIN_GEOMETRIES, ZONED_GEOMETRIES } from "../support/crash-geometries.js";
+import {
+  COMPRESSED_GEOMETRIES,
+  type CrashGeometry,
+  PLAIN_GEOMETRIES,
+  ZONED_GEOMETRIES,
+} from "../support/crash-geometries.js";
 import { countCalls, FAULT_KINDS, type FaultKind, runFault } from "../support/fault-run.js";
 import { geometryImage } from "../support/new-image.js";
 import { seedFromEnvironment } from "../support/random.js";
@@ -11,6 +16,7 @@ const byName = (list: readonly CrashGeometry[], ...names: string[]): CrashGeomet
 const GEOMETRIES = [
   ...byName(PLAIN_GEOMETRIES, "512-byte clusters, tiny", "refcounts that outgrow", "lazy"),
   ...byName(ZONED_GEOMETRIES, "zones smaller", "zones wider"),
+  ...byName(COMPRESSED_GEOMETRIES, "compressed, 2-bit", "compressed, zones, one"),
 ];
 const STEPS = 20;
 const OTHER_KINDS_STRIDE = 3;
@@ -22,12 +28,13 @@ const CASES = GEOMETRIES.flatMap((geometry) =>
 
 describe("a storage call that fails in the middle of a workload", () => {
   it.each(CASES)("loses nothing flushed, whichever call it is: %s, %s", async (_name, kind, geometry) => {
-    const { cacheBytes, from = 0 } = geometry;
+    const { cacheBytes, from = 0, compressed = false } = geometry;
     const options = {
       image: await geometryImage(geometry),
       seed: seedFromEnvironment(7),
       steps: STEPS,
       from,
+      compressed,
       ...(cacheBytes && { cacheBytes }),
     };
     const calls = await countCalls(options);

@@ -58,6 +58,13 @@ describeWithStock("a fresh image is byte for byte that of stock qemu-img", () =>
     }
   });
 
+  test.each(["zlib", "zstd"])("compression type %s", async (type) => {
+    for (const cluster of ["512", "64k", "2M"]) {
+      await expectSameImage(`compression_type=${type},cluster_size=${cluster},lazy_refcounts=on`, "64M");
+    }
+    await expectSameImage("compression_type=zlib,compat=0.10", "1M");
+  });
+
   test("preallocation across refcount blocks", async () => {
     await expectSameImage("preallocation=metadata,cluster_size=8k,refcount_bits=64", "40M");
   });

@@ -13,6 +13,8 @@ export interface CrashGeometry {
   readonly from?: number;
   /** Few tables in memory, so that they are written back and loaded again. */
   readonly cacheBytes?: number;
+  /** Some writes are compressed. */
+  readonly compressed?: boolean;
 }
 
 export const PLAIN_GEOMETRIES: readonly CrashGeometry[] = [
@@ -98,3 +100,36 @@ export const OLD_LAYOUT_GEOMETRIES: readonly CrashGeometry[] = (["append-limit",
     },
   }),
 );
+
+/** Compressed clusters: several in one host cluster, counts that soon hold no more, data that crosses into the next cluster. */
+export const COMPRESSED_GEOMETRIES: readonly CrashGeometry[] = (
+  [
+    { name: "512-byte clusters", options: { size: 96 * KIB, clusterSize: 512 } },
+    { name: "4 KiB clusters", options: { size: 512 * KIB, clusterSize: 4 * KIB } },
+    {
+      name: "2-bit refcounts, tiny cache",
+      options: { size: 64 * KIB, clusterSize: 1024, refcountBits: 2 },
+      cacheBytes: 4 * KIB,
+    },
+    { name: "1-bit refcounts", options: { size: 256 * KIB, clusterSize: 4 * KIB, refcountBits: 1 } },
+    { name: "version 2, 64 KiB clusters", options: { size: 1025 * KIB, clusterSize: 64 * KIB, compat: "0.10" } },
+    { name: "lazy refcounts", options: { size: 256 * KIB, clusterSize: 4 * KIB, lazyRefcounts: true } },
+    {
+      name: "zones, one conventional",
+      options: {
+        size: 256 * KIB,
+        clusterSize: 4 * KIB,
+        zone: hostManaged(32 * KIB, { capacity: 26 * KIB, conventionalZones: 1 }),
+      },
+    },
+    {
+      name: "zones, 8-bit refcounts, limits",
+      options: {
+        size: 264 * KIB,
+        clusterSize: 512,
+        refcountBits: 8,
+        zone: hostManaged(64 * KIB, { maxActiveZones: 3 }),
+      },
+    },
+  ] satisfies CrashGeometry[]
+).map((geometry) => ({ ...geometry, name: `compressed, ${geometry.name}`, compressed: true }));

@@ -26,6 +26,8 @@ export interface CrashPlan {
   /** Lives: after each, one of the crashed images is taken, used again, and crashed again. */
   readonly lives: number;
   readonly unaligned?: boolean;
+  /** Some writes are compressed. */
+  readonly compressed?: boolean;
   /** Random-access requests stay at or above this byte of the disk. Default 0. */
   readonly from?: number;
   readonly cacheBytes?: number;
@@ -65,6 +67,7 @@ export interface DiskUse {
   readonly position: () => number;
   readonly steps: number;
   readonly unaligned: boolean;
+  readonly compressed?: boolean;
   readonly from?: number;
   /** As in the workloads. */
   readonly onError?: (error: unknown, what: string) => void;
@@ -167,6 +170,7 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
       position: () => recorder.moment(),
       steps: plan.steps,
       unaligned: plan.unaligned ?? false,
+      compressed: plan.compressed ?? false,
       from: plan.from ?? 0,
     });
     if (random.chance(0.5)) await device.close();

@@ -28,7 +28,7 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
   let images = 0;
   for (let seed = firstSeed; seed < firstSeed + size.seeds; seed++) {
     const { steps, cuts } = size;
-    const { cacheBytes, from = 0 } = geometry;
+    const { cacheBytes, from = 0, compressed = false } = geometry;
     const tally = await runCrashPlan({
       image,
       seed,
@@ -36,6 +36,7 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
       cuts,
       lives: 2,
       from,
+      compressed,
       unaligned: seed % 2 === 0,
       ...(cacheBytes && { cacheBytes }),
       onSample,

@@ -16,6 +16,8 @@ export interface FaultPlanOptions {
   readonly seed: number;
   readonly steps: number;
   readonly cacheBytes?: number;
+  /** Some writes are compressed. */
+  readonly compressed?: boolean;
   /** Random-access requests stay at or above this byte of the disk. Default 0. */
   readonly from?: number;
 }
@@ -83,6 +85,7 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
       history,
       steps: options.steps,
       unaligned: false,
+      compressed: options.compressed ?? false,
       from: options.from ?? 0,
       position: () => recorder.moment(),
       random,
@@ -94,6 +97,7 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
       history,
       steps: 5,
       unaligned: false,
+      compressed: options.compressed ?? false,
       from: options.from ?? 0,
       position: () => recorder.moment(),
       random,

@@ -1,5 +1,6 @@
+import { isZcowError } from "../../src/base/errors.js";
 import type { BlockDevice } from "../../src/block/block-device.js";
-import { type Random, taggedBytes } from "./random.js";
+import { compressibleBytes, type Random, taggedBytes } from "./random.js";
 import { type DiskRecord, equalBytes, isAllZero, SECTOR } from "./sector-history.js";
 
 /** Random requests to a disk, each entered in the history with the storage positions it spans. */
@@ -13,6 +14,8 @@ export interface WorkloadOptions {
   readonly clusterSize: number;
   /** Requests may start and end inside a sector, where the disk allows it. */
   readonly unaligned?: boolean;
+  /** Some writes are compressed. */
+  readonly compressed?: boolean;
   /** Requests stay inside [from, to). Default: the whole disk. */
   readonly from?: number;
   readonly to?: number;
@@ -26,7 +29,7 @@ interface Range {
 }
 
 const WEIGHTS = { write: 50, zeroes: 10, discard: 10, read: 12, flush: 10, batch: 8 } as const;
-type Kind = keyof typeof WEIGHTS;
+type Kind = keyof typeof WEIGHTS | "compressed";
 
 export class PlainWorkload {
   readonly #o: WorkloadOptions;
@@ -48,10 +51,16 @@ export class PlainWorkload {
     for (let i = 0; i < steps; i++) await this.step();
   }
 
-  async step(kind: Kind = this.#o.random.weighted(WEIGHTS)): Promise<void> {
+  async step(kind: Kind = this.#randomKind()): Promise<void> {
     if (kind === "batch") return this.#batch();
+    if (kind === "compressed") return this.#compressed();
     if (kind === "flush") return this.flush();
     return this.#request(kind, this.#range());
+  }
+
+  #randomKind(): Kind {
+    const { random, compressed } = this.#o;
+    return random.weighted<Kind>(compressed === true ? { ...WEIGHTS, compressed: 40 } : { ...WEIGHTS, compressed: 0 });
   }
 
   async flush(): Promise<void> {
@@ -65,7 +74,7 @@ export class PlainWorkload {
     await this.#read({ offset: this.#from, length: this.#to - this.#from });
   }
 
-  #request(kind: Exclude<Kind, "batch" | "flush">, range: Range): Promise<void> {
+  #request(kind: Exclude<Kind, "batch" | "flush" | "compressed">, range: Range): Promise<void> {
     if (kind === "write") return this.#write(range);
     if (kind === "zeroes") return this.#zeroes(range);
     if (kind === "discard") return this.#discard(range);
@@ -98,6 +107,40 @@ export class PlainWorkload {
     const what = `write ${range.offset}+${range.length}${fua ? " fua" : ""}`;
     const done = await this.#attempt(what, () => device.write(range.offset, bytes, { fua }));
     history.changed(range.offset, bytes, { start, end: done ? position() : Number.POSITIVE_INFINITY, fua });
+  }
+
+  /** Whole clusters, often emptied before: where one holds data the write ends, and the disk itself tells how far it came. */
+  async #compressed(): Promise<void> {
+    const { device, history, position, random, clusterSize } = this.#o;
+    const first = Math.ceil(this.#from / clusterSize);
+    const offset = random.between(first, Math.max(first, Math.ceil(this.#to / clusterSize) - 1)) * clusterSize;
+    const length = Math.min(random.between(1, 4) * clusterSize, this.#to - offset);
+    if (length <= 0 || (length % clusterSize !== 0 && offset + length !== device.size)) return;
+    if (random.chance(0.6)) await this.#discard({ offset, length });
+    const tagged = random.chance(0.8) ? compressibleBytes : taggedBytes;
+    const bytes = tagged(this.#writes++, offset, length);
+    const before = history.live.slice(offset, offset + length);
+    const start = position();
+    let refused = false;
+    const act = async (): Promise<void> => {
+      try {
+        await device.writeCompressed(offset, bytes);
+      } catch (error) {
+        if (!isZcowError(error, "COMPRESSED_REWRITE")) throw error;
+        refused = true;
+      }
+    };
+    const done = await this.#attempt(`write compressed ${offset}+${length}`, act);
+    history.changed(offset, bytes, { start, end: done && !refused ? position() : Number.POSITIVE_INFINITY });
+    if (!refused) return;
+    const after = new Uint8Array(length);
+    if (!(await this.#attempt(`read ${offset}+${length}`, () => device.read(offset, after)))) return;
+    for (let at = 0; at < length; at += SECTOR) {
+      const now = after.subarray(at, at + SECTOR);
+      const known = [before, bytes].some((one) => equalBytes(one.subarray(at, at + SECTOR), now));
+      if (!known) this.#expectLive(offset + at, now, "after a compressed write that was refused");
+    }
+    history.changed(offset, after, { start, end: position() });
   }
 
   async #zeroes(range: Range): Promise<void> {

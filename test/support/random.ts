@@ -79,3 +79,10 @@ export function taggedBytes(writeNumber: number, diskOffset: number, length: num
   }
   return bytes;
 }
+
+/** As `taggedBytes`, but every sector repeats its first bytes, so that it shrinks. */
+export function compressibleBytes(writeNumber: number, diskOffset: number, length: number): Uint8Array {
+  const bytes = taggedBytes(writeNumber, diskOffset, length);
+  for (let at = 0; at < length; at++) if (at % 512 >= 32) bytes[at] = bytes[at - 32] as number;
+  return bytes;
+}

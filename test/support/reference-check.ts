@@ -1,4 +1,10 @@
-import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, INCOMPATIBLE_ZONED, ReferenceImage } from "./reference-image.js";
+import {
+  INCOMPATIBLE_CORRUPT,
+  INCOMPATIBLE_DIRTY,
+  INCOMPATIBLE_ZONED,
+  ReferenceImage,
+  type ReferenceMapping,
+} from "./reference-image.js";
 
 /** What an independent walk over an image found. Leaks waste space; corruptions lose data sooner or later. */
 export interface ReferenceVerdict {
@@ -13,6 +19,7 @@ const L2_RESERVED = 0x3f00_0000_0000_01fen;
 const REFCOUNT_TABLE_RESERVED = 0x1ffn;
 const COPIED = 1n << 63n;
 const MAX_FINDINGS = 20;
+const COMPRESSED = " (compressed)";
 
 class Walk {
   readonly image: ReferenceImage;
@@ -45,7 +52,8 @@ class Walk {
       }
       const users = (this.users[cluster] ??= []);
       users.push(what);
-      if (users.length > 1) this.bad(`cluster ${cluster} is used twice: ${users.join(" and ")}`);
+      const mayShare = users.every((user) => user.endsWith(COMPRESSED));
+      if (users.length > 1 && !mayShare) this.bad(`cluster ${cluster} is used twice: ${users.join(" and ")}`);
     }
     return inside;
   }
@@ -78,7 +86,7 @@ class Walk {
     if (raw === 0n) return;
     const mapping = image.decodeL2(raw);
     const what = `guest cluster ${table * image.l2Entries + entry}`;
-    if (mapping.kind === "compressed") return this.bad(`${what} is compressed`);
+    if (mapping.kind === "compressed") return this.compressed(what, mapping);
     if ((raw & L2_RESERVED) !== 0n) this.bad(`${what} has reserved bits: 0x${raw.toString(16)}`);
     if (mapping.hostOffset === 0) {
       if (mapping.copied) this.bad(`${what} has COPIED without an offset`);
@@ -86,6 +94,20 @@ class Walk {
     }
     if (this.use(what, mapping.hostOffset, image.clusterSize)) {
       this.copied(what, mapping.hostOffset, mapping.copied, dirty);
+    }
+  }
+
+  /** Data up to the end of the last sector, which may lie past the end of the file; the data itself may not. */
+  compressed(guest: string, { hostOffset, copied, length = 0 }: ReferenceMapping): void {
+    const { image } = this;
+    const what = guest + COMPRESSED;
+    if (copied) this.bad(`${what} has COPIED`);
+    const first = Math.floor(hostOffset / image.clusterSize) * image.clusterSize;
+    this.use(what, first, hostOffset + length - first);
+    try {
+      image.decompress({ kind: "compressed", hostOffset, copied, raw: 0n, length });
+    } catch (error) {
+      this.bad(`${what}: ${String(error)}`);
     }
   }
 

@@ -1,9 +1,10 @@
+import { constants, inflateRawSync } from "node:zlib";
 import { type ReferenceZoned, readReferenceEntry, readReferenceZoned } from "./reference-zones.js";
 
 /**
  * A second, deliberately naive reading of the qcow2 format, for judging what the product wrote. It shares no
  * code with `src/`: everything is BigInt, nothing is cached, the whole file is one array. It knows standard clusters
- * only (no compression, snapshots, backing file, extended entries), and every layout of the zoned extension that has a table.
+ * and deflated ones (no zstd, snapshots, backing file, extended entries), and every layout of the zoned extension that has a table.
  */
 const COPIED = 1n << 63n;
 const COMPRESSED = 1n << 62n;
@@ -30,6 +31,8 @@ export interface ReferenceMapping {
   readonly hostOffset: number;
   readonly copied: boolean;
   readonly raw: bigint;
+  /** Of a compressed cluster: bytes up to the end of its last sector. */
+  readonly length?: number;
 }
 
 export class ReferenceImage {
@@ -97,7 +100,12 @@ export class ReferenceImage {
   decodeL2(raw: bigint): ReferenceMapping {
     const hostOffset = Number(raw & OFFSET_MASK);
     const copied = (raw & COPIED) !== 0n;
-    if ((raw & COMPRESSED) !== 0n) return { kind: "compressed", hostOffset, copied, raw };
+    if ((raw & COMPRESSED) !== 0n) {
+      const offsetBits = 62n - (BigInt(Math.log2(this.clusterSize)) - 8n);
+      const from = Number(raw & ((1n << offsetBits) - 1n));
+      const sectors = Number((raw & (COMPRESSED - 1n)) >> offsetBits);
+      return { kind: "compressed", hostOffset: from, copied, raw, length: (sectors + 1) * 512 - (from % 512) };
+    }
     if ((raw & 1n) !== 0n && this.version >= 3) return { kind: "zero", hostOffset, copied, raw };
     return { kind: hostOffset === 0 ? "unallocated" : "data", hostOffset, copied, raw };
   }
@@ -111,7 +119,10 @@ export class ReferenceImage {
       const inCluster = at % this.clusterSize;
       const piece = Math.min(length - done, this.clusterSize - inCluster);
       const mapping = this.mapping(Math.floor(at / this.clusterSize));
-      if (mapping.kind === "compressed") throw new Error(`compressed cluster at ${at}`);
+      if (mapping.kind === "compressed") {
+        const cluster = this.decompress(mapping);
+        out.set(cluster.subarray(inCluster, inCluster + piece), done);
+      }
       if (mapping.kind === "data") {
         const from = mapping.hostOffset + inCluster;
         out.set(this.bytes.subarray(from, Math.min(from + piece, this.bytes.length)), done);
@@ -119,6 +130,15 @@ export class ReferenceImage {
       done += piece;
     }
     return out;
+  }
+
+  /** The whole cluster; throws when the data is damaged. */
+  decompress({ hostOffset, length = 0 }: ReferenceMapping): Uint8Array {
+    const bytes = this.bytes.subarray(hostOffset, hostOffset + length);
+    const cluster = inflateRawSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH });
+    if (cluster.length !== this.clusterSize)
+      throw new Error(`compressed data at ${hostOffset} has ${cluster.length} bytes`);
+    return cluster;
   }
 
   refcountBlockOffset(cluster: number): number {

@@ -1,7 +1,7 @@
 import { isZcowError } from "../../src/base/errors.js";
 import type { ZonedLimits } from "../../src/block/block-device.js";
 import type { ZonedDevice } from "../../src/block/zoned-device.js";
-import { type Random, taggedBytes } from "./random.js";
+import { compressibleBytes, type Random, taggedBytes } from "./random.js";
 import { equalBytes, isAllZero, SECTOR, type Span } from "./sector-history.js";
 import type { ZoneHistory } from "./zone-history.js";
 
@@ -13,6 +13,8 @@ export interface ZonedWorkloadOptions {
   readonly history: ZoneHistory;
   /** Calls that have reached the storage so far. */
   readonly position: () => number;
+  /** Some writes of whole clusters are compressed. */
+  readonly compressed?: boolean;
   /** Decides whether a failed request is acceptable; throws when not. Default: only refusals for want of zone resources are. */
   readonly onError?: (error: unknown, what: string) => void;
 }
@@ -160,12 +162,15 @@ export class ZonedWorkload {
     const { device, position, random } = this.#o;
     const fua = burst.count === 1 && random.chance(0.04);
     const offset = this.#start(zone) + at;
-    const bytes = kind === "zeroes" ? new Uint8Array(length) : taggedBytes(this.#writes++, offset, length);
+    const compressed = kind === "write" && !fua && this.#mayCompress(offset, length);
+    const tagged = compressed ? compressibleBytes : taggedBytes;
+    const bytes = kind === "zeroes" ? new Uint8Array(length) : tagged(this.#writes++, offset, length);
     const start = position();
     let got = offset;
     const act = async (): Promise<void> => {
       if (kind === "append") got = await device.append(this.#start(zone), bytes, { fua });
       else if (kind === "zeroes") await device.writeZeroes(offset, length, { fua });
+      else if (compressed) await device.writeCompressed(offset, bytes);
       else await device.write(offset, bytes, { fua });
     };
     const done = await this.#attempt(`${kind} ${length} to zone ${zone} at +${at}${fua ? " fua" : ""}`, act, burst);
@@ -174,6 +179,12 @@ export class ZonedWorkload {
     // The write went through but the flush behind it failed: it is written, not durable.
     const written = fua && this.#pointer(zone) === at + length;
     return written ? { at, bytes, span: { start, end: Number.POSITIVE_INFINITY } } : undefined;
+  }
+
+  #mayCompress(offset: number, length: number): boolean {
+    const { device, random, compressed } = this.#o;
+    const clusterSize = device.limits.optimalAlignment;
+    return compressed === true && offset % clusterSize === 0 && length % clusterSize === 0 && random.chance(0.6);
   }
 
   async #reset(first: number, last: number): Promise<void> {

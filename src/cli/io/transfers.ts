@@ -53,6 +53,8 @@ export interface WriteRequest extends Printing {
   /** Bytes. */
   readonly length: number;
   readonly zeroes: boolean;
+  /** Without `zeroes`: compress the data. */
+  readonly compressed: boolean;
   /** With `zeroes`: space may be given back. */
   readonly unmap: boolean;
   readonly fua: boolean;
@@ -67,13 +69,24 @@ export async function writeRequest(session: IoSession, request: WriteRequest): P
   try {
     session.assertInside(offset, length);
     if (request.zeroes) await session.device.writeZeroes(offset, length, { fua, unmap });
-    else await session.device.write(offset, patternBuffer(length, request.pattern), { fua });
+    else await writeData(session, request);
   } catch (error) {
     return session.failure(request.operation, error);
   }
   const seconds = (performance.now() - start) / 1000;
   if (request.quiet) return { ok: true, text: "" };
   return { ok: true, text: transferReport({ verb: "wrote", offset, length, seconds, machine: request.machine }) };
+}
+
+async function writeData(
+  session: IoSession,
+  { offset, length, pattern, compressed, fua }: WriteRequest,
+): Promise<void> {
+  const bytes = patternBuffer(length, pattern);
+  if (compressed) await session.device.writeCompressed(offset, bytes);
+  else await session.device.write(offset, bytes, { fua });
+  // The stock tool's write-through covers compressed writes, although they cannot be asked to be durable by themselves.
+  if (compressed && fua) await session.device.flush();
 }
 
 /** `length` bytes of `pattern`, repeated. */

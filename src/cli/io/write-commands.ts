@@ -16,11 +16,8 @@ async function write(session: IoSession, { options, operands }: IoArguments): Pr
   if (operands.length !== 2) throw new BadArguments();
   const offset = byteNumber(operands[0]);
   const length = options.has("n") ? byteNumber(operands[1]) : transferLength(operands[1], " without -n");
-  if (options.has("b") || options.has("c")) {
-    requireSectors(offset, length);
-    const what = options.has("b") ? "writing the VM state" : "writing compressed data";
-    return session.show(session.failure("write", unsupportedRequest(what)));
-  }
+  if (options.has("b") || options.has("c")) requireSectors(offset, length);
+  if (options.has("b")) return session.show(session.failure("write", unsupportedRequest("writing the VM state")));
   const source = options.get("s");
   const fill = source === undefined ? (pattern ?? DEFAULT_PATTERN) : patternFile(session, source);
   if (fill === undefined) return false;
@@ -69,9 +66,10 @@ function piecewiseWrite(operation: string, session: IoSession, { options, operan
 function writeOptions(
   session: IoSession,
   options: Options,
-): Pick<WriteRequest, "zeroes" | "unmap" | "fua" | "quiet" | "machine"> {
+): Pick<WriteRequest, "zeroes" | "compressed" | "unmap" | "fua" | "quiet" | "machine"> {
   return {
     zeroes: options.has("z"),
+    compressed: options.has("c"),
     unmap: options.has("u"),
     fua: options.has("f") || session.writeThrough,
     ...printingOptions(options),
@@ -136,6 +134,7 @@ export const WRITE_COMMANDS: readonly IoCommand[] = [
     run: write,
     explanation: [
       "'write 512 1k' writes 1 KiB at byte 512, filled with 0xcd.",
+      "-c  compress; whole clusters that hold nothing yet",
       "-C  statistics in one line for programs",
       "-f  durable before it is acknowledged",
       "-n  with -z: accepted; zeros never fall back to written data here",

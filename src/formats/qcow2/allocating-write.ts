@@ -1,11 +1,11 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { type Placement, writePlacement } from "./cow.js";
 import { entryHigh, entryLow } from "./entries.js";
+import { freeRun } from "./freed-runs.js";
 import type { ImageState } from "./image-state.js";
 import type { Reservation } from "./in-flight.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { MappingRun } from "./mapping.js";
-import { compressedUnsupported } from "./old-contents.js";
 import type { TableSlice } from "./table-cache.js";
 
 /** A part of a request that is under way. */
@@ -75,9 +75,8 @@ async function startStep(state: ImageState, offset: number, data: Uint8Array): P
 
 /** Looks at the mapping and reserves the clusters, in one turn. Data that may be written in place needs no reservation. */
 function plan(state: ImageState, slice: TableSlice, cluster: number, limit: number): MappingRun | Plan {
-  const { map, reservations, geometry } = state;
+  const { map, reservations } = state;
   const run = map.runAt(slice, cluster, limit);
-  if (run.kind === "compressed") throw compressedUnsupported(cluster * geometry.clusterSize);
   if (run.kind === "data" && run.copied) return run;
   let count = run.count;
   if (isUnplacedZero(state, run, cluster)) {
@@ -201,13 +200,10 @@ export async function finishWritten(
 
 /** Points the L2 entries at the new clusters. The last step, and it cannot fail half-way. */
 async function link(state: ImageState, cluster: number, place: Place, old: MappingRun): Promise<void> {
-  const { map, geometry, frees } = state;
   const slice = await acquireForEdit(state, cluster);
   linkClusters(state, slice, cluster, place);
-  map.cache.release(slice);
-  if (place.allocated && (old.kind === "data" || old.kind === "zero-preallocated")) {
-    frees.add(old.host, place.count * geometry.clusterSize);
-  }
+  state.map.cache.release(slice);
+  if (place.allocated) freeRun(state, old, place.count);
 }
 
 export function linkClusters(state: ImageState, slice: TableSlice, cluster: number, place: Place): void {
@@ -222,7 +218,7 @@ export function linkClusters(state: ImageState, slice: TableSlice, cluster: numb
 }
 
 /** The slice that maps `cluster`, held, when the cache has room for it to become dirty. Its table is writable already. */
-async function acquireForEdit(state: ImageState, cluster: number): Promise<TableSlice> {
+export async function acquireForEdit(state: ImageState, cluster: number): Promise<TableSlice> {
   const { map, writeBack } = state;
   for (;;) {
     const slice = await map.acquire(map.tableAt(map.l1Index(cluster)), cluster);

@@ -2,13 +2,13 @@ import { ZcowError } from "../../base/errors.js";
 import { alignUp } from "../../base/integers.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { Mutex } from "../../base/mutex.js";
-import type { HostOffset } from "../../base/units.js";
+import { clusterIndex, type HostOffset, hostOffset } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import type { DeferredFrees } from "./deferred-frees.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { ImageHeader } from "./image-header.js";
 import type { MetadataOwners } from "./overlap.js";
-import { type ClusterRun, clusterAt, clusterStart } from "./positions.js";
+import { type ClusterRun, clusterAt, clusterStart, clustersTouched } from "./positions.js";
 import { planGrowth, writeGrowth } from "./refcount-growth.js";
 import type { Refcounts } from "./refcounts.js";
 
@@ -46,6 +46,8 @@ export class ClusterAllocator {
   #firstFree = 0;
   /** Host offset from which on no byte was ever written. */
   #freshFrom: number;
+  /** Where the next compressed data goes: inside a cluster that holds some already. 0: in a new cluster. */
+  #tail = 0;
 
   constructor(parts: AllocatorParts) {
     this.#parts = parts;
@@ -88,6 +90,62 @@ export class ClusterAllocator {
     const first = clusterAt(offset, this.#parts.geometry);
     await this.#parts.refcounts.decrease({ first, count });
     this.noteFree(first);
+  }
+
+  /**
+   * `length` bytes for compressed data, less than a cluster: right after the data before, as far as its cluster may be shared
+   * further, so that they may begin in one cluster and end in the next. Each cluster they touch is counted once more. Fails as `allocate`.
+   */
+  allocateBytes(length: number): Promise<HostOffset> {
+    return this.#lock.run(() => this.#allocateBytes(length));
+  }
+
+  /** Gives back bytes that no mapping has ever referred to. */
+  releaseBytes(offset: number, length: number): Promise<void> {
+    return this.#lock.run(async () => {
+      const { geometry, refcounts } = this.#parts;
+      const run = clustersTouched(offset, length, geometry);
+      for (let cluster = run.first; cluster < run.first + run.count; cluster = clusterIndex(cluster + 1)) {
+        const { count } = await refcounts.runOfEqual(cluster, 1);
+        if (count === 1) this.#leaveTail(cluster, 1);
+        await refcounts.decrease({ first: cluster, count: 1 });
+        if (count === 1) this.noteFree(cluster);
+      }
+    });
+  }
+
+  /** From now on, no compressed data is added to the clusters of `run`, which are about to be given back. */
+  seal(run: ClusterRun): MaybePromise<void> {
+    if (!this.#lock.isBusy) return this.#leaveTail(run.first, run.count);
+    return this.#lock.run(async () => this.#leaveTail(run.first, run.count));
+  }
+
+  #leaveTail(first: number, count: number): void {
+    const cluster = clusterAt(this.#tail, this.#parts.geometry);
+    if (cluster >= first && cluster < first + count) this.#tail = 0;
+  }
+
+  async #allocateBytes(length: number): Promise<HostOffset> {
+    const { geometry, refcounts } = this.#parts;
+    const tail = this.#tail;
+    const shared = clusterAt(tail, geometry);
+    const mayShare = tail !== 0 && (await refcounts.runOfEqual(shared, 1)).count < geometry.maxRefcount;
+    const room = alignUp(tail, geometry.clusterSize) - tail;
+    let start = hostOffset(tail);
+    let added: HostOffset | undefined;
+    if (!mayShare || room < length) {
+      added = (await this.#allocate(1, true)).offset;
+      if (!mayShare || added !== tail + room) start = added;
+    }
+    try {
+      if (start === tail) await refcounts.increase({ first: shared, count: 1 });
+    } catch (error) {
+      if (added !== undefined) await this.release(added, 1).catch(() => undefined);
+      throw error;
+    }
+    const end = start + length;
+    this.#tail = end % geometry.clusterSize === 0 ? 0 : end;
+    return start;
   }
 
   /** The count of `cluster` went to 0. */

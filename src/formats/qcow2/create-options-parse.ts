@@ -16,7 +16,6 @@ const OFF = ["off", "no", "false", "n"];
 const UNSUPPORTED_OPTIONS: ReadonlyMap<string, UnsupportedOption> = new Map([
   ["backing_file", { code: "UNSUPPORTED_BACKING_FILE", harmless: [] }],
   ["backing_fmt", { code: "UNSUPPORTED_BACKING_FILE", harmless: [] }],
-  ["compression_type", { code: "UNSUPPORTED_COMPRESSION", harmless: ["zlib"] }],
   ["data_file", { code: "UNSUPPORTED_DATA_FILE", harmless: [] }],
   ["data_file_raw", { code: "UNSUPPORTED_DATA_FILE", harmless: OFF }],
   ["encryption", { code: "UNSUPPORTED_ENCRYPTION", harmless: OFF }],

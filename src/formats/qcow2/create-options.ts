@@ -57,6 +57,16 @@ export const CREATE_OPTIONS = [
     stockParameter: "version",
   },
   {
+    name: "compression_type",
+    property: "compressionType",
+    type: "choice",
+    help: "Compression method used for image cluster compression",
+    doc: "How clusters are compressed that are written compressed: `zlib` (deflate), or `zstd`, which is faster both ways. Version 3 for `zstd`.",
+    defaultText: "`zlib`",
+    choices: ["zlib", "zstd"],
+    stockParameter: "compression-type",
+  },
+  {
     name: "extended_l2",
     property: "extendedL2",
     type: "switch",

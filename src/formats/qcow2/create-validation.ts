@@ -17,6 +17,8 @@ export interface ImagePlan {
   readonly geometry: Qcow2Geometry;
   readonly lazyRefcounts: boolean;
   readonly preallocation: Preallocation;
+  /** As the header has it: 0 is zlib, 1 is zstd. */
+  readonly compressionType: number;
 }
 
 const DEFAULT_CLUSTER_SIZE = 65_536;
@@ -34,7 +36,8 @@ export function planOptions(options: CreateQcow2Options): ImagePlan {
   const lazyRefcounts = options.lazyRefcounts ?? false;
   const extendedL2 = options.extendedL2 ?? false;
   if (extendedL2) checkExtended(version, clusterSize);
-  if (version === 2) checkVersion2(refcountBits, lazyRefcounts);
+  const compressionType = options.compressionType === "zstd" ? 1 : 0;
+  if (version === 2) checkVersion2(refcountBits, lazyRefcounts, compressionType);
   if (options.size === undefined) {
     throw new ZcowError("INVALID_ARGUMENT", "Option size is missing; a new image needs the size of its disk", {
       data: { option: "size" },
@@ -49,7 +52,7 @@ export function planOptions(options: CreateQcow2Options): ImagePlan {
     extendedL2,
   });
   checkSize(geometry);
-  return { geometry, lazyRefcounts, preallocation: options.preallocation ?? "off" };
+  return { geometry, lazyRefcounts, preallocation: options.preallocation ?? "off", compressionType };
 }
 
 const SIZE_TOO_LARGE = "The image size is too large for file format 'qcow2' (try using a larger cluster size)";
@@ -109,23 +112,30 @@ function checkExtended(version: 2 | 3, clusterSize: number): void {
   );
 }
 
-function checkVersion2(refcountBits: number, lazyRefcounts: boolean): void {
+function checkVersion2(refcountBits: number, lazyRefcounts: boolean, compressionType: number): void {
   if (lazyRefcounts) {
     throw new ZcowError("INVALID_ARGUMENT", "Option lazy_refcounts: on needs compat 1.1, but compat is 0.10", {
       data: { option: "lazy_refcounts", value: true, limit: "1.1" },
       stockText: "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)",
     });
   }
-  if (refcountBits === DEFAULT_REFCOUNT_BITS) return;
-  throw new ZcowError(
-    "INVALID_ARGUMENT",
-    `Option refcount_bits: ${refcountBits} needs compat 1.1, but compat is 0.10, which has ${DEFAULT_REFCOUNT_BITS}`,
-    {
-      data: { option: "refcount_bits", value: refcountBits, limit: DEFAULT_REFCOUNT_BITS },
-      stockText:
-        "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)",
-    },
-  );
+  if (refcountBits !== DEFAULT_REFCOUNT_BITS) {
+    throw new ZcowError(
+      "INVALID_ARGUMENT",
+      `Option refcount_bits: ${refcountBits} needs compat 1.1, but compat is 0.10, which has ${DEFAULT_REFCOUNT_BITS}`,
+      {
+        data: { option: "refcount_bits", value: refcountBits, limit: DEFAULT_REFCOUNT_BITS },
+        stockText:
+          "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)",
+      },
+    );
+  }
+  if (compressionType === 0) return;
+  throw new ZcowError("INVALID_ARGUMENT", "Option compression_type: zstd needs compat 1.1, but compat is 0.10", {
+    data: { option: "compression_type", value: "zstd", limit: "1.1" },
+    stockText:
+      "Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)",
+  });
 }
 
 function checkSize(geometry: Qcow2Geometry): void {

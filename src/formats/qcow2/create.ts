@@ -79,13 +79,16 @@ function newHeader(image: ImagePlan, layout: ImageLayout, zoned: ZonedExtension 
     snapshotCount: 0,
     snapshotsOffset: 0,
     features: {
-      incompatible: (zonedBit ? INCOMPATIBLE.zoned : 0n) | (geometry.subclusters > 1 ? INCOMPATIBLE.extendedL2 : 0n),
+      incompatible:
+        (zonedBit ? INCOMPATIBLE.zoned : 0n) |
+        (image.compressionType !== 0 ? INCOMPATIBLE.compressionType : 0n) |
+        (geometry.subclusters > 1 ? INCOMPATIBLE.extendedL2 : 0n),
       compatible: image.lazyRefcounts ? COMPATIBLE.lazyRefcounts : 0n,
       autoclear: 0n,
     },
     refcountOrder: geometry.refcountOrder,
     headerLength: isV3 ? KNOWN_HEADER_LENGTH : HEADER_LENGTH_V2,
-    compressionType: 0,
+    compressionType: image.compressionType,
     unknownBytes: new Uint8Array(0),
     featureNames: [],
     dataFileName: undefined,

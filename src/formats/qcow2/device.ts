@@ -32,6 +32,11 @@ export class Qcow2Device extends BaseBlockDevice {
     return this.#engine.write(offset, from);
   }
 
+  protected override doWriteCompressed(offset: number, from: Uint8Array): MaybePromise<void> {
+    this.#engine.assertCompressible(offset, from.length);
+    return this.#engine.writeCompressed(offset, from, false);
+  }
+
   protected override doWriteZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void> {
     return this.#engine.writeZeroes(offset, length, unmap);
   }

@@ -21,6 +21,13 @@ export interface Qcow2Engine {
 
   read(offset: number, into: Uint8Array): MaybePromise<void>;
   write(offset: number, from: Uint8Array): MaybePromise<void>;
+  /** Throws what stands in the way of a compressed write: `NOT_SUPPORTED`, or `MISALIGNED` for anything but whole clusters. */
+  assertCompressible(offset: number, length: number): void;
+  /**
+   * Writes whole clusters, compressed where that makes them smaller; only the last cluster of the disk may be short. Clusters that
+   * hold data already are refused with `COMPRESSED_REWRITE`, or replaced when `replace` is set.
+   */
+  writeCompressed(offset: number, from: Uint8Array, replace: boolean): Promise<void>;
   /** `unmap`: give space back where that keeps the zeros; otherwise keep allocated clusters in place as preallocated zeros. */
   writeZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void>;
   /**

@@ -5,6 +5,7 @@ import type { BlockExtent } from "../../block/block-device.js";
 import type { Storage } from "../../storage/storage.js";
 import { writeAllocatingNow } from "./allocating-now.js";
 import { writeAllocating } from "./allocating-write.js";
+import { assertCompressible, storeCompressed, writeCompressed } from "./compressed-write.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
 import { autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./features.js";
@@ -171,6 +172,18 @@ export class ClusterEngine implements Qcow2Engine {
     return this.#withRoom(() => writeAllocating(this.#state, offset, from));
   }
 
+  assertCompressible(offset: number, length: number): void {
+    assertCompressible(this.#state, offset, length);
+  }
+
+  async writeCompressed(offset: number, from: Uint8Array, replace: boolean): Promise<void> {
+    await this.prepareForWriting();
+    return writeCompressed(this.#state, offset, from, {
+      plain: (at, data) => this.write(at, data),
+      compressed: (cluster, bytes) => this.#withRoom(() => storeCompressed(this.#state, cluster, bytes, replace)),
+    });
+  }
+
   async writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
     await this.prepareForWriting();
     const write = (at: number, data: Uint8Array): MaybePromise<void> => this.write(at, data);
@@ -193,7 +206,8 @@ export class ClusterEngine implements Qcow2Engine {
       await this.#reclaimer.run();
       await change().catch((again: unknown) => this.#state.fail(again));
     }
-    // Left by a write-back that made room in a cache.
+    if (frees.isOverdue) await writeBack.flush(true);
+    // Left by a write-back that made room in a cache, too.
     if (frees.hasGone) await this.#reclaim();
   }
 

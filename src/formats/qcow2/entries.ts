@@ -81,6 +81,17 @@ export function compressedLength(high: number, low: number, clusterBits: number)
   return (sectors + 1) * 512 - (low & 0x1ff);
 }
 
+/** First data offset that no compressed entry has room for, bytes. */
+export function compressedOffsetLimit(clusterBits: number): number {
+  return Math.min(2 ** (70 - clusterBits), Number.MAX_SAFE_INTEGER);
+}
+
+/** Upper half of a compressed entry for `length` bytes at `offset`, below `compressedOffsetLimit`. The lower half is that of `offset`. */
+export function compressedHigh(offset: number, length: number, clusterBits: number): number {
+  const sectors = Math.floor((offset + length - 1) / 512) - Math.floor(offset / 512);
+  return COMPRESSED_HIGH + sectors * 2 ** (38 - clusterBits) + Math.floor(offset / TWO_32);
+}
+
 /** The data offset of a compressed entry has bits above 2^53, or is 0, where the header lies. */
 export function compressedIsCorrupt(high: number, low: number, clusterBits: number): boolean {
   const offsetHigh = high & compressedOffsetMask(clusterBits);

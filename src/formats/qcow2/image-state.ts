@@ -2,8 +2,11 @@ import { isZcowError, type WarningSink, ZcowError } from "../../base/errors.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
 import type { BlockDevice } from "../../block/block-device.js";
+import type { ClusterCodec } from "../../codec/cluster-codec.js";
 import type { Storage } from "../../storage/storage.js";
 import { ClusterAllocator } from "./allocator.js";
+import { CompressedClusters } from "./compressed-clusters.js";
+import { loadCodec } from "./compression.js";
 import { DataRequests } from "./data-io.js";
 import { DeferredFrees } from "./deferred-frees.js";
 import { isL1EntryCorrupt, l1Offset } from "./entries.js";
@@ -16,7 +19,7 @@ import { Reservations } from "./in-flight.js";
 import { L2Tables } from "./l2-tables.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { GuestMap } from "./mapping.js";
-import { type CompressedReader, OldContents, refusingReader } from "./old-contents.js";
+import { type CompressedReader, OldContents } from "./old-contents.js";
 import { MetadataOwners, OWNER_HEADER, OWNER_L1, OWNER_L2 } from "./overlap.js";
 import { Refcounts } from "./refcounts.js";
 import { RootTable } from "./root-table.js";
@@ -41,8 +44,6 @@ export interface ImageStateInput {
   readonly data?: GuestData;
   /** What shows through clusters that are not mapped; default: zeros. Closed with the image. */
   readonly backing?: BlockDevice;
-  /** Default: compressed clusters are refused. */
-  readonly compressed?: CompressedReader;
 }
 
 /** The parts of an open image, put together. Each part knows one thing; the operations in the files beside work on them. */
@@ -54,6 +55,9 @@ export class ImageState {
   readonly onWarning: WarningSink;
   readonly data: GuestData;
   readonly old: OldContents;
+  readonly compressed: CompressedReader;
+  /** How clusters of this image are compressed. Rejects with `UNSUPPORTED_COMPRESSION`. */
+  readonly codec: () => Promise<ClusterCodec>;
   readonly map: GuestMap;
   readonly owners: MetadataOwners;
   readonly refcounts: Refcounts;
@@ -74,7 +78,11 @@ export class ImageState {
     this.onWarning = input.onWarning;
     const data = input.data ?? new ImageFileData(storage);
     this.data = data;
-    const compressed = input.compressed ?? refusingReader(geometry);
+    const { compressionType } = input.header;
+    const codec = onceDone(() => loadCodec(compressionType));
+    this.codec = codec;
+    const compressed = new CompressedClusters({ storage, geometry, codec });
+    this.compressed = compressed;
     this.old = new OldContents({ geometry, data, compressed, backing: input.backing });
     const barrier = (): MaybePromise<void> => this.writeBack.barrier();
     this.header = new ImageHeader(storage, input.header, barrier);
@@ -188,4 +196,13 @@ export class ImageState {
     if (isZcowError(error, "IMAGE_CORRUPT")) return this.corrupt(error);
     throw error;
   }
+}
+
+/** Makes the result of `make` at the first call and keeps it. */
+function onceDone<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
 }

@@ -4,6 +4,7 @@ import { type HostOffset, hostOffset } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import {
   compressedIsCorrupt,
+  compressedLength,
   compressedOffset,
   isCopied,
   isL1EntryCorrupt,
@@ -37,7 +38,15 @@ const STANDARD_BYTES = 8;
 export type MappingRun =
   | { readonly kind: "unallocated" | "zero"; readonly count: number }
   | MappedRun
-  | { readonly kind: "compressed"; readonly count: number; readonly host: HostOffset };
+  | {
+      readonly kind: "compressed";
+      /** Subclusters, all of one cluster. */
+      readonly count: number;
+      /** Where the compressed data of the cluster begins in the file. */
+      readonly host: HostOffset;
+      /** Bytes from `host` to the end of the last sector; those after the compressed data belong to others. */
+      readonly length: number;
+    };
 
 /** A run with host clusters. `preallocated`: nothing is stored, so what shows is what shows where nothing is mapped. */
 export interface MappedRun {
@@ -226,7 +235,8 @@ export class GuestMap {
     if (kind === L2_COMPRESSED) {
       this.#refuseCorruptDescriptor(slice, first, cluster);
       const { clusterBits } = this.#geometry;
-      return { kind: "compressed", count: 1, host: hostOffset(compressedOffset(high, low, clusterBits)) };
+      const host = hostOffset(compressedOffset(high, low, clusterBits));
+      return { kind: "compressed", count: 1, host, length: compressedLength(high, low, clusterBits) };
     }
     if (kind === L2_UNALLOCATED || kind === L2_ZERO) {
       let at = first + STANDARD_BYTES;

@@ -1,4 +1,3 @@
-import { ZcowError } from "../../base/errors.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import type { Qcow2Geometry } from "./geometry.js";
@@ -12,15 +11,8 @@ export type CompressedRun = Extract<MappingRun, { readonly kind: "compressed" }>
 export interface CompressedReader {
   /** Fills `into` with the contents of guest cluster `cluster` from byte `inside` of the cluster on. */
   read(run: CompressedRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void>;
-}
-
-/** Stands in where compressed clusters cannot be read. */
-export function refusingReader({ clusterSize }: Qcow2Geometry): CompressedReader {
-  return {
-    read: (_run, cluster): never => {
-      throw compressedUnsupported(cluster * clusterSize);
-    },
-  };
+  /** Drops what is kept of the data at `host`: its cluster lost its mapping. */
+  forget(host: number): void;
 }
 
 export interface OldContentsParts {
@@ -91,13 +83,4 @@ export class OldContents {
   unmappedIsZero(guest: number): boolean {
     return this.backing === undefined || guest >= this.backing.size;
   }
-}
-
-/** The refusal of a compressed cluster at guest `offset`. */
-export function compressedUnsupported(offset: number): ZcowError {
-  return new ZcowError(
-    "UNSUPPORTED_COMPRESSED_CLUSTER",
-    `The cluster at guest offset ${offset} is compressed, which is not supported yet`,
-    { data: { structure: "L2 table", offset } },
-  );
 }

@@ -5,7 +5,7 @@ import { clusterAt } from "./positions.js";
 /**
  * Gives back clusters whose mapping is durably gone.
  *
- * Order for each range: requests that may still work on the clusters end; holes are punched; only then the counts go
+ * Order for each range: requests that may still work on the clusters end; no more compressed data joins them; holes are punched; only then the counts go
  * down and the allocator may hand the clusters out. So a late request or a late punch never hits a new owner.
  */
 export class Reclaimer {
@@ -44,10 +44,14 @@ export class Reclaimer {
   }
 
   async #giveBack(range: FreedRange): Promise<void> {
-    const { geometry, requests, refcounts, allocator } = this.#state;
+    const { geometry, requests, refcounts, allocator, owners } = this.#state;
+    // Only entries that break the rules lead here, at their worst with the one reference that the structure itself has.
+    const violation = owners.violation("freed clusters", range.offset, range.length);
+    if (violation !== undefined) return this.#state.markCorrupt(violation);
     await requests.settled();
     const first = clusterAt(range.offset, geometry);
     const count = range.length / geometry.clusterSize;
+    await allocator.seal({ first, count });
     for (let done = 0; done < count; ) {
       const equal = await refcounts.runOfEqual(first + done, count - done);
       const run = { first: clusterAt(range.offset + done * geometry.clusterSize, geometry), count: equal.clusters };

@@ -1,5 +1,13 @@
 import { hostOffset } from "../../base/units.js";
-import { compressedOffset, isCopied, L2_COMPRESSED, L2_CORRUPT, L2_UNALLOCATED, l2Offset } from "./entries.js";
+import {
+  compressedLength,
+  compressedOffset,
+  isCopied,
+  L2_COMPRESSED,
+  L2_CORRUPT,
+  L2_UNALLOCATED,
+  l2Offset,
+} from "./entries.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { MappedRun, MappingRun } from "./mapping.js";
 import {
@@ -40,7 +48,8 @@ export function subclusterRun(
   if (mapsAreCorrupt(kind, zeros, stored)) return "corrupt maps";
   if (kind === L2_COMPRESSED) {
     const host = hostOffset(compressedOffset(high, low, clusterBits));
-    return { kind: "compressed", count: Math.min(limit, subclusters - inside), host };
+    const length = compressedLength(high, low, clusterBits);
+    return { kind: "compressed", count: Math.min(limit, subclusters - inside), host, length };
   }
   const state = subclusterState(zeros, stored, inside);
   const isMapped = kind !== L2_UNALLOCATED;

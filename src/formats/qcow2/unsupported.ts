@@ -38,12 +38,6 @@ const FEATURES: readonly UnsupportedFeature[] = [
     isUsed: (header) => has(header, INCOMPATIBLE.extendedL2),
   },
   {
-    code: "UNSUPPORTED_COMPRESSION",
-    what: "zstd compression",
-    readable: false,
-    isUsed: (header) => header.compressionType !== 0,
-  },
-  {
     code: "UNSUPPORTED_SNAPSHOTS",
     what: "internal snapshots",
     readable: true,

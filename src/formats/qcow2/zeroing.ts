@@ -1,10 +1,10 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
 import { entryHigh, entryLow, ZERO_LOW } from "./entries.js";
+import { freeRun } from "./freed-runs.js";
 import type { ImageState } from "./image-state.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { MappingRun } from "./mapping.js";
-import { compressedUnsupported } from "./old-contents.js";
 import type { TableSlice } from "./table-cache.js";
 
 /**
@@ -108,7 +108,6 @@ function outcomes(state: ImageState, slice: TableSlice, first: number, count: nu
   const changes: Change[] = [];
   for (let done = 0; done < count; ) {
     const run = state.map.runAt(slice, first + done, count - done);
-    if (run.kind === "compressed") throw compressedUnsupported((first + done) * state.geometry.clusterSize);
     const outcome = outcomeOf(state, run, erasure);
     if (outcome !== "keep") changes.push({ cluster: first + done, run, outcome });
     done += run.count;
@@ -117,7 +116,7 @@ function outcomes(state: ImageState, slice: TableSlice, first: number, count: nu
 }
 
 function outcomeOf(state: ImageState, run: MappingRun, erasure: Erasure): Outcome {
-  const hasHost = run.kind === "data" || run.kind === "zero-preallocated";
+  const hasHost = run.kind === "data" || run.kind === "zero-preallocated" || run.kind === "compressed";
   switch (erasure) {
     case "discard-hint":
       if (!hasHost && !(run.kind === "unallocated" && hidesBacking(state))) return "keep";
@@ -128,7 +127,7 @@ function outcomeOf(state: ImageState, run: MappingRun, erasure: Erasure): Outcom
       return "unallocated";
     case "zero-keep":
       if (run.kind === "data") return "zero-preallocated";
-      return run.kind === "unallocated" ? "zero" : "keep";
+      return run.kind === "unallocated" || run.kind === "compressed" ? "zero" : "keep";
     case "rezero-keep":
       return run.kind === "unallocated" && !hidesBacking(state) ? "zero" : "keep";
     case "rezero-unmap":
@@ -141,7 +140,7 @@ function outcomeOf(state: ImageState, run: MappingRun, erasure: Erasure): Outcom
 
 function apply(state: ImageState, slice: TableSlice, changes: readonly Change[]): void {
   if (changes.length === 0) return;
-  const { map, geometry, frees } = state;
+  const { map, geometry } = state;
   map.cache.edit(slice);
   for (const { cluster, run, outcome } of changes) {
     const host = run.kind === "data" || run.kind === "zero-preallocated" ? run.host : undefined;
@@ -154,7 +153,7 @@ function apply(state: ImageState, slice: TableSlice, changes: readonly Change[])
       slice.view.setUint32(at + 4, keeps ? entryLow(offset, true) : outcome === "zero" ? ZERO_LOW : 0);
       at += TABLE_ENTRY_BYTES;
     }
-    if (host !== undefined && outcome !== "zero-preallocated") frees.add(host, run.count * geometry.clusterSize);
+    if (outcome !== "zero-preallocated") freeRun(state, run, run.count);
   }
 }
 

@@ -26,6 +26,9 @@ const BY_CODE: Partial<Record<ErrorCode, number>> = {
   ZONE_APPEND_TOO_LARGE: STATUS.invalidField,
 };
 
+/** Errors of other categories that are media errors to a host. */
+const MEDIA_ERRORS: readonly ErrorCode[] = ["ZONE_ABORTED", "IMAGE_CORRUPT", "COMPRESSED_DATA"];
+
 /** What the failed command did with the media. */
 export type MediaAccess = "read" | "write";
 
@@ -38,7 +41,7 @@ export function statusFromError(error: unknown, access: MediaAccess): number {
   const own = BY_CODE[error.code];
   if (own !== undefined) return own;
   // An abandoned write did not happen because an earlier one of its zone failed.
-  const media = error.category === "storage" || error.code === "ZONE_ABORTED" || error.code === "IMAGE_CORRUPT";
+  const media = error.category === "storage" || MEDIA_ERRORS.includes(error.code);
   if (!media) return STATUS.internalError;
   return access === "read" ? STATUS.unrecoveredReadError : STATUS.writeFault;
 }

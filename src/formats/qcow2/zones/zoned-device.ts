@@ -142,6 +142,13 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
     return this.#writeNow(offset, from);
   }
 
+  protected override doWriteCompressed(offset: number, from: Uint8Array): MaybePromise<void> {
+    this.#engine.assertCompressible(offset, from.length);
+    const zone = this.#model.geometry.indexOf(offset);
+    if (this.#mustWait(zone)) return this.#later(zone, () => this.#writeCompressedNow(offset, from));
+    return this.#writeCompressedNow(offset, from);
+  }
+
   protected override doWriteZeroes(offset: number, length: number, unmap: boolean): MaybePromise<void> {
     const zone = this.#model.geometry.indexOf(offset);
     if (this.#mustWait(zone)) return this.#later(zone, () => this.#writeZeroesNow(offset, length, unmap));
@@ -189,6 +196,13 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
       throw ticket === undefined ? error : this.#model.fail(ticket, error);
     }
     return this.#end(ticket, wait);
+  }
+
+  /** What is mapped at the write pointer of a sequential zone was left by a write that nobody acknowledged: it is replaced. */
+  #writeCompressedNow(offset: number, from: Uint8Array): MaybePromise<void> {
+    this.#durability?.requireCertain(offset);
+    const ticket = this.#model.submitWrite(offset, from.length);
+    return this.#end(ticket, this.#engine.writeCompressed(offset, from, ticket !== undefined));
   }
 
   #writeZeroesNow(offset: number, length: number, unmap: boolean): MaybePromise<void> {

@@ -184,7 +184,8 @@ describe("an ordinary namespace", () => {
     ["ZONE_TOO_MANY_OPEN", 0x1be],
     ["ZONE_INVALID_TRANSITION", 0x1bf],
     ["ZONE_ABORTED", 0x280],
-    ["UNSUPPORTED_COMPRESSED_CLUSTER", 0x06],
+    ["COMPRESSED_DATA", 0x280],
+    ["UNSUPPORTED_COMPRESSION", 0x06],
   ])("maps %s to a status", (code, status) => {
     expect(statusFromError(new ZcowError(code, "x"), "write")).toBe(status);
   });

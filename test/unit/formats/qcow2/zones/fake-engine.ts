@@ -49,6 +49,12 @@ export class FakeEngine implements Qcow2Engine {
     return this.#call("write", offset, () => this.disk.set(from, offset));
   }
 
+  assertCompressible(): void {}
+
+  async writeCompressed(offset: number, from: Uint8Array): Promise<void> {
+    await this.write(offset, from);
+  }
+
   writeZeroes(offset: number, length: number): MaybePromise<void> {
     return this.#call("write", offset, () => this.disk.fill(0, offset, offset + length));
   }

@@ -1,0 +1,19 @@
+import { ZcowError } from "../base/errors.js";
+
+/** Compresses and decompresses the contents of one cluster, away from the main thread. */
+export interface ClusterCodec {
+  /** Name of the method, as users know it. */
+  readonly name: string;
+  /** The compressed bytes, or undefined when they would not be fewer than those of `contents`. */
+  compress(contents: Uint8Array): Promise<Uint8Array | undefined>;
+  /**
+   * The contents, exactly `length` bytes. `bytes` may go on after the compressed data: the rest is ignored.
+   * Rejects with `COMPRESSED_DATA`; no more than a small multiple of `length` is ever allocated.
+   */
+  decompress(bytes: Uint8Array, length: number): Promise<Uint8Array>;
+}
+
+/** The refusal of compressed bytes; `found` says what is wrong with them. */
+export function badCompressedData(method: string, found: string, cause?: unknown): ZcowError {
+  return new ZcowError("COMPRESSED_DATA", `the ${method} data ${found}`, { data: { structure: method }, cause });
+}

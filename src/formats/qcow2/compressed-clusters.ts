@@ -1,0 +1,114 @@
+import { isZcowError, ZcowError } from "../../base/errors.js";
+import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
+import { MiB } from "../../base/units.js";
+import type { ClusterCodec } from "../../codec/cluster-codec.js";
+import type { Storage } from "../../storage/storage.js";
+import { codecTurns } from "./compression.js";
+import type { Qcow2Geometry } from "./geometry.js";
+import type { CompressedReader, CompressedRun } from "./old-contents.js";
+
+/** Bytes of decompressed clusters that one image keeps: a guest reads a cluster in many small requests. */
+export const DECOMPRESSED_CACHE_BYTES = 16 * MiB;
+
+export interface CompressedClustersParts {
+  readonly storage: Storage;
+  readonly geometry: Qcow2Geometry;
+  readonly codec: () => Promise<ClusterCodec>;
+}
+
+/** A cluster that is being decompressed, or kept. */
+interface Kept {
+  /** Length of the compressed data: entries of a damaged image may share an offset and nothing else. */
+  readonly length: number;
+  contents: Uint8Array | undefined;
+  readonly loading: Promise<Uint8Array>;
+}
+
+/**
+ * Compressed clusters, decompressed. The most recently used stay in memory, found by the file offset of their data;
+ * requests for a cluster that is under way share one decompression.
+ *
+ * What is kept stays right because compressed data is never changed in place, and `forget` is called before its
+ * space can be given to somebody else.
+ */
+export class CompressedClusters implements CompressedReader {
+  readonly #parts: CompressedClustersParts;
+  readonly #limit: number;
+  /** In the order of use, oldest first. */
+  readonly #kept = new Map<number, Kept>();
+
+  constructor(parts: CompressedClustersParts) {
+    this.#parts = parts;
+    this.#limit = Math.max(1, Math.floor(DECOMPRESSED_CACHE_BYTES / parts.geometry.clusterSize));
+  }
+
+  read(run: CompressedRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void> {
+    const kept = this.#find(run) ?? this.#load(run, cluster);
+    const copy = (contents: Uint8Array): void => into.set(contents.subarray(inside, inside + into.length));
+    if (kept.contents === undefined) return kept.loading.then(copy);
+    copy(kept.contents);
+    return undefined;
+  }
+
+  forget(host: number): void {
+    this.#kept.delete(host);
+  }
+
+  #find({ host, length }: CompressedRun): Kept | undefined {
+    const kept = this.#kept.get(host);
+    if (kept?.length !== length) return undefined;
+    this.#kept.delete(host);
+    this.#kept.set(host, kept);
+    return kept;
+  }
+
+  #load(run: CompressedRun, cluster: number): Kept {
+    const { host, length } = run;
+    const loading = codecTurns.run(() => this.#decompress(run, cluster));
+    const kept: Kept = { length, contents: undefined, loading };
+    this.#kept.set(host, kept);
+    const drop = (): void => {
+      if (this.#kept.get(host) === kept) this.#kept.delete(host);
+    };
+    loading.then((contents) => {
+      kept.contents = contents;
+      this.#trim();
+    }, drop);
+    return kept;
+  }
+
+  /** What is still under way is bounded by the requests that wait for it. */
+  #trim(): void {
+    for (const [host, { contents }] of this.#kept) {
+      if (this.#kept.size <= this.#limit) return;
+      if (contents !== undefined) this.#kept.delete(host);
+    }
+  }
+
+  async #decompress({ host, length }: CompressedRun, cluster: number): Promise<Uint8Array> {
+    const { storage, geometry, codec } = this.#parts;
+    const size = storage.size();
+    if (host >= size) {
+      throw this.#failure(host, cluster, `lies past the end of the file, which has ${size} bytes`, undefined);
+    }
+    const bytes = new Uint8Array(Math.min(length, size - host));
+    const wait = storage.read(host, bytes);
+    if (isPromise(wait)) await wait;
+    const method = await codec();
+    try {
+      return await method.decompress(bytes, geometry.clusterSize);
+    } catch (error) {
+      if (!isZcowError(error, "COMPRESSED_DATA")) throw error;
+      throw this.#failure(host, cluster, `cannot be decompressed: ${error.message}`, error);
+    }
+  }
+
+  #failure(host: number, cluster: number, what: string, cause: unknown): ZcowError {
+    const guest = cluster * this.#parts.geometry.clusterSize;
+    return new ZcowError(
+      "COMPRESSED_DATA",
+      `The compressed cluster at guest offset ${guest}, whose data is at file offset ${host}, ${what}`,
+      { data: { structure: "compressed cluster", offset: host, value: guest, path: this.#parts.storage.name }, cause },
+    );
+  }
+}

@@ -1,0 +1,184 @@
+import { ZcowError } from "../../base/errors.js";
+import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
+import { acquireForEdit } from "./allocating-write.js";
+import { codecTurns } from "./compression.js";
+import { compressedHigh, compressedOffsetLimit } from "./entries.js";
+import { freeRun } from "./freed-runs.js";
+import type { ImageState } from "./image-state.js";
+import type { Reservation } from "./in-flight.js";
+import type { MappingRun } from "./mapping.js";
+
+/** Clusters of one request that are compressed ahead of the one that is being stored: work for every thread, bounded memory. */
+const AHEAD = 8;
+
+/** Where the clusters of a compressed write go. */
+export interface CompressedSinks {
+  /** Takes a cluster that does not shrink; `data` is its part of the request. */
+  readonly plain: (offset: number, data: Uint8Array) => MaybePromise<void>;
+  readonly compressed: (cluster: number, bytes: Uint8Array) => Promise<void>;
+}
+
+/**
+ * Refuses compressed writes where the format has none, and of anything but whole clusters: `NOT_SUPPORTED`, `MISALIGNED`. The
+ * disk may end inside its last cluster.
+ */
+export function assertCompressible(
+  { geometry, storage, data, header }: ImageState,
+  offset: number,
+  length: number,
+): void {
+  const { clusterSize, size } = geometry;
+  const obstacle = !data.inImage
+    ? "keeps its data in an external file"
+    : header.current.cryptMethod !== 0
+      ? "is encrypted"
+      : undefined;
+  if (obstacle !== undefined) {
+    throw new ZcowError("NOT_SUPPORTED", `${storage.name} ${obstacle}: compressed clusters have no place there`, {
+      data: { path: storage.name },
+    });
+  }
+  if (offset % clusterSize === 0 && (length % clusterSize === 0 || offset + length === size)) return;
+  throw new ZcowError(
+    "MISALIGNED",
+    `compressed write on ${storage.name}: offset ${offset} and length ${length} are not whole clusters of ${clusterSize} bytes`,
+    { data: { path: storage.name, offset, length, limit: clusterSize } },
+  );
+}
+
+/**
+ * Compresses several clusters at a time and stores them one after the other, in the order of the disk: so neighbours on the disk
+ * are neighbours in the file, whatever takes how long.
+ */
+export async function writeCompressed(
+  state: ImageState,
+  offset: number,
+  from: Uint8Array,
+  sinks: CompressedSinks,
+): Promise<void> {
+  const { clusterSize } = state.geometry;
+  const count = Math.ceil(from.length / clusterSize);
+  const part = (index: number): Uint8Array => from.subarray(index * clusterSize, (index + 1) * clusterSize);
+  const ahead: Promise<Uint8Array | undefined>[] = [];
+  let started = 0;
+  try {
+    for (let index = 0; index < count; index++) {
+      for (; started < count && ahead.length < AHEAD; started++) ahead.push(compress(state, part(started)));
+      const bytes = await ahead.shift();
+      const at = offset + index * clusterSize;
+      if (bytes === undefined) await sinks.plain(at, part(index));
+      else await sinks.compressed(at / clusterSize, bytes);
+    }
+  } finally {
+    // The caller's bytes are not looked at any more once this has ended.
+    await Promise.allSettled(ahead);
+  }
+}
+
+/** The compressed bytes of a cluster that begins with `data` and goes on with zeros, undefined when it does not shrink. */
+function compress(state: ImageState, data: Uint8Array): Promise<Uint8Array | undefined> {
+  const work = codecTurns.run(async () => {
+    const codec = await state.codec();
+    let contents = data;
+    if (data.length < state.geometry.clusterSize) {
+      contents = new Uint8Array(state.geometry.clusterSize);
+      contents.set(data);
+    }
+    return codec.compress(contents);
+  });
+  // A failure is told when its turn to be stored comes, which may be never.
+  work.catch(() => undefined);
+  return work;
+}
+
+/**
+ * Stores the compressed contents of guest cluster `cluster`: reserve it, allocate bytes, write them, change the L2 entry. The same
+ * steps in the same order as an allocating write; when it fails nothing refers to the new bytes and they are given back.
+ */
+export async function storeCompressed(
+  state: ImageState,
+  cluster: number,
+  bytes: Uint8Array,
+  replace: boolean,
+): Promise<void> {
+  const { reservation, old } = await reserve(state, cluster, replace);
+  try {
+    const host = await state.allocator.allocateBytes(bytes.length);
+    try {
+      await writeBytes(state, host, bytes);
+      await link(state, cluster, host, bytes.length);
+    } catch (error) {
+      // When even that fails the bytes leak, which check repairs.
+      await state.allocator.releaseBytes(host, bytes.length).catch(() => undefined);
+      throw error;
+    }
+    freeRun(state, old, 1);
+  } finally {
+    state.reservations.end(reservation);
+  }
+}
+
+async function reserve(
+  state: ImageState,
+  cluster: number,
+  replace: boolean,
+): Promise<{ readonly reservation: Reservation; readonly old: MappingRun }> {
+  const { map, reservations, tables } = state;
+  for (;;) {
+    const table = await tables.writable(map.l1Index(cluster));
+    const acquired = map.acquire(table, cluster);
+    const slice = isPromise(acquired) ? await acquired : acquired;
+    const other = reservations.find(cluster, 1);
+    try {
+      if (other === undefined) {
+        const old = map.runAt(slice, cluster * state.geometry.subclusters, 1);
+        if (!replace) refuseRewrite(state, cluster, old);
+        return { reservation: reservations.add(cluster, 1), old };
+      }
+    } finally {
+      map.cache.release(slice);
+    }
+    await other.finished;
+  }
+}
+
+/** Stock tools refuse it too: a compressed write is for images that are being filled. */
+function refuseRewrite({ geometry, storage }: ImageState, cluster: number, old: MappingRun): void {
+  if (old.kind === "unallocated" || old.kind === "zero") return;
+  const offset = cluster * geometry.clusterSize;
+  throw new ZcowError(
+    "COMPRESSED_REWRITE",
+    `compressed write on ${storage.name}: the cluster at guest offset ${offset} is allocated already`,
+    { data: { structure: "L2 table", offset, path: storage.name } },
+  );
+}
+
+async function writeBytes(state: ImageState, host: number, bytes: Uint8Array): Promise<void> {
+  const limit = compressedOffsetLimit(state.geometry.clusterBits);
+  if (host >= limit) {
+    throw new ZcowError(
+      "FILE_TOO_LARGE",
+      `Compressed data at file offset ${host} cannot be referred to, the limit is ${limit}`,
+      {
+        data: { path: state.storage.name, value: host, limit },
+      },
+    );
+  }
+  const violation = state.owners.violation("guest data", host, bytes.length);
+  if (violation !== undefined) throw violation;
+  const wait = state.requests.follow(state.storage.write(host, bytes));
+  if (isPromise(wait)) await wait;
+  state.writeBack.unflushedData = true;
+}
+
+/** The last step, and it cannot fail half-way. The copied flag is never set: several clusters may share a host cluster. */
+async function link(state: ImageState, cluster: number, host: number, length: number): Promise<void> {
+  const { map, geometry } = state;
+  const slice = await acquireForEdit(state, cluster);
+  map.cache.edit(slice);
+  const at = map.entryAt(cluster);
+  slice.view.setUint32(at, compressedHigh(host, length, geometry.clusterBits));
+  slice.view.setUint32(at + 4, host % 0x1_0000_0000);
+  if (geometry.l2EntrySize === 16) slice.bytes.fill(0, at + 8, at + 16);
+  map.cache.release(slice);
+}

@@ -1,0 +1,22 @@
+import type { ImageState } from "./image-state.js";
+import type { MappingRun } from "./mapping.js";
+import { clusterStart, clustersTouched } from "./positions.js";
+
+/** Notes that the first `count` clusters of `run`, which begins where a cluster does, are no longer mapped: what they took in the file is given back in due course. */
+export function freeRun(state: ImageState, run: MappingRun, count: number): void {
+  const { geometry, frees, compressed } = state;
+  switch (run.kind) {
+    case "data":
+    case "zero-preallocated":
+    case "preallocated":
+      frees.add(run.host, count * geometry.clusterSize);
+      return;
+    case "compressed": {
+      const touched = clustersTouched(run.host, run.length, geometry);
+      compressed.forget(run.host);
+      frees.add(clusterStart(touched.first, geometry), touched.count * geometry.clusterSize);
+      return;
+    }
+    default:
+  }
+}
