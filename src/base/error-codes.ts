@@ -134,7 +134,16 @@ export const ERROR_CODES = {
   ),
   ZONED_LAYOUT_AMBIGUOUS: format("The zoned extension keeps the rules of more than one layout."),
 
+  // --- format: VMDK, VHDX, VPC, VDI -------------------------------------------------------------
+  FORMAT_FIELD: format("A field of a VMDK, VHDX, VPC or VDI image has a value that its format does not allow."),
+  FORMAT_TRUNCATED: format("A VMDK, VHDX, VPC or VDI image ends inside a structure that must be there."),
+  FORMAT_CHECKSUM: format("A structure of a VHDX or VPC image does not match its checksum."),
+  FORMAT_BLOCK: format("A block of a VMDK, VHDX, VPC or VDI image cannot be where the image says, or does not unpack.", "EIO"),
+
   // --- unsupported ---------------------------------------------------------------------------
+  FORMAT_VARIANT: unsupported("The image is of a kind of its format that is not read, such as a VHDX with a parent."),
+  FORMAT_READ_ONLY: unsupported("Images of this format can be read only."),
+  FORMAT_NOT_CREATABLE: unsupported("Images of this format cannot be made."),
   UNSUPPORTED_BACKING_FILE: unsupported("The image has, or is to have, a backing file."),
   UNSUPPORTED_ENCRYPTION: unsupported("The image is, or is to be, encrypted."),
   UNSUPPORTED_DATA_FILE: unsupported("The image keeps, or is to keep, its data in an external file."),

@@ -1,7 +1,7 @@
 import { ZcowError } from "../base/errors.js";
 
 /** What another file means to the image that names it. */
-export type ImplicitFileRole = "backing file" | "data file";
+export type ImplicitFileRole = "backing file" | "data file" | "extent file";
 
 /** A file that an image refers to and that its opener did not name. */
 export interface ImplicitFile {
