@@ -138,7 +138,10 @@ export const ERROR_CODES = {
   FORMAT_FIELD: format("A field of a VMDK, VHDX, VPC or VDI image has a value that its format does not allow."),
   FORMAT_TRUNCATED: format("A VMDK, VHDX, VPC or VDI image ends inside a structure that must be there."),
   FORMAT_CHECKSUM: format("A structure of a VHDX or VPC image does not match its checksum."),
-  FORMAT_BLOCK: format("A block of a VMDK, VHDX, VPC or VDI image cannot be where the image says, or does not unpack.", "EIO"),
+  FORMAT_BLOCK: format(
+    "A block of a VMDK, VHDX, VPC or VDI image cannot be where the image says, or does not unpack.",
+    "EIO",
+  ),
 
   // --- unsupported ---------------------------------------------------------------------------
   FORMAT_VARIANT: unsupported("The image is of a kind of its format that is not read, such as a VHDX with a parent."),

@@ -1,10 +1,10 @@
 import { formatSize } from "../base/size-text.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
-import type { ImageInfo, Qcow2Info } from "../jobs/info.js";
+import type { ImageInfo, Qcow2Info, VmdkInfo } from "../jobs/info.js";
 import { effectiveMaxAppend } from "../zoned/zone-config.js";
 
 /** A value as `--output json` has it; the text form shows the same tree with spaces for dashes. */
-type Tree = { readonly [key: string]: string | number | boolean | Tree };
+type Tree = { readonly [key: string]: string | number | boolean | Tree | readonly Tree[] };
 
 const INDENT = 4;
 
@@ -21,6 +21,27 @@ function formatSpecific(info: Qcow2Info): Tree {
     ...(version3 ? { corrupt: info.corrupt, "extended-l2": info.extendedL2 } : {}),
     ...(info.zoned === undefined ? {} : { zoned: zonedTree(info.zoned) }),
   };
+}
+
+function vmdkTree(info: VmdkInfo): Tree {
+  return {
+    cid: info.contentId,
+    "parent-cid": info.parentContentId,
+    "create-type": info.createType,
+    extents: info.extents.map((extent) => ({
+      ...(extent.compressed ? { compressed: true } : {}),
+      "virtual-size": extent.virtualSize,
+      filename: extent.filename,
+      ...(extent.clusterSize === undefined ? {} : { "cluster-size": extent.clusterSize }),
+      format: extent.format,
+    })),
+  };
+}
+
+/** The description by the format itself, for formats that have one. */
+function specificTree(info: ImageInfo): Tree | undefined {
+  if (info.qcow2 !== undefined) return formatSpecific(info.qcow2);
+  return info.vmdk === undefined ? undefined : vmdkTree(info.vmdk);
 }
 
 function zonedTree(zoned: ZonedExtension): Tree {
@@ -40,14 +61,23 @@ function zonedTree(zoned: ZonedExtension): Tree {
 function treeLines(tree: Tree, indent: number): string[] {
   return Object.entries(tree).flatMap(([key, value]) => {
     const label = `${" ".repeat(indent)}${key.replaceAll("-", " ")}:`;
+    if (isList(value)) {
+      const items = Object.fromEntries(value.map((item, index) => [`[${index}]`, item]));
+      return [label, ...treeLines(items, indent + INDENT)];
+    }
     return typeof value === "object" ? [label, ...treeLines(value, indent + INDENT)] : [`${label} ${value}`];
   });
 }
 
+function isList(value: Tree[string]): value is readonly Tree[] {
+  return Array.isArray(value);
+}
+
 /** "Format specific information" as text; empty for formats that have none. */
 export function formatSpecificText(info: ImageInfo): string {
-  if (info.qcow2 === undefined) return "";
-  return ["Format specific information:", ...treeLines(formatSpecific(info.qcow2), INDENT), ""].join("\n");
+  const tree = specificTree(info);
+  if (tree === undefined) return "";
+  return ["Format specific information:", ...treeLines(tree, INDENT), ""].join("\n");
 }
 
 /** The path of the backing file as seen from here: relative names start where the image is. */
@@ -79,6 +109,7 @@ export function infoText(info: ImageInfo): string {
 
 /** The description for programs: the keys of `qemu-img info --output=json`, in its order. */
 export function infoTree(info: ImageInfo): Tree {
+  const specific = specificTree(info);
   return {
     ...(info.backingFormat === undefined ? {} : { "backing-filename-format": info.backingFormat }),
     "virtual-size": info.virtualSize,
@@ -86,7 +117,7 @@ export function infoTree(info: ImageInfo): Tree {
     ...(info.clusterSize === undefined ? {} : { "cluster-size": info.clusterSize }),
     format: info.format,
     ...(info.actualSize === undefined ? {} : { "actual-size": info.actualSize }),
-    ...(info.qcow2 === undefined ? {} : { "format-specific": { type: "qcow2", data: formatSpecific(info.qcow2) } }),
+    ...(specific === undefined ? {} : { "format-specific": { type: info.format, data: specific } }),
     ...(info.encrypted ? { encrypted: true } : {}),
     ...(info.backingFile === undefined
       ? {}

@@ -1,4 +1,4 @@
-import { isZcowError, type WarningSink } from "../base/errors.js";
+import { isZcowError, type WarningSink, ZcowError } from "../base/errors.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import { removeFile } from "../storage/remove-file.js";
 import type { Storage } from "../storage/storage.js";
@@ -23,11 +23,11 @@ export interface CreateImageExtras {
  * Makes a new image at `target`: a path, or a storage, which stays the caller's. What was there is replaced. The
  * image is durable when this resolves. A file that this call made is removed again when it fails.
  *
- * Fails with `FORMAT_UNKNOWN`, `INVALID_ARGUMENT`, the codes of the storage (`NOT_FOUND`, `ACCESS_DENIED`, `NO_SPACE`,
+ * Fails with `FORMAT_UNKNOWN`, `FORMAT_NOT_CREATABLE`, `INVALID_ARGUMENT`, the codes of the storage (`NOT_FOUND`, `ACCESS_DENIED`, `NO_SPACE`,
  * `LOCKED`) and of the format (`QCOW2_*`, `ZONED_*`).
  */
 export async function createImage(target: string | Storage, options: CreateImageOptions): Promise<void> {
-  formatDriver(options.format);
+  requireCreatable(options.format);
   if (typeof target !== "string") return fill(target, options);
   const { storage, made } = await openTarget(target, options.exclusive ?? false);
   try {
@@ -38,6 +38,16 @@ export async function createImage(target: string | Storage, options: CreateImage
     throw error;
   }
   await storage.close();
+}
+
+/** Fails with `FORMAT_UNKNOWN` or `FORMAT_NOT_CREATABLE`. */
+export function requireCreatable(format: string): void {
+  const driver = formatDriver(format);
+  if (driver.creatable) return;
+  throw new ZcowError("FORMAT_NOT_CREATABLE", `images of the format '${format}' can be read, but not made`, {
+    data: { option: "format", value: format },
+    stockText: `Format driver '${format}' does not support image creation`,
+  });
 }
 
 async function fill(storage: Storage, options: CreateImageOptions): Promise<void> {

@@ -1,14 +1,15 @@
 import { ZcowError } from "../base/errors.js";
 import { type FormatDriver, PROBE_LENGTH } from "../block/format-driver.js";
 import type { Storage } from "../storage/storage.js";
+import { FOREIGN_DRIVERS } from "./foreign-drivers.js";
 import { qcow2Driver } from "./qcow2/driver.js";
 import { rawDriver } from "./raw/driver.js";
 
 /** Every format, in the order in which probing asks them. */
-const DRIVERS: readonly FormatDriver[] = [qcow2Driver, rawDriver];
+const DRIVERS: readonly FormatDriver[] = [qcow2Driver, ...FOREIGN_DRIVERS, rawDriver];
 
-/** Names of the formats that can be opened and created. */
-export type FormatName = "qcow2" | "raw";
+/** Names of the formats that can be opened; `qcow2` and `raw` can be created, too. */
+export type FormatName = "qcow2" | "raw" | "vmdk" | "vhdx" | "vpc" | "vdi";
 
 /** The driver called `name`; fails with `FORMAT_UNKNOWN`. */
 export function formatDriver(name: string): FormatDriver {

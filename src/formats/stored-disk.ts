@@ -7,8 +7,14 @@ import type { Storage } from "../storage/storage.js";
 export type StoredRun =
   /** Known to be zeros; `allocated`: this image says so, otherwise it says nothing. */
   | { readonly kind: "zero"; readonly length: number; readonly allocated: boolean }
-  /** One to one in `storage` from `at`. */
-  | { readonly kind: "data"; readonly length: number; readonly storage: Storage; readonly at: number }
+  /** One to one in `storage` from `at`. `flat`: however long, so that only the holes of the file tell what was written. */
+  | {
+      readonly kind: "data";
+      readonly length: number;
+      readonly storage: Storage;
+      readonly at: number;
+      readonly flat: boolean;
+    }
   /** Inside a compressed block: `skip` bytes into what `unpack` gives. */
   | { readonly kind: "packed"; readonly length: number; readonly skip: number; unpack(): MaybePromise<Uint8Array> };
 
@@ -99,14 +105,16 @@ export class StoredDiskDevice extends BaseBlockDevice {
     for (let at = offset; at < end; ) {
       const found = this.#disk.locate(at);
       const run = isPromise(found) ? await found : found;
-      const next = extentOf(run, at, Math.min(run.length, end - at));
-      at += next.length;
-      if (current !== undefined && continues(current, next)) {
-        current = { ...current, length: current.length + next.length };
-        continue;
+      const whole = extentOf(run, at, Math.min(run.length, end - at));
+      at += whole.length;
+      for await (const next of splitAtHoles(run, whole)) {
+        if (current !== undefined && continues(current, next)) {
+          current = { ...current, length: current.length + next.length };
+          continue;
+        }
+        if (current !== undefined) yield current;
+        current = next;
       }
-      if (current !== undefined) yield current;
-      current = next;
     }
     if (current !== undefined) yield current;
   }
@@ -153,9 +161,23 @@ function extentOf(run: StoredRun, offset: number, length: number): BlockExtent {
   };
 }
 
+async function* splitAtHoles(run: StoredRun, extent: BlockExtent): AsyncGenerator<BlockExtent> {
+  if (run.kind !== "data" || !run.flat) {
+    yield extent;
+    return;
+  }
+  for await (const part of run.storage.extents(run.at, extent.length)) {
+    yield {
+      ...extent,
+      offset: extent.offset + part.offset - run.at,
+      length: part.length,
+      hostOffset: part.offset,
+      zero: part.hole,
+    };
+  }
+}
+
 function continues(run: BlockExtent, next: BlockExtent): boolean {
-  if (run.kind !== next.kind || run.compressed !== next.compressed) return false;
-  return run.hostOffset === undefined
-    ? next.hostOffset === undefined
-    : next.hostOffset === run.hostOffset + run.length;
+  if (run.kind !== next.kind || run.compressed !== next.compressed || run.zero !== next.zero) return false;
+  return run.hostOffset === undefined ? next.hostOffset === undefined : next.hostOffset === run.hostOffset + run.length;
 }

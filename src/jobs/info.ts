@@ -47,6 +47,28 @@ export interface ImageInfo {
   /** Where VM state would be stored, behind the last byte the disk can use; undefined for formats without it. */
   readonly vmStateOffset: number | undefined;
   readonly qcow2: Qcow2Info | undefined;
+  readonly vmdk: VmdkInfo | undefined;
+}
+
+/** What the descriptor of a VMDK says, beyond what every image has. */
+export interface VmdkInfo {
+  /** Changes with the contents; 0xffffffff when there is no descriptor. */
+  readonly contentId: number;
+  /** Of the parent; 0xffffffff: none. */
+  readonly parentContentId: number;
+  readonly createType: string;
+  readonly extents: readonly VmdkExtentInfo[];
+}
+
+/** A file that holds a part of a VMDK. Bytes. */
+export interface VmdkExtentInfo {
+  readonly virtualSize: number;
+  readonly filename: string;
+  /** Undefined for flat extents. */
+  readonly clusterSize: number | undefined;
+  /** FLAT, or nothing for sparse extents of one file. */
+  readonly format: string;
+  readonly compressed: boolean;
 }
 
 /** How the image to describe is recognised and opened. */
@@ -75,16 +97,24 @@ export async function describeImage(source: string | Storage, options: DescribeI
 
 async function describeStorage(storage: Storage, format: FormatChoice): Promise<ImageInfo> {
   const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
-  return driver.name === "qcow2" ? describeQcow2(storage) : describeRaw(storage);
+  if (driver.name === "qcow2") return describeQcow2(storage);
+  if (driver.name === "raw") return describeOther(storage, "raw", alignUp(storage.size(), SECTOR_SIZE), undefined);
+  return (await import("./info-foreign.js")).describeForeign(storage, driver);
 }
 
-function describeRaw(storage: Storage): ImageInfo {
+/** What is to be told of an image whose format knows little more than its size. Sizes in bytes. */
+export function describeOther(
+  storage: Storage,
+  format: string,
+  virtualSize: number,
+  clusterSize: number | undefined,
+): ImageInfo {
   return {
     filename: storage.name,
-    format: "raw",
-    virtualSize: alignUp(storage.size(), SECTOR_SIZE),
+    format,
+    virtualSize,
     actualSize: storage.allocatedSize(),
-    clusterSize: undefined,
+    clusterSize,
     encrypted: false,
     dirty: false,
     backingFile: undefined,
@@ -92,6 +122,7 @@ function describeRaw(storage: Storage): ImageInfo {
     snapshotCount: 0,
     vmStateOffset: undefined,
     qcow2: undefined,
+    vmdk: undefined,
   };
 }
 
@@ -113,6 +144,7 @@ async function describeQcow2(storage: Storage): Promise<ImageInfo> {
     snapshotCount: header.snapshotCount,
     vmStateOffset: geometry.l1EntriesNeeded * geometry.l2Coverage,
     qcow2: qcow2Info(header, extendedL2),
+    vmdk: undefined,
   };
 }
 

@@ -1,10 +1,9 @@
 import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
-import { type CreateImageOptions, createImage } from "../../formats/create-image.js";
+import { type CreateImageOptions, createImage, requireCreatable } from "../../formats/create-image.js";
 import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
 import { parseCreateOptions } from "../../formats/qcow2/create-options-parse.js";
 import { RAW_PREALLOCATIONS, type RawPreallocation } from "../../formats/raw/create.js";
-import { formatDriver } from "../../formats/registry.js";
 import { FORMAT_OPTION, HELP_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { formattingLine, optionHelp } from "../create-options-text.js";
@@ -89,7 +88,7 @@ function printOptionHelp(format: string, path: string | undefined, context: Comm
 
 function requireFormat(format: string): void {
   try {
-    formatDriver(format);
+    requireCreatable(format);
   } catch (error) {
     if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
     throw new ZcowError("FORMAT_UNKNOWN", error.message, {

@@ -37,7 +37,7 @@ class VdiDisk implements StoredDisk {
     const length = this.blockSize - inside;
     if (entry >= FIRST_UNALLOCATED) return { kind: "zero", length, allocated: true };
     const at = this.#header.dataOffset + entry * this.blockSize + inside;
-    return { kind: "data", length, storage: this.#storage, at };
+    return { kind: "data", length, storage: this.#storage, at, flat: this.#header.isStatic };
   }
 
   close(): Promise<void> {

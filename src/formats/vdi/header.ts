@@ -25,6 +25,8 @@ export interface VdiHeader {
   readonly mapOffset: number;
   /** File offset of block 0 of the data area. */
   readonly dataOffset: number;
+  /** Every block was given its place when the image was made. */
+  readonly isStatic: boolean;
 }
 
 /** Reads and checks the header. Fails with `FORMAT_FIELD` and `FORMAT_VARIANT`. */
@@ -54,7 +56,7 @@ export async function readVdiHeader(storage: Storage): Promise<VdiHeader> {
       `unsupported VDI image (block size ${blockSize} is not ${MiB})`,
     );
   }
-  return { ...extent(header, blockSize), mapOffset, dataOffset, blockSize };
+  return { ...extent(header, blockSize), mapOffset, dataOffset, blockSize, isStatic: header.u32(0x4c) === TYPE_STATIC };
 }
 
 function checkKind(header: HeaderView): void {
@@ -72,7 +74,12 @@ function checkKind(header: HeaderView): void {
   const version = header.u32(0x44);
   if (version !== VERSION_1_1) {
     const shown = `${version >>> 16}.${version & 0xffff}`;
-    throw header.unsupported("version", version, `${shown}, where only 1.1 is known`, `unsupported VDI image (version ${shown})`);
+    throw header.unsupported(
+      "version",
+      version,
+      `${shown}, where only 1.1 is known`,
+      `unsupported VDI image (version ${shown})`,
+    );
   }
   const type = header.u32(0x4c);
   if (type !== TYPE_DYNAMIC && type !== TYPE_STATIC) {

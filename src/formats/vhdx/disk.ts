@@ -42,9 +42,7 @@ class VhdxDisk implements StoredDisk {
     const block = Math.floor(offset / this.blockSize);
     const inside = offset - block * this.blockSize;
     const entry = this.#table.u64(this.#tableOffset + (block + Math.floor(block / this.#chunkBlocks)) * 8);
-    return isPromise(entry)
-      ? entry.then((value) => this.#run(value, block, inside))
-      : this.#run(entry, block, inside);
+    return isPromise(entry) ? entry.then((value) => this.#run(value, block, inside)) : this.#run(entry, block, inside);
   }
 
   #run({ low, high }: { readonly low: number; readonly high: number }, block: number, inside: number): StoredRun {
@@ -56,10 +54,18 @@ class VhdxDisk implements StoredDisk {
       throw new ZcowError(
         "FORMAT_BLOCK",
         `${this.name}: block ${block} is in state ${state} at file offset ${at}; a disk that stands alone has whole blocks behind the first MiB`,
-        { data: { path: this.name, structure: "block allocation table", field: `block ${block}`, offset: at, value: state } },
+        {
+          data: {
+            path: this.name,
+            structure: "block allocation table",
+            field: `block ${block}`,
+            offset: at,
+            value: state,
+          },
+        },
       );
     }
-    return { kind: "data", length, storage: this.#storage, at: at + inside };
+    return { kind: "data", length, storage: this.#storage, at: at + inside, flat: false };
   }
 
   close(): Promise<void> {

@@ -45,7 +45,11 @@ export async function readLog(storage: Storage, header: VhdxHeader): Promise<Log
   const { logOffset, logLength } = header;
   const data = { path: storage.name, structure: "VHDX log", offset: logOffset, length: logLength };
   if (logLength === 0 || logLength % MiB !== 0 || logOffset < MiB || logOffset % MiB !== 0) {
-    throw new ZcowError("FORMAT_FIELD", `${storage.name}: the VHDX log, ${logLength} bytes at ${logOffset}, is not in whole MiB behind the first`, { data });
+    throw new ZcowError(
+      "FORMAT_FIELD",
+      `${storage.name}: the VHDX log, ${logLength} bytes at ${logOffset}, is not in whole MiB behind the first`,
+      { data },
+    );
   }
   if (logLength > MAX_LOG) throw tooLarge(storage, `${logLength} bytes`, MAX_LOG);
   const log = new Uint8Array(logLength);
@@ -53,10 +57,18 @@ export async function readLog(storage: Storage, header: VhdxHeader): Promise<Log
   const active = activeSequence(log, header.logGuid ?? "");
   const head = active.at(-1);
   if (head === undefined) {
-    throw new ZcowError("FORMAT_FIELD", `${storage.name}: the VHDX log must be replayed and holds no valid sequence of entries`, { data });
+    throw new ZcowError(
+      "FORMAT_FIELD",
+      `${storage.name}: the VHDX log must be replayed and holds no valid sequence of entries`,
+      { data },
+    );
   }
   if (head.flushedSize > storage.size()) {
-    throw new ZcowError("FORMAT_TRUNCATED", `${storage.name}: the log needs a file of ${head.flushedSize} bytes, it has ${storage.size()}`, { data });
+    throw new ZcowError(
+      "FORMAT_TRUNCATED",
+      `${storage.name}: the log needs a file of ${head.flushedSize} bytes, it has ${storage.size()}`,
+      { data },
+    );
   }
   const patches: Patch[] = [];
   for (const entry of active) {

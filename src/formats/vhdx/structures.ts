@@ -3,7 +3,15 @@ import { KiB, MiB } from "../../base/units.js";
 import { crc32c } from "../../codec/crc32c.js";
 import type { Storage } from "../../storage/storage.js";
 import { HeaderView } from "../header-view.js";
-import { ITEM_FILE_PARAMETERS, ITEM_LOGICAL_SECTOR_SIZE, ITEM_PAGE_83, ITEM_PHYSICAL_SECTOR_SIZE, ITEM_VIRTUAL_DISK_SIZE, REGION_BAT, REGION_METADATA } from "./guid.js";
+import {
+  ITEM_FILE_PARAMETERS,
+  ITEM_LOGICAL_SECTOR_SIZE,
+  ITEM_PAGE_83,
+  ITEM_PHYSICAL_SECTOR_SIZE,
+  ITEM_VIRTUAL_DISK_SIZE,
+  REGION_BAT,
+  REGION_METADATA,
+} from "./guid.js";
 
 export const VHDX_SIGNATURE = "vhdxfile";
 const HEADER_PLACES = [64 * KiB, 128 * KiB] as const;
@@ -50,7 +58,8 @@ export async function readVhdxHeader(storage: Storage): Promise<VhdxHeader> {
   for (const place of HEADER_PLACES) {
     const header = await readPart(storage, "VHDX header", place, HEADER_BYTES);
     if (header.text(0, 4) !== "head" || !hasChecksum(header, HEADER_BYTES)) continue;
-    if (current === undefined || header.view.getBigUint64(8, true) > current.view.getBigUint64(8, true)) current = header;
+    if (current === undefined || header.view.getBigUint64(8, true) > current.view.getBigUint64(8, true))
+      current = header;
   }
   if (current === undefined) throw badChecksum(storage, "VHDX headers", "No valid VHDX header found");
   const version = current.u16(66);
@@ -76,7 +85,12 @@ export async function readRegions(storage: Storage): Promise<{ readonly bat: Reg
     }
     if (!known) continue;
     if (region.offset < MiB || region.offset % MiB !== 0 || region.length === 0 || region.length % MiB !== 0) {
-      throw table.invalid("file offset", region.offset, MiB, `a region of ${region.length} bytes at ${region.offset} is not in whole MiB behind the first`);
+      throw table.invalid(
+        "file offset",
+        region.offset,
+        MiB,
+        `a region of ${region.length} bytes at ${region.offset} is not in whole MiB behind the first`,
+      );
     }
     if (found.has(guid)) throw table.invalid("region", guid, 1, `region ${guid} is there twice`);
     found.set(guid, region);
@@ -84,7 +98,12 @@ export async function readRegions(storage: Storage): Promise<{ readonly bat: Reg
   const bat = found.get(REGION_BAT);
   const metadata = found.get(REGION_METADATA);
   if (bat !== undefined && metadata !== undefined) return { bat, metadata };
-  throw table.invalid("region", bat === undefined ? REGION_BAT : REGION_METADATA, 1, "the block allocation table or the metadata is missing");
+  throw table.invalid(
+    "region",
+    bat === undefined ? REGION_BAT : REGION_METADATA,
+    1,
+    "the block allocation table or the metadata is missing",
+  );
 }
 
 async function readRegionTable(storage: Storage): Promise<HeaderView> {
@@ -98,7 +117,8 @@ async function readRegionTable(storage: Storage): Promise<HeaderView> {
 /** Positions of the entries of a table whose count stands at `countAt` and whose entries start at `first`. */
 function entries(table: HeaderView, countAt: number, first: number): number[] {
   const count = table.u32(countAt);
-  if (count > MAX_ENTRIES) throw table.invalid("entry count", count, MAX_ENTRIES, `${count} entries, at most ${MAX_ENTRIES} fit`);
+  if (count > MAX_ENTRIES)
+    throw table.invalid("entry count", count, MAX_ENTRIES, `${count} entries, at most ${MAX_ENTRIES} fit`);
   return Array.from({ length: count }, (_, index) => first + index * ENTRY_BYTES);
 }
 
@@ -115,17 +135,32 @@ export async function readMetadata(storage: Storage, region: Region): Promise<Vh
   }
   const blockSize = parameters.u32(0);
   if (blockSize < MiB || blockSize > 256 * MiB || !Number.isInteger(Math.log2(blockSize))) {
-    throw parameters.invalid("block size", blockSize, 256 * MiB, `${blockSize} is not a power of two from 1 MiB to 256 MiB`);
+    throw parameters.invalid(
+      "block size",
+      blockSize,
+      256 * MiB,
+      `${blockSize} is not a power of two from 1 MiB to 256 MiB`,
+    );
   }
   const sector = item(table, items, ITEM_LOGICAL_SECTOR_SIZE, "logical sector size");
   const logicalSectorSize = sector.u32(0);
   if (logicalSectorSize !== 512 && logicalSectorSize !== 4096) {
-    throw sector.invalid("logical sector size", logicalSectorSize, 4096, `${logicalSectorSize} is neither 512 nor 4096`);
+    throw sector.invalid(
+      "logical sector size",
+      logicalSectorSize,
+      4096,
+      `${logicalSectorSize} is neither 512 nor 4096`,
+    );
   }
   const disk = item(table, items, ITEM_VIRTUAL_DISK_SIZE, "virtual disk size");
   const size = disk.u64(0, "virtual disk size");
   if (size > MAX_DISK || size % logicalSectorSize !== 0) {
-    throw disk.invalid("virtual disk size", size, MAX_DISK, `${size} is not a multiple of ${logicalSectorSize} up to 64 TiB`);
+    throw disk.invalid(
+      "virtual disk size",
+      size,
+      MAX_DISK,
+      `${size} is not a multiple of ${logicalSectorSize} up to 64 TiB`,
+    );
   }
   return { size, blockSize, logicalSectorSize };
 }
@@ -143,7 +178,8 @@ const KNOWN_ITEMS: ReadonlySet<string> = new Set([
 
 async function readItems(storage: Storage, table: HeaderView, region: Region): Promise<Map<string, HeaderView>> {
   const count = table.u16(10);
-  if (count > MAX_ENTRIES) throw table.invalid("entry count", count, MAX_ENTRIES, `${count} entries, at most ${MAX_ENTRIES} fit`);
+  if (count > MAX_ENTRIES)
+    throw table.invalid("entry count", count, MAX_ENTRIES, `${count} entries, at most ${MAX_ENTRIES} fit`);
   const found = new Map<string, HeaderView>();
   for (let index = 0; index < count; index++) {
     const at = (index + 1) * ENTRY_BYTES;
@@ -155,7 +191,12 @@ async function readItems(storage: Storage, table: HeaderView, region: Region): P
     }
     const offset = table.u32(at + 16);
     if (offset < METADATA_TABLE_BYTES || offset + ITEM_BYTES > region.length) {
-      throw table.invalid("item offset", offset, region.length, `item ${guid} at ${offset} is not inside the metadata region of ${region.length} bytes`);
+      throw table.invalid(
+        "item offset",
+        offset,
+        region.length,
+        `item ${guid} at ${offset} is not inside the metadata region of ${region.length} bytes`,
+      );
     }
     found.set(guid, await readPart(storage, "VHDX metadata", region.offset + offset, ITEM_BYTES));
   }

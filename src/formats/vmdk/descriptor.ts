@@ -42,7 +42,8 @@ export function parseDescriptor(text: string, image: string): VmdkDescriptor {
     }
   }
   const createType = fields.get("createtype");
-  if (createType === undefined) throw invalid(image, "createType", "", "it is missing", "invalid VMDK image descriptor");
+  if (createType === undefined)
+    throw invalid(image, "createType", "", "it is missing", "invalid VMDK image descriptor");
   return {
     createType,
     contentId: hexadecimal(fields.get("cid")) ?? NO_PARENT,

@@ -39,7 +39,7 @@ export class VmdkDisk implements StoredDisk {
       case "zero":
         return { kind: "zero", length: left, allocated: true };
       case "flat":
-        return { kind: "data", length: left, storage: extent.storage, at: extent.at + inside };
+        return { kind: "data", length: left, storage: extent.storage, at: extent.at + inside, flat: true };
       case "sparse": {
         const run = extent.extent.locate(inside);
         return isPromise(run) ? run.then((found) => cut(found, left)) : cut(run, left);
@@ -56,6 +56,17 @@ export class VmdkDisk implements StoredDisk {
       else high = middle - 1;
     }
     return this.#extents[low] as VmdkExtent;
+  }
+
+  /** Bytes of host space that all files take; undefined when one cannot tell. */
+  allocatedSize(): number | undefined {
+    let sum = 0;
+    for (const storage of this.#storages) {
+      const size = storage.allocatedSize();
+      if (size === undefined) return undefined;
+      sum += size;
+    }
+    return sum;
   }
 
   async close(): Promise<void> {

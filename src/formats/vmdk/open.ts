@@ -52,7 +52,10 @@ async function openSparse(storage: Storage): Promise<OpenedVmdk> {
   return { disk: new VmdkDisk(storage.name, extents, [storage]), descriptor, extents };
 }
 
-async function embedded(storage: Storage, place: { offset: number; length: number }): Promise<VmdkDescriptor | undefined> {
+async function embedded(
+  storage: Storage,
+  place: { offset: number; length: number },
+): Promise<VmdkDescriptor | undefined> {
   const text = await readText(storage, place.offset, place.length);
   return text.trim() === "" ? undefined : parseDescriptor(text, storage.name);
 }
@@ -60,10 +63,14 @@ async function embedded(storage: Storage, place: { offset: number; length: numbe
 async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Promise<OpenedVmdk> {
   const length = storage.size();
   if (length > MAX_DESCRIPTOR_FILE) {
-    throw new ZcowError("FORMAT_FIELD", `${storage.name}: a VMDK descriptor of ${length} bytes; at most ${MAX_DESCRIPTOR_FILE} are taken`, {
-      data: { path: storage.name, structure: "VMDK descriptor", length, limit: MAX_DESCRIPTOR_FILE },
-      stockText: "Image not in VMDK format",
-    });
+    throw new ZcowError(
+      "FORMAT_FIELD",
+      `${storage.name}: a VMDK descriptor of ${length} bytes; at most ${MAX_DESCRIPTOR_FILE} are taken`,
+      {
+        data: { path: storage.name, structure: "VMDK descriptor", length, limit: MAX_DESCRIPTOR_FILE },
+        stockText: "Image not in VMDK format",
+      },
+    );
   }
   const descriptor = parseDescriptor(await readText(storage, 0, length), storage.name);
   refuseParent(storage, descriptor);
@@ -93,7 +100,13 @@ async function openExtent(
   const { length, type, fileName, fileOffset, access } = line;
   const kind = EXTENT_KINDS.get(type);
   if (kind === undefined) {
-    throw unsupported(storage, "extent type", type, `${type} is not read`, `Unsupported image type '${descriptor.createType}'`);
+    throw unsupported(
+      storage,
+      "extent type",
+      type,
+      `${type} is not read`,
+      `Unsupported image type '${descriptor.createType}'`,
+    );
   }
   if (access === "NOACCESS" || kind === "zero") return { start, length, kind: "zero" };
   if (fileName === undefined) throw unsupported(storage, "extent", type, "it names no file");
@@ -102,9 +115,19 @@ async function openExtent(
   if (kind === "flat") return { start, length, kind, storage: file, at: fileOffset };
   const header = await readSparseHeader(file);
   if (header.capacity < length) {
-    throw new ZcowError("FORMAT_FIELD", `${file.name}: the extent has ${header.capacity} bytes, its descriptor gives it ${length}`, {
-      data: { path: file.name, structure: "VMDK sparse header", field: "capacity", value: header.capacity, limit: length },
-    });
+    throw new ZcowError(
+      "FORMAT_FIELD",
+      `${file.name}: the extent has ${header.capacity} bytes, its descriptor gives it ${length}`,
+      {
+        data: {
+          path: file.name,
+          structure: "VMDK sparse header",
+          field: "capacity",
+          value: header.capacity,
+          limit: length,
+        },
+      },
+    );
   }
   return { start, length, kind, extent: new SparseExtent(file, header) };
 }
@@ -132,7 +155,13 @@ async function readText(storage: Storage, at: number, length: number): Promise<s
   return new TextDecoder("utf-8").decode(end < 0 ? bytes : bytes.subarray(0, end));
 }
 
-function unsupported(storage: Storage, field: string, value: string | number, problem: string, stockText?: string): ZcowError {
+function unsupported(
+  storage: Storage,
+  field: string,
+  value: string | number,
+  problem: string,
+  stockText?: string,
+): ZcowError {
   return new ZcowError("FORMAT_VARIANT", `${storage.name}: VMDK, ${field}: ${problem}`, {
     data: { path: storage.name, structure: "VMDK", field, value },
     ...(stockText === undefined ? {} : { stockText }),

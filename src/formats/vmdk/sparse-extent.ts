@@ -33,7 +33,9 @@ export class SparseExtent {
     const grain = Math.floor(offset / grainSize);
     const index = Math.floor(grain / tableEntries);
     const table = this.#tables.u32(directoryOffset + index * 4, true);
-    return isPromise(table) ? table.then((sector) => this.#inTable(sector, grain, offset)) : this.#inTable(table, grain, offset);
+    return isPromise(table)
+      ? table.then((sector) => this.#inTable(sector, grain, offset))
+      : this.#inTable(table, grain, offset);
   }
 
   #inTable(tableSector: number, grain: number, offset: number): MaybePromise<StoredRun> {
@@ -45,7 +47,9 @@ export class SparseExtent {
       return { kind: "zero", length: past - offset, allocated: false };
     }
     const entry = this.#tables.u32(tableSector * SECTOR_SIZE + (grain % tableEntries) * 4, true);
-    return isPromise(entry) ? entry.then((sector) => this.#run(sector, grain, inside)) : this.#run(entry, grain, inside);
+    return isPromise(entry)
+      ? entry.then((sector) => this.#run(sector, grain, inside))
+      : this.#run(entry, grain, inside);
   }
 
   #run(sector: number, grain: number, inside: number): StoredRun {
@@ -54,7 +58,7 @@ export class SparseExtent {
     if (sector === 0) return { kind: "zero", length, allocated: false };
     if (sector === 1 && zeroGrains) return { kind: "zero", length, allocated: true };
     const at = sector * SECTOR_SIZE;
-    if (!compressed) return { kind: "data", length, storage: this.storage, at: at + inside };
+    if (!compressed) return { kind: "data", length, storage: this.storage, at: at + inside, flat: false };
     return { kind: "packed", length, skip: inside, unpack: () => this.#grain(at, grain) };
   }
 

@@ -49,11 +49,22 @@ async function readHeaderAt(storage: Storage, at: number): Promise<HeaderView> {
   if (at >= 0) await storage.read(at, bytes);
   const header = new HeaderView(storage.name, at === 0 ? "VMDK sparse header" : "VMDK sparse footer", bytes, true);
   if (header.u32(0) !== SPARSE_MAGIC) {
-    throw header.invalid("magic", header.u32(0), SPARSE_MAGIC, "the extent does not start with KDMV", "Image not in VMDK format");
+    throw header.invalid(
+      "magic",
+      header.u32(0),
+      SPARSE_MAGIC,
+      "the extent does not start with KDMV",
+      "Image not in VMDK format",
+    );
   }
   const version = header.u32(4);
   if (version < 1 || version > 3) {
-    throw header.unsupported("version", version, `${version}, where 1 to 3 are known`, `Unsupported VMDK version ${version}`);
+    throw header.unsupported(
+      "version",
+      version,
+      `${version}, where 1 to 3 are known`,
+      `Unsupported VMDK version ${version}`,
+    );
   }
   return header;
 }
@@ -68,15 +79,33 @@ function layout(header: HeaderView): Omit<SparseHeader, "descriptor"> {
   const grainSectors = header.u64(20, "grain size");
   const grainSize = grainSectors * SECTOR_SIZE;
   if (!isPowerOfTwo(grainSectors) || grainSize < 4 * KiB || grainSize > MAX_GRAIN) {
-    throw header.invalid("grain size", grainSectors, MAX_GRAIN / SECTOR_SIZE, `${grainSectors} sectors are not a power of two from 8 to ${MAX_GRAIN / SECTOR_SIZE}`, "Invalid granularity, image may be corrupt");
+    throw header.invalid(
+      "grain size",
+      grainSectors,
+      MAX_GRAIN / SECTOR_SIZE,
+      `${grainSectors} sectors are not a power of two from 8 to ${MAX_GRAIN / SECTOR_SIZE}`,
+      "Invalid granularity, image may be corrupt",
+    );
   }
   const tableEntries = header.u32(44);
   if (tableEntries === 0 || tableEntries > MAX_TABLE_ENTRIES) {
-    throw header.invalid("entries of a grain table", tableEntries, MAX_TABLE_ENTRIES, `${tableEntries} is not from 1 to ${MAX_TABLE_ENTRIES}`, tableEntries === 0 ? "L1 entry size is invalid" : "L2 table size too big");
+    throw header.invalid(
+      "entries of a grain table",
+      tableEntries,
+      MAX_TABLE_ENTRIES,
+      `${tableEntries} is not from 1 to ${MAX_TABLE_ENTRIES}`,
+      tableEntries === 0 ? "L1 entry size is invalid" : "L2 table size too big",
+    );
   }
   const capacity = header.u64(12, "capacity") * SECTOR_SIZE;
   if (!Number.isSafeInteger(capacity) || capacity / (grainSize * tableEntries) > MAX_DIRECTORY) {
-    throw header.invalid("capacity", capacity, MAX_DIRECTORY, `${capacity} bytes need a grain directory of more than ${MAX_DIRECTORY} entries`, "L1 size too big");
+    throw header.invalid(
+      "capacity",
+      capacity,
+      MAX_DIRECTORY,
+      `${capacity} bytes need a grain directory of more than ${MAX_DIRECTORY} entries`,
+      "L1 size too big",
+    );
   }
   const directoryOffset = header.u64(56, "grain directory offset") * SECTOR_SIZE;
   if (!Number.isSafeInteger(directoryOffset)) {
@@ -98,7 +127,12 @@ function descriptorPlace(header: HeaderView): SparseHeader["descriptor"] {
   const length = header.u64(36, "descriptor size") * SECTOR_SIZE;
   if (offset === 0) return { offset: 0, length: 0 };
   if (length > MAX_DESCRIPTOR || !Number.isSafeInteger(offset)) {
-    throw header.invalid("descriptor size", length, MAX_DESCRIPTOR, `${length} bytes, at most ${MAX_DESCRIPTOR} are taken`);
+    throw header.invalid(
+      "descriptor size",
+      length,
+      MAX_DESCRIPTOR,
+      `${length} bytes, at most ${MAX_DESCRIPTOR} are taken`,
+    );
   }
   return { offset, length };
 }

@@ -28,7 +28,9 @@ class VpcDisk implements StoredDisk {
 
   locate(offset: number): MaybePromise<StoredRun> {
     const blocks = this.#blocks;
-    if (blocks === undefined) return { kind: "data", length: this.size - offset, storage: this.#storage, at: offset };
+    if (blocks === undefined) {
+      return { kind: "data", length: this.size - offset, storage: this.#storage, at: offset, flat: true };
+    }
     const block = Math.floor(offset / blocks.blockSize);
     const inside = offset - block * blocks.blockSize;
     const entry = this.#table.u32(blocks.tableOffset + block * 4, false);
@@ -42,7 +44,7 @@ class VpcDisk implements StoredDisk {
     const length = blocks.blockSize - inside;
     if (sector === UNALLOCATED) return { kind: "zero", length, allocated: true };
     const at = sector * SECTOR_SIZE + blocks.bitmapBytes + inside;
-    return { kind: "data", length, storage: this.#storage, at };
+    return { kind: "data", length, storage: this.#storage, at, flat: false };
   }
 
   close(): Promise<void> {

@@ -58,12 +58,21 @@ function fixedRoom(storage: Storage): number {
 /** A dynamic disk has a copy of the footer at the start, a fixed disk has it at the end only. */
 async function readFooter(storage: Storage): Promise<HeaderView> {
   const copy = await readStructure(storage, "VPC footer copy", 0, FOOTER_BYTES);
-  const footer = copy.text(0, 8) === VPC_COOKIE ? copy : await readStructure(storage, "VPC footer", storage.size() - FOOTER_BYTES, FOOTER_BYTES);
+  const footer =
+    copy.text(0, 8) === VPC_COOKIE
+      ? copy
+      : await readStructure(storage, "VPC footer", storage.size() - FOOTER_BYTES, FOOTER_BYTES);
   if (footer.text(0, 8) !== VPC_COOKIE) {
     throw footer.invalid("cookie", footer.text(0, 8), VPC_COOKIE, "the file has no VHD footer", "invalid VPC image");
   }
   if (footer !== copy && footer.u32(60) !== TYPE_FIXED) {
-    throw footer.invalid("disk type", footer.u32(60), TYPE_FIXED, "only a fixed disk (2) has its footer at the end alone", "invalid VPC image");
+    throw footer.invalid(
+      "disk type",
+      footer.u32(60),
+      TYPE_FIXED,
+      "only a fixed disk (2) has its footer at the end alone",
+      "invalid VPC image",
+    );
   }
   requireChecksum(storage, footer, "footer", CHECKSUM_AT, FOOTER_BYTES, "Incorrect header checksum");
   return footer;
@@ -71,10 +80,14 @@ async function readFooter(storage: Storage): Promise<HeaderView> {
 
 async function readStructure(storage: Storage, name: string, at: number, length: number): Promise<HeaderView> {
   if (at < 0 || at + length > storage.size()) {
-    throw new ZcowError("FORMAT_TRUNCATED", `${storage.name}: the ${name} has ${length} bytes at file offset ${at}, the file has ${storage.size()}`, {
-      data: { path: storage.name, structure: name, offset: at, length, limit: storage.size() },
-      stockText: "invalid VPC image",
-    });
+    throw new ZcowError(
+      "FORMAT_TRUNCATED",
+      `${storage.name}: the ${name} has ${length} bytes at file offset ${at}, the file has ${storage.size()}`,
+      {
+        data: { path: storage.name, structure: name, offset: at, length, limit: storage.size() },
+        stockText: "invalid VPC image",
+      },
+    );
   }
   const bytes = new Uint8Array(length);
   await storage.read(at, bytes);
@@ -82,7 +95,14 @@ async function readStructure(storage: Storage, name: string, at: number, length:
 }
 
 /** The ones' complement of the sum of all bytes but the checksum's own. */
-function requireChecksum(storage: Storage, header: HeaderView, name: string, at: number, length: number, stockText: string): void {
+function requireChecksum(
+  storage: Storage,
+  header: HeaderView,
+  name: string,
+  at: number,
+  length: number,
+  stockText: string,
+): void {
   let sum = 0;
   for (let i = 0; i < length; i++) {
     if (i < at || i >= at + 4) sum += header.view.getUint8(i);
@@ -103,7 +123,12 @@ function diskSize(footer: HeaderView): number {
   const byField = SIZE_BY_FIELD.includes(footer.text(28, 4)) || geometry === LARGEST_GEOMETRY;
   const sectors = byField ? Math.floor(footer.u64(48, "current size") / SECTOR_SIZE) : geometry;
   if (sectors > MAX_SECTORS) {
-    throw footer.invalid("current size", sectors * SECTOR_SIZE, MAX_SECTORS * SECTOR_SIZE, `${sectors} sectors, at most ${MAX_SECTORS} are taken`);
+    throw footer.invalid(
+      "current size",
+      sectors * SECTOR_SIZE,
+      MAX_SECTORS * SECTOR_SIZE,
+      `${sectors} sectors, at most ${MAX_SECTORS} are taken`,
+    );
   }
   return sectors * SECTOR_SIZE;
 }
@@ -112,9 +137,22 @@ async function readBlocks(storage: Storage, footer: HeaderView, size: number): P
   const headerOffset = footer.u64(16, "data offset");
   const header = await readStructure(storage, "VPC dynamic disk header", headerOffset, DYNAMIC_HEADER_BYTES);
   if (header.text(0, 8) !== "cxsparse") {
-    throw header.invalid("cookie", header.text(0, 8), "cxsparse", "the dynamic disk header is not there", "invalid VPC image");
+    throw header.invalid(
+      "cookie",
+      header.text(0, 8),
+      "cxsparse",
+      "the dynamic disk header is not there",
+      "invalid VPC image",
+    );
   }
-  requireChecksum(storage, header, "dynamic disk header", DYNAMIC_CHECKSUM_AT, DYNAMIC_HEADER_BYTES, "invalid VPC image");
+  requireChecksum(
+    storage,
+    header,
+    "dynamic disk header",
+    DYNAMIC_CHECKSUM_AT,
+    DYNAMIC_HEADER_BYTES,
+    "invalid VPC image",
+  );
   const blockSize = header.u32(32);
   if (!isPowerOfTwo(blockSize) || blockSize < SECTOR_SIZE || blockSize > MAX_BLOCK) {
     throw header.invalid(
@@ -128,11 +166,22 @@ async function readBlocks(storage: Storage, footer: HeaderView, size: number): P
   const entries = header.u32(28);
   const needed = Math.ceil(size / blockSize);
   if (entries < needed) {
-    throw header.invalid("table entries", entries, needed, `${entries}, where a disk of ${size} bytes needs ${needed}`, "Page Table too small");
+    throw header.invalid(
+      "table entries",
+      entries,
+      needed,
+      `${entries}, where a disk of ${size} bytes needs ${needed}`,
+      "Page Table too small",
+    );
   }
   const tableOffset = header.u64(16, "table offset");
   if (tableOffset % SECTOR_SIZE !== 0 || tableOffset + needed * 4 > storage.size()) {
-    throw header.invalid("table offset", tableOffset, storage.size(), `${needed} entries at file offset ${tableOffset} do not lie in the file on a sector boundary`);
+    throw header.invalid(
+      "table offset",
+      tableOffset,
+      storage.size(),
+      `${needed} entries at file offset ${tableOffset} do not lie in the file on a sector boundary`,
+    );
   }
   const sectorsOfBitmap = Math.ceil(blockSize / SECTOR_SIZE / 8 / SECTOR_SIZE);
   return { blockSize, tableOffset, bitmapBytes: sectorsOfBitmap * SECTOR_SIZE };

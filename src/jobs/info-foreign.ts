@@ -1,0 +1,62 @@
+import type { FormatDriver } from "../block/format-driver.js";
+import { NO_PARENT } from "../formats/vmdk/descriptor.js";
+import type { VmdkExtent } from "../formats/vmdk/disk.js";
+import { type OpenedVmdk, openVmdk } from "../formats/vmdk/open.js";
+import { borrowedStorage } from "../storage/borrowed-storage.js";
+import type { Storage } from "../storage/storage.js";
+import { describeOther, type ImageInfo, type VmdkExtentInfo } from "./info.js";
+
+/**
+ * Describes an image of another virtual machine's format. The extents of a VMDK are opened, as far as it is they that know
+ * the size of the disk; `storage` stays open.
+ */
+export async function describeForeign(storage: Storage, driver: FormatDriver): Promise<ImageInfo> {
+  const options = { readOnly: true, implicitFiles: "allow" } as const;
+  if (driver.name === "vmdk") {
+    const opened = await openVmdk(borrowedStorage(storage), options);
+    try {
+      return describeVmdk(storage, opened);
+    } finally {
+      await opened.disk.close();
+    }
+  }
+  const device = await driver.open(borrowedStorage(storage), options);
+  try {
+    const { optimalAlignment } = device.limits;
+    return describeOther(storage, driver.name, device.size, optimalAlignment === 1 ? undefined : optimalAlignment);
+  } finally {
+    await device.close();
+  }
+}
+
+function describeVmdk(storage: Storage, { disk, descriptor, extents }: OpenedVmdk): ImageInfo {
+  const info = describeOther(storage, "vmdk", disk.size, disk.blockSize);
+  return {
+    ...info,
+    actualSize: disk.allocatedSize(),
+    vmdk: {
+      contentId: descriptor?.contentId ?? NO_PARENT,
+      parentContentId: descriptor?.parentContentId ?? NO_PARENT,
+      createType: descriptor?.createType ?? "monolithicSparse",
+      extents: extents.flatMap((extent) => extentInfo(extent, storage)),
+    },
+  };
+}
+
+function extentInfo(extent: VmdkExtent, storage: Storage): VmdkExtentInfo[] {
+  if (extent.kind === "zero") return [];
+  if (extent.kind === "flat") {
+    const { length, storage: file } = extent;
+    return [{ virtualSize: length, filename: file.name, clusterSize: undefined, format: "FLAT", compressed: false }];
+  }
+  const { storage: file, header } = extent.extent;
+  return [
+    {
+      virtualSize: extent.length,
+      filename: file.name,
+      clusterSize: header.grainSize,
+      format: file.name === storage.name ? "" : "SPARSE",
+      compressed: header.compressed,
+    },
+  ];
+}
