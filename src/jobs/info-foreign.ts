@@ -1,4 +1,5 @@
 import type { FormatDriver } from "../block/format-driver.js";
+import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import { NO_PARENT } from "../formats/vmdk/descriptor.js";
 import type { VmdkExtent } from "../formats/vmdk/disk.js";
 import { type OpenedVmdk, openVmdk } from "../formats/vmdk/open.js";
@@ -10,8 +11,12 @@ import { describeOther, type ImageInfo, type VmdkExtentInfo } from "./info.js";
  * Describes an image of another virtual machine's format. The extents of a VMDK are opened, as far as it is they that know
  * the size of the disk; `storage` stays open.
  */
-export async function describeForeign(storage: Storage, driver: FormatDriver): Promise<ImageInfo> {
-  const options = { readOnly: true, implicitFiles: "allow" } as const;
+export async function describeForeign(
+  storage: Storage,
+  driver: FormatDriver,
+  implicitFiles: ImplicitFilePolicy,
+): Promise<ImageInfo> {
+  const options = { readOnly: true, implicitFiles };
   if (driver.name === "vmdk") {
     const opened = await openVmdk(borrowedStorage(storage), options);
     try {

@@ -1,5 +1,6 @@
 import { alignUp } from "../base/integers.js";
 import { SECTOR_SIZE } from "../base/units.js";
+import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import type { FormatChoice } from "../formats/open-image.js";
 import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from "../formats/qcow2/features.js";
 import { qcow2Geometry } from "../formats/qcow2/geometry.js";
@@ -76,30 +77,33 @@ export interface DescribeImageOptions {
   readonly format: FormatChoice;
   /** Ignore the locks of other processes. */
   readonly forceShare?: boolean;
+  /** The files that hold the extents of a VMDK, which tell its cluster size. Default `"deny"`. */
+  readonly implicitFiles?: ImplicitFilePolicy;
 }
 
 /**
- * Describes an image without opening what it refers to: only the header is read, and nothing is changed. A storage
- * that was passed in stays open.
+ * Describes an image without opening what it refers to, but for the extents of a VMDK: only headers are read, and
+ * nothing is changed. A storage that was passed in stays open.
  *
  * Fails with `FORMAT_UNKNOWN`, the codes of the storage and those of the header (`QCOW2_*`, `ZONED_*`).
  */
 export async function describeImage(source: string | Storage, options: DescribeImageOptions): Promise<ImageInfo> {
-  if (typeof source !== "string") return describeStorage(source, options.format);
+  if (typeof source !== "string") return describeStorage(source, options);
   if (options.format !== "probe") formatDriver(options.format);
   const storage = await openFileStorage(source, { lock: { use: "inspect" }, forceShare: options.forceShare ?? false });
   try {
-    return await describeStorage(storage, options.format);
+    return await describeStorage(storage, options);
   } finally {
     await storage.close();
   }
 }
 
-async function describeStorage(storage: Storage, format: FormatChoice): Promise<ImageInfo> {
+async function describeStorage(storage: Storage, options: DescribeImageOptions): Promise<ImageInfo> {
+  const { format, implicitFiles = "deny" } = options;
   const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
   if (driver.name === "qcow2") return describeQcow2(storage);
   if (driver.name === "raw") return describeOther(storage, "raw", alignUp(storage.size(), SECTOR_SIZE), undefined);
-  return (await import("./info-foreign.js")).describeForeign(storage, driver);
+  return (await import("./info-foreign.js")).describeForeign(storage, driver, implicitFiles);
 }
 
 /** What is to be told of an image whose format knows little more than its size. Sizes in bytes. */

@@ -21,7 +21,7 @@ const HELP = `usage: zcow info [-f FORMAT] [--output human|json] [-U] FILE
 
 Shows what the image is, from its header alone.
 
-  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
+  -f, --format FORMAT   qcow2, raw, vmdk, vhdx, vpc or vdi; recognised by content
       --output FORM     human (default) or json
   -U, --force-share     ignore the locks of other programs
       --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
@@ -42,7 +42,7 @@ export async function infoCommand(args: readonly string[], context: CommandConte
 
 async function describe(path: string, format: string | undefined, forceShare: boolean): Promise<ImageInfo> {
   try {
-    return await describeImage(path, { format: formatChoice(format), forceShare });
+    return await describeImage(path, { format: formatChoice(format), forceShare, implicitFiles: "allow" });
   } catch (error) {
     throw withSubject(`Could not open '${path}'`, error);
   }

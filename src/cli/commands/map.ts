@@ -32,7 +32,7 @@ const HELP = `usage: zcow map [-f FORMAT] [--start-offset OFFSET] [--max-length 
 
 Shows where the data of an image lies: as text the stored runs, as JSON every run of the disk.
 
-  -f, --format FORMAT        qcow2 or raw; recognised by content when left out
+  -f, --format FORMAT        qcow2, raw, vmdk, vhdx, vpc or vdi; recognised by content
   -s, --start-offset OFFSET  start here (bytes, with suffix k, M, G, ...)
   -l, --max-length LENGTH    stop after so many bytes
       --output FORM          human (default) or json

@@ -1,5 +1,5 @@
 import { isPowerOfTwo } from "../../base/integers.js";
-import { GiB, KiB, MiB, SECTOR_SIZE } from "../../base/units.js";
+import { KiB, MiB, SECTOR_SIZE } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import { HeaderView } from "../header-view.js";
 
@@ -13,8 +13,8 @@ const TYPE_STATIC = 2;
 /** Stock tools take 1 MiB only; VirtualBox makes other sizes on request. */
 const MIN_BLOCK = 4 * KiB;
 const MAX_BLOCK = 256 * MiB;
-/** Blocks: a map of at most 2 GiB; the largest disk of 1 MiB blocks is 512 TiB. */
-const MAX_BLOCKS = 512 * 1024 * 1024;
+/** The limit of the stock tools: a map of just under 2 GiB, for nearly 512 TiB in blocks of 1 MiB. */
+const MAX_BLOCKS = 0x1fff_ff80;
 
 /** What a VDI header (VirtualBox disk image, version 1.1) says that reading needs. Bytes. */
 export interface VdiHeader {
@@ -120,10 +120,10 @@ function extent(header: HeaderView, blockSize: number): { size: number; blockCou
       "block count",
       blockCount,
       MAX_BLOCKS,
-      `${blockCount} blocks for ${size} bytes; at most ${MAX_BLOCKS} blocks (${(MAX_BLOCKS * blockSize) / GiB} GiB) are taken`,
+      `${blockCount} blocks for ${size} bytes; at most ${MAX_BLOCKS} blocks are taken`,
       size > MAX_BLOCKS * blockSize
         ? `Unsupported VDI image size (size is 0x${size.toString(16)}, max supported is 0x${(MAX_BLOCKS * blockSize).toString(16)})`
-        : `unsupported VDI image (too many blocks ${blockCount}, max is ${MAX_BLOCKS - 1})`,
+        : `unsupported VDI image (too many blocks ${blockCount}, max is ${MAX_BLOCKS})`,
     );
   }
   if (size > blockCount * blockSize) {

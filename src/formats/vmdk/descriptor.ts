@@ -22,6 +22,8 @@ export interface VmdkExtentLine {
   readonly fileName: string | undefined;
   /** Byte offset in the file, for flat extents. */
   readonly fileOffset: number;
+  /** As it stands in the descriptor, for messages. */
+  readonly text: string;
 }
 
 export const DESCRIPTOR_MARK = "# Disk DescriptorFile";
@@ -57,7 +59,7 @@ function hexadecimal(text: string | undefined): number | undefined {
   return text !== undefined && /^[0-9a-f]{1,8}$/i.test(text) ? Number.parseInt(text, 16) : undefined;
 }
 
-const EXTENT = /^(RW|RDONLY|NOACCESS)\s+(\d{1,16})\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+(\d{1,16}))?.*)?$/;
+const EXTENT = /^(RW|RDONLY|NOACCESS)\s+(\d{1,16})\s+([A-Z0-9]+)(?:\s+"([^"]*)"(?:\s+(\d{1,16}))?(?:\s+[^\s-].*)?)?$/;
 
 function parseExtent(line: string, image: string): VmdkExtentLine {
   const match = EXTENT.exec(line);
@@ -68,7 +70,7 @@ function parseExtent(line: string, image: string): VmdkExtentLine {
   if (!Number.isSafeInteger(length) || !Number.isSafeInteger(fileOffset + length) || length === 0) {
     throw invalid(image, "extent", line, `'${line}' has no size that a disk can have`, `Invalid extent line: ${line}`);
   }
-  return { access: access as VmdkExtentLine["access"], length, type: type as string, fileName, fileOffset };
+  return { access: access as VmdkExtentLine["access"], length, type: type as string, fileName, fileOffset, text: line };
 }
 
 function invalid(image: string, field: string, value: string | number, problem: string, stockText?: string): ZcowError {

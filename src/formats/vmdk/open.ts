@@ -73,13 +73,14 @@ async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Pro
     );
   }
   const descriptor = parseDescriptor(await readText(storage, 0, length), storage.name);
+  requireKnownKind(storage, descriptor);
   refuseParent(storage, descriptor);
   const opened: Storage[] = [];
   try {
     const extents: VmdkExtent[] = [];
     let start = 0;
     for (const line of descriptor.extents) {
-      extents.push(await openExtent(storage, descriptor, line, start, options, opened));
+      extents.push(await openExtent(storage, line, start, options, opened));
       start += line.length;
     }
     return { disk: new VmdkDisk(storage.name, extents, [storage, ...opened]), descriptor, extents };
@@ -91,7 +92,6 @@ async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Pro
 
 async function openExtent(
   storage: Storage,
-  descriptor: VmdkDescriptor,
   line: VmdkExtentLine,
   start: number,
   options: OpenDeviceOptions,
@@ -100,13 +100,7 @@ async function openExtent(
   const { length, type, fileName, fileOffset, access } = line;
   const kind = EXTENT_KINDS.get(type);
   if (kind === undefined) {
-    throw unsupported(
-      storage,
-      "extent type",
-      type,
-      `${type} is not read`,
-      `Unsupported image type '${descriptor.createType}'`,
-    );
+    throw unsupported(storage, "extent type", type, `${type} is not read`, `Invalid extent line: ${line.text}`);
   }
   if (access === "NOACCESS" || kind === "zero") return { start, length, kind: "zero" };
   if (fileName === undefined) throw unsupported(storage, "extent", type, "it names no file");
@@ -142,10 +136,37 @@ async function openExtentFile(storage: Storage, name: string, options: OpenDevic
   return openFileStorage(isAbsolute(name) ? name : join(dirname(storage.name), name), { writable: false });
 }
 
+/** Kinds of disks whose files are read. */
+const KINDS: ReadonlySet<string> = new Set([
+  "monolithicFlat",
+  "monolithicSparse",
+  "twoGbMaxExtentFlat",
+  "twoGbMaxExtentSparse",
+  "vmfs",
+  "custom",
+]);
+
+function requireKnownKind(storage: Storage, descriptor: VmdkDescriptor): void {
+  const { createType, extents } = descriptor;
+  if (!KINDS.has(createType)) {
+    throw unsupported(
+      storage,
+      "createType",
+      createType,
+      `'${createType}' is not read`,
+      `Unsupported image type '${createType}'`,
+    );
+  }
+  if (extents.length > 0) return;
+  throw new ZcowError("FORMAT_FIELD", `${storage.name}: VMDK descriptor: it names no extents`, {
+    data: { path: storage.name, structure: "VMDK descriptor", field: "extents", value: 0 },
+  });
+}
+
 function refuseParent(storage: Storage, descriptor: VmdkDescriptor): void {
-  if (descriptor.parentContentId === NO_PARENT) return;
-  const parent = descriptor.parentName ?? "(not named)";
-  throw unsupported(storage, "parentCID", descriptor.parentContentId, `the disk is a difference to '${parent}'`);
+  const { parentContentId, parentName } = descriptor;
+  if (parentContentId === NO_PARENT || parentName === undefined) return;
+  throw unsupported(storage, "parentCID", parentContentId, `the disk is a difference to '${parentName}'`);
 }
 
 async function readText(storage: Storage, at: number, length: number): Promise<string> {

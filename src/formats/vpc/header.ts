@@ -8,7 +8,6 @@ export const VPC_COOKIE = "conectix";
 const FOOTER_BYTES = 512;
 const DYNAMIC_HEADER_BYTES = 1024;
 const CHECKSUM_AT = 64;
-const DYNAMIC_CHECKSUM_AT = 36;
 const TYPE_FIXED = 2;
 const TYPE_DYNAMIC = 3;
 const TYPE_DIFFERENCING = 4;
@@ -142,17 +141,9 @@ async function readBlocks(storage: Storage, footer: HeaderView, size: number): P
       header.text(0, 8),
       "cxsparse",
       "the dynamic disk header is not there",
-      "invalid VPC image",
+      "Invalid header magic",
     );
   }
-  requireChecksum(
-    storage,
-    header,
-    "dynamic disk header",
-    DYNAMIC_CHECKSUM_AT,
-    DYNAMIC_HEADER_BYTES,
-    "invalid VPC image",
-  );
   const blockSize = header.u32(32);
   if (!isPowerOfTwo(blockSize) || blockSize < SECTOR_SIZE || blockSize > MAX_BLOCK) {
     throw header.invalid(
