@@ -5,8 +5,8 @@ import { HeaderView } from "../header-view.js";
 
 /** Bytes of the header, as versions 1.1 and later write it. */
 export const VDI_HEADER_BYTES = 512;
-export const VDI_SIGNATURE_AT = 0x40;
-export const VDI_SIGNATURE = 0xbeda_107f;
+const VDI_SIGNATURE_AT = 0x40;
+const VDI_SIGNATURE = 0xbeda_107f;
 const VERSION_1_1 = 0x0001_0001;
 const TYPE_DYNAMIC = 1;
 const TYPE_STATIC = 2;

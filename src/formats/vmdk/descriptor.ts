@@ -26,7 +26,6 @@ export interface VmdkExtentLine {
   readonly text: string;
 }
 
-export const DESCRIPTOR_MARK = "# Disk DescriptorFile";
 /** A disk of 64 TiB in files of 2 GiB has 32,768; nobody keeps that many files open. */
 const MAX_EXTENTS = 1024;
 export const NO_PARENT = 0xffff_ffff;

@@ -1,7 +1,7 @@
+import { viewOf } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
-import { viewOf } from "../../base/bytes.js";
 import { inflateZlib } from "../../codec/inflate-zlib.js";
 import type { Storage } from "../../storage/storage.js";
 import type { StoredRun } from "../stored-disk.js";

@@ -1,6 +1,6 @@
+import { ZcowError } from "../../base/errors.js";
 import { isPowerOfTwo } from "../../base/integers.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
-import { ZcowError } from "../../base/errors.js";
 import type { Storage } from "../../storage/storage.js";
 import { HeaderView } from "../header-view.js";
 
