@@ -5,7 +5,35 @@ import type { VmdkExtent } from "../formats/vmdk/disk.js";
 import { type OpenedVmdk, openVmdk } from "../formats/vmdk/open.js";
 import { borrowedStorage } from "../storage/borrowed-storage.js";
 import type { Storage } from "../storage/storage.js";
-import { describeOther, type ImageInfo, type VmdkExtentInfo } from "./info.js";
+
+/** What there is to tell of an image of another virtual machine's format. Bytes. */
+export interface ForeignDescription {
+  readonly virtualSize: number;
+  readonly clusterSize: number | undefined;
+  readonly actualSize: number | undefined;
+  readonly vmdk: VmdkInfo | undefined;
+}
+
+/** What the descriptor of a VMDK says, beyond what every image has. */
+export interface VmdkInfo {
+  /** Changes with the contents; 0xffffffff when there is no descriptor. */
+  readonly contentId: number;
+  /** Of the parent; 0xffffffff: none. */
+  readonly parentContentId: number;
+  readonly createType: string;
+  readonly extents: readonly VmdkExtentInfo[];
+}
+
+/** A file that holds a part of a VMDK. Bytes. */
+export interface VmdkExtentInfo {
+  readonly virtualSize: number;
+  readonly filename: string;
+  /** Undefined for flat extents. */
+  readonly clusterSize: number | undefined;
+  /** FLAT, or nothing for sparse extents of one file. */
+  readonly format: string;
+  readonly compressed: boolean;
+}
 
 /**
  * Describes an image of another virtual machine's format. The extents of a VMDK are opened, as far as it is they that know
@@ -15,7 +43,7 @@ export async function describeForeign(
   storage: Storage,
   driver: FormatDriver,
   implicitFiles: ImplicitFilePolicy,
-): Promise<ImageInfo> {
+): Promise<ForeignDescription> {
   const options = { readOnly: true, implicitFiles };
   if (driver.name === "vmdk") {
     const opened = await openVmdk(borrowedStorage(storage), options);
@@ -28,16 +56,17 @@ export async function describeForeign(
   const device = await driver.open(borrowedStorage(storage), options);
   try {
     const { optimalAlignment } = device.limits;
-    return describeOther(storage, driver.name, device.size, optimalAlignment === 1 ? undefined : optimalAlignment);
+    const clusterSize = optimalAlignment === 1 ? undefined : optimalAlignment;
+    return { virtualSize: device.size, clusterSize, actualSize: storage.allocatedSize(), vmdk: undefined };
   } finally {
     await device.close();
   }
 }
 
-function describeVmdk(storage: Storage, { disk, descriptor, extents }: OpenedVmdk): ImageInfo {
-  const info = describeOther(storage, "vmdk", disk.size, disk.blockSize);
+function describeVmdk(storage: Storage, { disk, descriptor, extents }: OpenedVmdk): ForeignDescription {
   return {
-    ...info,
+    virtualSize: disk.size,
+    clusterSize: disk.blockSize,
     actualSize: disk.allocatedSize(),
     vmdk: {
       contentId: descriptor?.contentId ?? NO_PARENT,

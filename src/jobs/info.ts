@@ -10,6 +10,9 @@ import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
+import type { VmdkInfo } from "./info-foreign.js";
+
+export type { VmdkExtentInfo, VmdkInfo } from "./info-foreign.js";
 
 /** What a qcow2 header says, beyond what every image has. */
 export interface Qcow2Info {
@@ -51,27 +54,6 @@ export interface ImageInfo {
   readonly vmdk: VmdkInfo | undefined;
 }
 
-/** What the descriptor of a VMDK says, beyond what every image has. */
-export interface VmdkInfo {
-  /** Changes with the contents; 0xffffffff when there is no descriptor. */
-  readonly contentId: number;
-  /** Of the parent; 0xffffffff: none. */
-  readonly parentContentId: number;
-  readonly createType: string;
-  readonly extents: readonly VmdkExtentInfo[];
-}
-
-/** A file that holds a part of a VMDK. Bytes. */
-export interface VmdkExtentInfo {
-  readonly virtualSize: number;
-  readonly filename: string;
-  /** Undefined for flat extents. */
-  readonly clusterSize: number | undefined;
-  /** FLAT, or nothing for sparse extents of one file. */
-  readonly format: string;
-  readonly compressed: boolean;
-}
-
 /** How the image to describe is recognised and opened. */
 export interface DescribeImageOptions {
   readonly format: FormatChoice;
@@ -103,11 +85,13 @@ async function describeStorage(storage: Storage, options: DescribeImageOptions):
   const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
   if (driver.name === "qcow2") return describeQcow2(storage);
   if (driver.name === "raw") return describeOther(storage, "raw", alignUp(storage.size(), SECTOR_SIZE), undefined);
-  return (await import("./info-foreign.js")).describeForeign(storage, driver, implicitFiles);
+  const { vmdk, ...sizes } = await (await import("./info-foreign.js")).describeForeign(storage, driver, implicitFiles);
+  const info = describeOther(storage, driver.name, sizes.virtualSize, sizes.clusterSize);
+  return { ...info, actualSize: sizes.actualSize, vmdk };
 }
 
 /** What is to be told of an image whose format knows little more than its size. Sizes in bytes. */
-export function describeOther(
+function describeOther(
   storage: Storage,
   format: string,
   virtualSize: number,
