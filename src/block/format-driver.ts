@@ -1,4 +1,5 @@
 import type { WarningSink } from "../base/errors.js";
+import type { ChangeJournal } from "../storage/change-journal.js";
 import type { Storage } from "../storage/storage.js";
 import type { BlockDevice } from "./block-device.js";
 import type { ImplicitFilePolicy } from "./open-policy.js";
@@ -11,6 +12,11 @@ export interface OpenDeviceOptions {
   readonly implicitFiles?: ImplicitFilePolicy;
   /** Receives what is worth telling but does not stop the work. Default: dropped. */
   readonly onWarning?: WarningSink;
+  /**
+   * Keeps changes of tables that are not in the image yet, so that nothing acknowledged after its `commit` is lost when the
+   * process is killed. Formats without tables need none. Default: none.
+   */
+  readonly journal?: ChangeJournal;
   /** Bytes of memory for cached tables, for formats that have tables. */
   readonly cacheBytes?: number;
 }

@@ -12,6 +12,7 @@ import { parseUuid } from "../servers/nvme-tcp/identity.js";
 import type { LogFormat } from "../servers/nvme-tcp/logger.js";
 import { nodeChapCrypto } from "../servers/nvme-tcp/security/node-chap-crypto.js";
 import { parseTlsKey, type TlsKey } from "../servers/nvme-tcp/security/tls-key.js";
+import type { ImageToServe } from "../servers/nvme-tcp/served-image.js";
 import type { TlsKeys } from "../servers/nvme-tcp/tls-accepting.js";
 import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
 import { UsageError } from "./usage-error.js";
@@ -50,6 +51,7 @@ export const NVME_OPTIONS: readonly OptionSpec[] = [
   value("dhchap-ctrl-secret"),
   value("dhchap-hash"),
   value("dhchap-group"),
+  value("journal"),
   value("control"),
   value("metrics"),
   value("log-format"),
@@ -97,6 +99,13 @@ export function blockSizeOption(parsed: ParsedArguments): BlockSize | undefined 
   const size = parseSize(text);
   if (size === 512 || size === 4096) return size;
   throw new UsageError(`--lba-size '${text}' is neither 512 nor 4096`, false);
+}
+
+/** Where journals go: nothing said, "off", or a directory. */
+export function journalOption(parsed: ParsedArguments): NonNullable<ImageToServe["journal"]> {
+  const place = lastValue(parsed, "journal");
+  if (place === undefined) return "beside";
+  return place === "off" ? false : { directory: place };
 }
 
 /** Options that set a limit of the target. */

@@ -45,5 +45,9 @@ async function checkStorage(storage: Storage, options: CheckImageOptions): Promi
       stockText: "This image format does not support checks",
     });
   }
+  if (options.repair !== undefined && storage.capabilities.writable) {
+    const { resumeBeforeRepair } = await import("../formats/qcow2/resume-session.js");
+    await resumeBeforeRepair(storage);
+  }
   return { ...(await checkQcow2(storage, options)), format: driver.name };
 }

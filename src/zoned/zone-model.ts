@@ -50,6 +50,7 @@ export class ZoneModel {
   readonly #flights = new Map<number, ZoneFlight>();
   #dirty = new Set<ZoneIndex>();
   #forced = 0;
+  #onMove: ((zone: ZoneIndex) => void) | undefined = undefined;
   #onIdle: ((zone: ZoneIndex) => void) | undefined = undefined;
 
   /**
@@ -73,6 +74,11 @@ export class ZoneModel {
   /** Called whenever the last write in flight of a zone has ended. */
   set onIdle(listener: ((zone: ZoneIndex) => void) | undefined) {
     this.#onIdle = listener;
+  }
+
+  /** Called whenever the committed pointer of a zone has moved. */
+  set onMove(listener: ((zone: ZoneIndex) => void) | undefined) {
+    this.#onMove = listener;
   }
 
   // --- writes --------------------------------------------------------------------------------
@@ -128,6 +134,7 @@ export class ZoneModel {
     flight.acknowledgeHead();
     this.#dirty.add(zone);
     if (flight.head === undefined) this.#settle(zone, flight);
+    this.#onMove?.(zone);
     return undefined;
   }
 
@@ -222,6 +229,7 @@ export class ZoneModel {
     this.#writePointers[zone] = pointer;
     this.#dirty.add(zone);
     this.resources.move(zone, this.#derivedCondition(zone));
+    this.#onMove?.(zone);
   }
 
   /** Opens an empty, closed or implicitly open zone explicitly. Throws as `submitWrite` when a limit is reached. */

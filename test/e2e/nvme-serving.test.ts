@@ -1,9 +1,9 @@
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createImage } from "../../src/formats/create-image.js";
 import { checkImage } from "../../src/jobs/check.js";
-import { ioCommand, NvmeHost, parseZoneReport } from "../support/nvme-initiator.js";
+import { ConnectionEnded, ioCommand, NvmeHost, parseZoneReport } from "../support/nvme-initiator.js";
 import { NvmeServerProcess } from "../support/nvme-server-process.js";
 import { BLOCK, ZONE_BLOCKS, zonedImage } from "../support/nvme-service.js";
 import { tcpStream } from "../support/nvme-sockets.js";
@@ -183,19 +183,80 @@ describe("zcow nvme", () => {
   });
 
   test.each([1, 2, 3])(
-    "killed under write load (round %i), what was flushed is there and the image is clean",
+    "killed under write load without a journal (round %i), what was flushed is there and the image is clean",
     async () => {
       const image = await zonedImage(newFolder());
-      server = await NvmeServerProcess.start(command, [image]);
+      server = await NvmeServerProcess.start(command, [image, "--journal", "off"]);
       const host = await server.host({}, 2);
-      const flushed = await appendUntilGone(host, server, "SIGKILL");
+      const flushed = await appendUntilGone(host, server, "SIGKILL", "flushed");
       await expectClean(image);
       await expectAppended(image, flushed);
     },
   );
 
+  test.each([
+    [1, "beside"],
+    [2, "beside"],
+    [3, "beside"],
+    [4, "elsewhere"],
+  ])("killed under write load (round %i, journal %s), everything that was acknowledged is there", async (_, place) => {
+    const folder = newFolder();
+    const image = await zonedImage(folder);
+    const options = place === "beside" ? [] : ["--journal", `${folder}/journals`];
+    mkdirSync(`${folder}/journals`);
+    server = await NvmeServerProcess.start(command, [image, ...options]);
+    const host = await server.host({}, 2);
+    const random = writeRandomly(host);
+    const acknowledged = await appendUntilGone(host, server, "SIGKILL");
+    const blocks = await random;
+    expect(blocks.size).toBeGreaterThan(20);
+    await expectAppended(image, acknowledged, options, blocks);
+    expect(server?.log).toContain("nothing that it had acknowledged is lost");
+    expect(readdirSync(folder, { recursive: true }).filter((name) => String(name).includes("journal"))).toEqual([
+      "journals",
+    ]);
+  });
+
+  test("killed again before anybody has written, the second start finds everything too", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [image]);
+    const acknowledged = await appendUntilGone(await server.host({}, 2), server, "SIGKILL");
+    server = await NvmeServerProcess.start(command, [image]);
+    await server.stop("SIGKILL");
+    await expectAppended(image, acknowledged);
+  });
+
+  test("whoever writes to the image of a killed server first finds everything, and so does the next server", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [image]);
+    const acknowledged = await appendUntilGone(await server.host({}, 2), server, "SIGKILL");
+    expect((await command.zcow(newFolder(), ["zone", "finish", image, "52M"])).stderr).toContain("was killed");
+    await expectAppended(image, acknowledged);
+  });
+
+  /** Writes blocks of the conventional zones until the server is gone; resolves to those that were acknowledged. */
+  async function writeRandomly(host: NvmeHost): Promise<ReadonlyMap<number, number>> {
+    const written = new Map<number, number>();
+    try {
+      for (let seed = 0; seed < 2 * ZONE_BLOCKS; seed++) {
+        const lba = (seed * 677) % (2 * ZONE_BLOCKS);
+        const { status } = await host.io.command(ioCommand.write(CONVENTIONAL, lba, 1, pattern(BLOCK, seed)));
+        expect(status).toBe(0);
+        written.set(lba, seed);
+      }
+    } catch (error) {
+      if (!(error instanceof ConnectionEnded)) throw error;
+    }
+    return written;
+  }
+
   /** Appends to four zones until the server is gone; resolves to the blocks that must be there. */
-  async function appendUntilGone(host: NvmeHost, target: NvmeServerProcess, signal: "SIGTERM" | "SIGKILL") {
+  async function appendUntilGone(
+    host: NvmeHost,
+    target: NvmeServerProcess,
+    signal: "SIGTERM" | "SIGKILL",
+    kept: "acknowledged" | "flushed" = "acknowledged",
+  ) {
     const written = new Map<number, number>();
     const certain = new Map<number, number>();
     const { io } = host;
@@ -207,7 +268,7 @@ describe("zcow nvme", () => {
         );
         expect(status).toBe(0);
         written.set(low, seed);
-        if (signal === "SIGTERM") certain.set(low, seed);
+        if (kept === "acknowledged") certain.set(low, seed);
       }
     };
     const flusher = async (): Promise<void> => {
@@ -225,9 +286,18 @@ describe("zcow nvme", () => {
     return certain;
   }
 
-  async function expectAppended(image: string, blocks: ReadonlyMap<number, number>): Promise<void> {
-    server = await NvmeServerProcess.start(command, [image]);
+  async function expectAppended(
+    image: string,
+    blocks: ReadonlyMap<number, number>,
+    options: readonly string[] = [],
+    conventional: ReadonlyMap<number, number> = new Map(),
+  ): Promise<void> {
+    server = await NvmeServerProcess.start(command, [image, ...options]);
     const { io } = await server.host();
+    for (const [lba, seed] of conventional) {
+      const { data } = await io.command(ioCommand.read(CONVENTIONAL, lba, 1, BLOCK));
+      expect(Buffer.compare(data, pattern(BLOCK, seed))).toBe(0);
+    }
     const reads = [...blocks].map(async ([lba, seed]) => {
       const { data } = await io.command(ioCommand.read(SEQUENTIAL, lba, 1, BLOCK));
       return Buffer.compare(data, pattern(BLOCK, seed)) === 0;

@@ -14,6 +14,7 @@ import {
   addressOption,
   blockSizeOption,
   inTermsOfOptions,
+  journalOption,
   limitOptions,
   listenOption,
   logFormatOption,
@@ -58,6 +59,10 @@ Limits:
       --in-capsule SIZE     write data that may come with its command (default 8k)
       --maxh2cdata SIZE     largest piece of other write data (default 128k)
       --queues N            I/O queues per host (default 16)
+
+Safety:
+      --journal DIR         where to keep what is written and not flushed, which a killed server then does not lose;
+                            beside each image when left out; 'off': nowhere
 
 Watching:
       --control SOCKET      Unix socket for 'zcow control' and 'zcow zone set-state'
@@ -127,6 +132,7 @@ function imagesOf(parsed: ParsedArguments, context: CommandContext): ImageToServ
   const blockSize = blockSizeOption(parsed);
   const readOnly = isGiven(parsed, "read-only");
   const uuids = uuidOptions(parsed);
+  const journal = journalOption(parsed);
   return parsed.positionals.map((path, index) => {
     const uuid = uuids[index];
     const choice = { path, format, readOnly, forceShare: false, cache: WRITE_BACK };
@@ -134,6 +140,7 @@ function imagesOf(parsed: ParsedArguments, context: CommandContext): ImageToServ
       path,
       format: formatChoice(format),
       readOnly,
+      journal,
       onWarning: (warning) => printWarning(warning, choice, context),
       ...(blockSize === undefined ? {} : { blockSize }),
       ...(uuid === undefined ? {} : { uuid }),

@@ -4,7 +4,7 @@ import { entryHigh, entryLow } from "./entries.js";
 import { freeRun } from "./freed-runs.js";
 import type { ImageState } from "./image-state.js";
 import type { Reservation } from "./in-flight.js";
-import { TABLE_ENTRY_BYTES } from "./limits.js";
+import { LARGEST_L2_ENTRY_BYTES, TABLE_ENTRY_BYTES } from "./limits.js";
 import type { MappingRun } from "./mapping.js";
 import type { TableSlice } from "./table-cache.js";
 
@@ -207,8 +207,9 @@ async function link(state: ImageState, cluster: number, place: Place, old: Mappi
 }
 
 export function linkClusters(state: ImageState, slice: TableSlice, cluster: number, place: Place): void {
-  state.map.cache.edit(slice);
   let at = state.map.entryAt(cluster);
+  const last = state.map.entryAt(cluster + place.count - 1);
+  state.map.cache.edit(slice, at, Math.min(last + LARGEST_L2_ENTRY_BYTES, state.map.cache.sliceSize));
   for (let i = 0; i < place.count; i++) {
     const host = place.host + i * state.geometry.clusterSize;
     slice.view.setUint32(at, entryHigh(host, true));

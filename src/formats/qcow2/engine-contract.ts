@@ -1,6 +1,7 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { HostOffset } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
+import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
@@ -18,6 +19,8 @@ export interface Qcow2Engine {
   /** The header as it is on disk now. Changed only through `updateHeader`. */
   readonly header: Qcow2Header;
   readonly writable: boolean;
+  /** What is kept of changes that are not in the file yet, when anything is. */
+  readonly journal?: ChangeJournal | undefined;
 
   read(offset: number, into: Uint8Array): MaybePromise<void>;
   write(offset: number, from: Uint8Array): MaybePromise<void>;

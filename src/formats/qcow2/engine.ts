@@ -1,7 +1,8 @@
-import { isZcowError } from "../../base/errors.js";
+import { isZcowError, ZcowError } from "../../base/errors.js";
 import { type MaybePromise, whenAll } from "../../base/maybe-promise.js";
 import type { HostOffset } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
+import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
 import { writeAllocatingNow } from "./allocating-now.js";
 import { writeAllocating } from "./allocating-write.js";
@@ -15,6 +16,7 @@ import { ImageState, type ImageStateInput } from "./image-state.js";
 import { GuestMap } from "./mapping.js";
 import { Reclaimer } from "./reclaim.js";
 import { RunReader } from "./run-reader.js";
+import { hasSessionMark, noJournal, withSession } from "./session.js";
 import { SparseData } from "./sparse-data.js";
 import { discard, writeZeroes } from "./zeroing.js";
 
@@ -98,6 +100,10 @@ export class ClusterEngine implements Qcow2Engine {
 
   get header(): Qcow2Header {
     return this.#state.header.current;
+  }
+
+  get journal(): ChangeJournal | undefined {
+    return this.#state.journal;
   }
 
   // --- reading ------------------------------------------------------------------------------------
@@ -227,13 +233,30 @@ export class ClusterEngine implements Qcow2Engine {
     const stale = autoclearBitsToClear(features);
     const lazy = (features.compatible & COMPATIBLE.lazyRefcounts) !== 0n;
     const incompatible = lazy ? features.incompatible | INCOMPATIBLE.dirty : features.incompatible;
-    if (stale !== 0n || incompatible !== features.incompatible) {
-      await this.updateHeader((header) => ({
-        ...header,
-        features: { ...features, incompatible, autoclear: features.autoclear & ~stale },
-      }));
+    const session = this.#beginJournal();
+    if (stale !== 0n || incompatible !== features.incompatible || session !== undefined) {
+      await this.updateHeader((header) => {
+        const prepared = { ...features, incompatible, autoclear: features.autoclear & ~stale };
+        return withSession({ ...header, features: prepared }, session);
+      });
     }
     this.#prepared = true;
+  }
+
+  /** The session whose journal goes with the image from now on; undefined when none is kept. */
+  #beginJournal(): Uint8Array | undefined {
+    const { journal, onWarning, data } = this.#state;
+    if (journal === undefined) return undefined;
+    try {
+      if (this.header.version === 2 || !data.inImage) {
+        const kind = data.inImage ? "of version 2" : "with an external data file";
+        throw new ZcowError("NOT_SUPPORTED", `no journal can be kept of an image ${kind}`);
+      }
+      return journal.begin();
+    } catch (cause) {
+      onWarning(noJournal(this.storage.name, cause));
+      return undefined;
+    }
   }
 
   flush(): MaybePromise<void> {
@@ -326,10 +349,12 @@ export class ClusterEngine implements Qcow2Engine {
     // What is given back changes refcounts once more.
     await this.#reclaimer.run();
     if (writeBack.isDirty) await writeBack.flush(true);
-    if (!this.#prepared || (header.current.features.incompatible & INCOMPATIBLE.dirty) === 0n) return;
-    await header.update((current) => ({
-      ...current,
-      features: { ...current.features, incompatible: current.features.incompatible & ~INCOMPATIBLE.dirty },
-    }));
+    const isDirty = (header.current.features.incompatible & INCOMPATIBLE.dirty) !== 0n;
+    if (!this.#prepared || !(isDirty || hasSessionMark(header.current))) return;
+    await header.update((current) => {
+      const features = { ...current.features, incompatible: current.features.incompatible & ~INCOMPATIBLE.dirty };
+      return withSession({ ...current, features }, undefined);
+    });
+    this.#state.journal?.end();
   }
 }

@@ -17,6 +17,8 @@ export const EXTENSION = {
   cryptHeader: 0x0537be77,
   dataFile: 0x44415441,
   zoned: 0x007a6264,
+  /** "zcsj" */
+  session: 0x7a63736a,
 } as const;
 
 const EXTENSION_NAMES: ReadonlyMap<number, string> = new Map([
@@ -26,6 +28,7 @@ const EXTENSION_NAMES: ReadonlyMap<number, string> = new Map([
   [EXTENSION.cryptHeader, "encryption header"],
   [EXTENSION.dataFile, "external data file"],
   [EXTENSION.zoned, "zoned"],
+  [EXTENSION.session, "session"],
 ]);
 
 const RECORD_HEADER_BYTES = 8;

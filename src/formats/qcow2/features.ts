@@ -25,6 +25,8 @@ export const AUTOCLEAR = {
   bitmaps: 1n << 0n,
   /** The external data file can be read as a raw image. */
   rawExternalData: 1n << 1n,
+  /** The journal of the session that the session extension names completes the image (session.ts). As far from the bits of others as can be. */
+  session: 1n << 63n,
 } as const;
 
 const sumOf = (bits: Readonly<Record<string, bigint>>): bigint =>

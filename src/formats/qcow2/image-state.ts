@@ -3,6 +3,7 @@ import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import type { ClusterCodec } from "../../codec/cluster-codec.js";
+import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
 import { ClusterAllocator } from "./allocator.js";
 import { CompressedClusters } from "./compressed-clusters.js";
@@ -19,10 +20,12 @@ import { Reservations } from "./in-flight.js";
 import { L2Tables } from "./l2-tables.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { GuestMap } from "./mapping.js";
+import { MetadataChanges } from "./metadata-changes.js";
 import { type CompressedReader, OldContents } from "./old-contents.js";
 import { MetadataOwners, OWNER_HEADER, OWNER_L1, OWNER_L2 } from "./overlap.js";
 import { Refcounts } from "./refcounts.js";
 import { RootTable } from "./root-table.js";
+import { noJournal } from "./session.js";
 import { TableCache } from "./table-cache.js";
 import { WriteBack } from "./write-back.js";
 
@@ -40,6 +43,8 @@ export interface ImageStateInput {
   /** Bytes for L2 tables and refcount blocks together. */
   readonly cacheBytes: number;
   readonly onWarning: WarningSink;
+  /** Kept while the image is written to. */
+  readonly journal?: ChangeJournal | undefined;
   /** Where guest bytes live; default: in the image file, as they are. */
   readonly data?: GuestData;
   /** What shows through clusters that are not mapped; default: zeros. Closed with the image. */
@@ -53,6 +58,7 @@ export class ImageState {
   readonly header: ImageHeader;
   readonly writable: boolean;
   readonly onWarning: WarningSink;
+  readonly journal: ChangeJournal | undefined;
   readonly data: GuestData;
   readonly old: OldContents;
   readonly compressed: CompressedReader;
@@ -76,6 +82,7 @@ export class ImageState {
     this.geometry = geometry;
     this.writable = input.writable;
     this.onWarning = input.onWarning;
+    this.journal = input.journal;
     const data = input.data ?? new ImageFileData(storage);
     this.data = data;
     const { compressionType } = input.header;
@@ -130,7 +137,17 @@ export class ImageState {
       lazyRefcounts: () => this.hasLazyRefcounts,
       refusal: () => this.refusal,
       corrupt,
+      changes: this.#watchChanges(),
     });
+  }
+
+  #watchChanges(): MetadataChanges | undefined {
+    const { journal, refcounts, map, storage } = this;
+    if (journal === undefined) return undefined;
+    // Whoever flushes next learns of a failure.
+    journal.onLarge = () => void Promise.resolve(this.writeBack.flush(true)).catch(() => undefined);
+    journal.onFailure = (error) => this.onWarning(noJournal(storage.name, error));
+    return new MetadataChanges(journal, refcounts, map.cache, map.l1);
   }
 
   /** Refcounts in the file may be behind: the dirty bit is set, and whoever opens the image after a crash rebuilds them. */

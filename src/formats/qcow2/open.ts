@@ -11,6 +11,7 @@ import type { Qcow2Header } from "./header.js";
 import { readHeader } from "./header-read.js";
 import { permitImplicitFiles } from "./implicit-files.js";
 import { readL1 } from "./root-table.js";
+import { sessionOf } from "./session.js";
 import { refuseUnsupported } from "./unsupported.js";
 import type { OpenZonesOptions } from "./zones/open-zones.js";
 import type { ZonedQcow2Device } from "./zones/zoned-device.js";
@@ -53,6 +54,10 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   let header = await readHeader(storage, { writable, onFinding });
   await permitImplicitFiles(header, storage.name, options.implicitFiles ?? "deny");
   refuseUnsupported(header, writable);
+  if (writable && sessionOf(header) !== undefined) {
+    const { resumeSession } = await import("./resume-session.js");
+    header = await resumeSession(storage, header, onWarning, options.journal);
+  }
   if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n)
     header = await repairDirty(storage, header);
   const geometry = qcow2Geometry({
@@ -63,7 +68,16 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
     extendedL2: (header.features.incompatible & INCOMPATIBLE.extendedL2) !== 0n,
   });
   const l1 = await readL1(storage, header);
-  return new ClusterEngine({ storage, geometry, header, l1, writable, cacheBytes, onWarning });
+  return new ClusterEngine({
+    storage,
+    geometry,
+    header,
+    l1,
+    writable,
+    cacheBytes,
+    onWarning,
+    journal: options.journal,
+  });
 }
 
 function cacheBytesOf({ cacheBytes = DEFAULT_CACHE_BYTES }: OpenDeviceOptions): number {

@@ -30,8 +30,12 @@ export interface RefcountParts {
  */
 export class Refcounts {
   readonly cache: TableCache;
+  /** Told of every entry that is set in the refcount table, whichever is in use. Set before the first `adopt`. */
+  onTableSet: RootTable["onSet"] = undefined;
   readonly #parts: RefcountParts;
   readonly #order: number;
+  /** Bits of a count. */
+  readonly #bits: number;
   /** Counts in one slice of a block. */
   readonly #sliceCounts: number;
   #table: RootTable | undefined;
@@ -40,6 +44,7 @@ export class Refcounts {
     this.#parts = parts;
     this.cache = parts.cache;
     this.#order = parts.geometry.refcountOrder;
+    this.#bits = parts.geometry.refcountBits;
     this.#sliceCounts = (parts.cache.sliceSize * 8) / parts.geometry.refcountBits;
   }
 
@@ -57,6 +62,7 @@ export class Refcounts {
     const { owners, geometry } = this.#parts;
     const known = this.#table?.entries ?? 0;
     if (this.#table !== undefined) owners.release(OWNER_REFTABLE, this.#table.at, this.#table.bytes.length);
+    table.onSet = this.onTableSet;
     this.#table = table;
     owners.claim(OWNER_REFTABLE, table.at, table.bytes.length);
     for (let index = known; index < table.entries; index++) {
@@ -155,8 +161,8 @@ export class Refcounts {
   raiseNow(first: number, count: number): boolean {
     const slice = this.#peek(first);
     if (slice === undefined || !this.cache.mayEdit(slice)) return false;
-    this.cache.edit(slice);
     const at = this.#inSlice(first);
+    this.cache.edit(slice, (at * this.#bits) >>> 3, ((at + count) * this.#bits + 7) >>> 3);
     for (let i = 0; i < count; i++) setRefcount(slice.bytes, at + i, this.#order, 1);
     return true;
   }
@@ -217,7 +223,7 @@ export class Refcounts {
     const slice = await this.#editable(this.#sliceOffset(this.blockAt(this.blockIndex(cluster)), cluster));
     const start = this.#inSlice(cluster);
     const end = Math.min(this.#sliceCounts, start + limit);
-    this.cache.edit(slice);
+    this.cache.edit(slice, (start * this.#bits) >>> 3, (end * this.#bits + 7) >>> 3);
     let at = start;
     try {
       for (; at < end; at++) {

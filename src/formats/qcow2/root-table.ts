@@ -31,6 +31,8 @@ export class RootTable {
   readonly bytes: Uint8Array;
   readonly view: DataView;
   readonly entries: number;
+  /** Told of every entry that is set. */
+  onSet: ((table: RootTable, index: number) => void) | undefined = undefined;
   /** For each entry that may differ from the file: what the file holds. */
   readonly #inFile = new Map<number, Entry>();
 
@@ -58,6 +60,7 @@ export class RootTable {
     if (!this.#inFile.has(index)) this.#inFile.set(index, this.#entry(index));
     this.view.setUint32(index * TABLE_ENTRY_BYTES, high);
     this.view.setUint32(index * TABLE_ENTRY_BYTES + 4, low);
+    this.onSet?.(this, index);
   }
 
   /** The changed entries, as they are now. */

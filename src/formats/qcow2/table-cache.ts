@@ -46,6 +46,8 @@ export class TableSlice {
 export class TableCache {
   readonly sliceSize: number;
   readonly capacity: number;
+  /** Told of every edit. */
+  onEdit: ((slice: TableSlice, from: number, to: number) => void) | undefined = undefined;
   readonly #storage: Storage;
   readonly #slices = new Map<number, TableSlice>();
   readonly #dirty = new Set<TableSlice>();
@@ -119,8 +121,9 @@ export class TableCache {
     return slice.dirty || this.#dirty.size + this.#writing < Math.max(1, this.capacity >>> 1);
   }
 
-  /** Prepares `slice` for a change made right after this call, in the same turn. */
-  edit(slice: TableSlice): void {
+  /** Prepares bytes [from, to) of `slice`, all of it when left out, for a change made right after this call, in the same turn. */
+  edit(slice: TableSlice, from = 0, to = this.sliceSize): void {
+    this.onEdit?.(slice, from, to);
     if (slice.frozen === slice.bytes) {
       slice.bytes = slice.bytes.slice();
       slice.view = viewOf(slice.bytes);

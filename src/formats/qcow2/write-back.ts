@@ -5,6 +5,7 @@ import type { DataRequests } from "./data-io.js";
 import type { DeferredFrees, FreedRange } from "./deferred-frees.js";
 import type { GuestData } from "./guest-data.js";
 import type { ImageHeader } from "./image-header.js";
+import type { MetadataChanges } from "./metadata-changes.js";
 import { type MetadataOwners, OWNER_L1, OWNER_L2, OWNER_REFBLOCK, OWNER_REFTABLE } from "./overlap.js";
 import type { Refcounts } from "./refcounts.js";
 import type { RootTable, RootUpdate } from "./root-table.js";
@@ -27,10 +28,13 @@ export interface WriteBackParts {
   readonly refusal: () => Error | undefined;
   /** Reports corruption; always throws. */
   readonly corrupt: (error: ZcowError) => Promise<never>;
+  /** Keeps a journal of what is not in the file yet. */
+  readonly changes: MetadataChanges | undefined;
 }
 
 /** All that was dirty when a write-back began, as it was then. */
 interface Batch {
+  readonly withRefcounts: boolean;
   readonly blocks: TableSlice[];
   readonly reftable: { readonly table: RootTable; readonly update: RootUpdate } | undefined;
   readonly slices: TableSlice[];
@@ -116,7 +120,9 @@ export class WriteBack {
   #freeze(withRefcounts: boolean): Batch {
     const { refcounts, l2, l1, frees } = this.#parts;
     const table = refcounts.table;
+    this.#parts.changes?.freeze(withRefcounts);
     return {
+      withRefcounts,
       blocks: withRefcounts ? refcounts.cache.freeze() : [],
       reftable: withRefcounts && table !== undefined ? { table, update: table.freeze() } : undefined,
       slices: l2.freeze(),
@@ -147,9 +153,11 @@ export class WriteBack {
     refcounts.cache.settle(batch.blocks, durable);
     l2.settle(batch.slices, durable);
     frees.settle(batch.frees, durable);
-    if (!durable) return;
-    batch.reftable?.table.settle(batch.reftable.update);
-    l1.settle(batch.l1);
+    if (durable) {
+      batch.reftable?.table.settle(batch.reftable.update);
+      l1.settle(batch.l1);
+    }
+    this.#parts.changes?.settle(batch.withRefcounts, durable);
   }
 
   async #writeSlices(what: string, slices: readonly TableSlice[], owner: number): Promise<void> {

@@ -1,8 +1,11 @@
+import { statSync } from "node:fs";
 import { realpath } from "node:fs/promises";
 import type { WarningSink } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { type FormatChoice, openImage } from "../../formats/open-image.js";
 import { type BlockSize, type Namespace, namespacesOf } from "../../protocols/nvme/namespace.js";
+import { ChangeJournal } from "../../storage/change-journal.js";
+import { JournalFile, journalPathBeside, journalPathIn } from "../../storage/journal-file.js";
 import { FaultRules } from "../control/fault-rules.js";
 import { ImageIdentity, type ImagePart } from "./identity.js";
 
@@ -17,6 +20,11 @@ export interface ImageToServe {
   readonly blockSize?: BlockSize;
   /** 16 bytes; see {@link ImageIdentity}. */
   readonly uuid?: Uint8Array;
+  /**
+   * Where to keep what is acknowledged and not flushed yet, so that it outlives a killed server: `"beside"` the image (the
+   * default), in a directory of that path, or nowhere (`false`).
+   */
+  readonly journal?: "beside" | { readonly directory: string } | false;
   readonly onWarning?: WarningSink;
 }
 
@@ -34,23 +42,35 @@ export interface ServedImage {
   readonly realPath: string;
   readonly device: BlockDevice;
   readonly identity: ImageIdentity;
+  /** To be committed before writes are acknowledged. */
+  readonly journal: ChangeJournal | undefined;
 }
 
 /** Opens an image and takes its locks. Fails with the codes of `openImage`. */
 export async function openServedImage(image: ImageToServe): Promise<ServedImage> {
   const { path, format, readOnly, onWarning } = image;
   if (image.device !== undefined) {
-    return { realPath: path, device: image.device, identity: new ImageIdentity(path, image.uuid) };
+    return { realPath: path, device: image.device, identity: new ImageIdentity(path, image.uuid), journal: undefined };
   }
+  const journal = journalOf(image);
   const device = await openImage(path, {
     format,
     readOnly: readOnly === true,
     // What a guest writes onto its disk must not make the server open other files.
     implicitFiles: "deny",
+    ...(journal === undefined ? {} : { journal }),
     ...(onWarning === undefined ? {} : { onWarning }),
   });
   const realPath = await realpath(path);
-  return { realPath, device, identity: new ImageIdentity(realPath, image.uuid) };
+  return { realPath, device, identity: new ImageIdentity(realPath, image.uuid), journal };
+}
+
+function journalOf({ path, readOnly, journal = "beside" }: ImageToServe): ChangeJournal | undefined {
+  if (journal === false || readOnly === true) return undefined;
+  // Beside a block device is the directory of devices.
+  if (journal === "beside" && statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return undefined;
+  const file = journal === "beside" ? journalPathBeside(path) : journalPathIn(journal.directory, path);
+  return new ChangeJournal(new JournalFile(file));
 }
 
 /** The namespaces of an image, numbered from `firstNsid`. Fails as `namespacesOf`. */

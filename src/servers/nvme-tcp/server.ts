@@ -18,6 +18,8 @@ export interface NvmeTcpServerOptions {
   readonly log: Logger;
   /** Where memory goes that connections give back. */
   readonly pool: DataBuffers;
+  /** Called before answers leave; see `SocketTransport`. */
+  readonly beforeSending?: () => void;
   /** With keys, every connection must be TLS. */
   readonly tls?: TlsKeys;
 }
@@ -167,7 +169,7 @@ export class NvmeTcpServer {
   }
 
   #connect(socket: Socket, peer: PeerInfo): SocketTransport {
-    const transport = new SocketTransport(socket, this.#options.pool);
+    const transport = new SocketTransport(socket, this.#options.pool, this.#options.beforeSending);
     this.#transports.add(transport);
     socket.once("close", () => {
       this.#transports.delete(transport);

@@ -96,6 +96,8 @@ export class NvmeService {
         limits: { ...DEFAULT_SERVER_LIMITS, ...options.serverLimits },
         log: options.log,
         pool,
+        // The images are open, and more do not come.
+        ...commitBefore(images),
         ...(options.tls === undefined ? {} : { tls: options.tls }),
       });
       const target = new Target({
@@ -175,6 +177,17 @@ export class NvmeService {
       if (result.status === "rejected") throw result.reason;
     }
   }
+}
+
+/** Before anything is acknowledged, the journals of the images have it. */
+function commitBefore(images: readonly ServedImage[]): { beforeSending?: () => void } {
+  const journals = images.flatMap(({ journal }) => (journal === undefined ? [] : [journal]));
+  if (journals.length === 0) return {};
+  return {
+    beforeSending: () => {
+      for (const journal of journals) journal.commit();
+    },
+  };
 }
 
 async function openSubsystems(

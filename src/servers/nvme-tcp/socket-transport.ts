@@ -12,6 +12,7 @@ export class SocketTransport implements Transport {
   bytesReceived = 0;
   readonly #socket: Socket;
   readonly #pool: DataBuffers;
+  readonly #beforeSending: (() => void) | undefined;
   #listener: TransportListener | undefined;
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
@@ -21,7 +22,9 @@ export class SocketTransport implements Transport {
   #ending = false;
   #reason: Error | undefined;
 
-  constructor(socket: Socket, pool: DataBuffers) {
+  /** `beforeSending`: what must have happened before anything is answered. When it throws, nothing is. */
+  constructor(socket: Socket, pool: DataBuffers, beforeSending?: () => void) {
+    this.#beforeSending = beforeSending;
     this.#socket = socket;
     this.#pool = pool;
     socket.on("drain", () => this.#listener?.drained());
@@ -89,6 +92,12 @@ export class SocketTransport implements Transport {
   #flush(): void {
     const waiting = this.#waiting;
     if (waiting.length === 0 || this.#socket.destroyed) return;
+    try {
+      this.#beforeSending?.();
+    } catch (error) {
+      this.destroy(error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
     this.#waiting = [];
     this.bytesSent += this.#waitingBytes;
     this.#waitingBytes = 0;

@@ -60,6 +60,21 @@ export class PointerTable {
     return this.#bytes;
   }
 
+  /** File offset of the entry of `zone`. */
+  entryOffset(zone: ZoneIndex): number {
+    return this.#offset + zone * WRITE_POINTER_BYTES;
+  }
+
+  /** The entry of `zone` as it is with `pointer`, and whether the file surely has it already. */
+  entryFor(zone: ZoneIndex, pointer: number): { readonly entry: Uint8Array; readonly isStored: boolean } {
+    const at = zone * WRITE_POINTER_BYTES;
+    const before = this.#bytes.slice(at, at + WRITE_POINTER_BYTES);
+    encodeWritePointer(this.#view, zone, pointer, this.#zoned, this.#engine.geometry.size);
+    const entry = this.#bytes.slice(at, at + WRITE_POINTER_BYTES);
+    this.#bytes.set(before, at);
+    return { entry, isStored: !this.inDoubt && entry.every((byte, index) => byte === before[index]) };
+  }
+
   /** The file may hold other values than were last reported as written. */
   get inDoubt(): boolean {
     return this.#suspect.size > 0;

@@ -29,6 +29,7 @@ import type { ZoneDescriptor } from "../../../zoned/zone-state.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 import type { Qcow2Header } from "../header.js";
 import { dropLeftovers, zoneRuns } from "./leftovers.js";
+import { PointerChanges } from "./pointer-changes.js";
 import type { PointerTable } from "./pointer-table.js";
 import { ZoneDurability } from "./zone-durability.js";
 
@@ -62,6 +63,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
     this.#model = model;
     this.#gate = new ZoneGate(model);
     this.#durability = writable ? new ZoneDurability(engine, model, table) : undefined;
+    if (writable && engine.journal !== undefined) PointerChanges.watch(model, table, engine.journal);
   }
 
   /** The header as it is in the file now. */
@@ -293,9 +295,12 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
       case "finish":
         await dropLeftovers(this.#engine, this.#model, plan.zones);
         await this.#durability?.finish(plan);
+        this.#engine.journal?.commit();
         break;
       case "reset":
         await this.#durability?.reset(plan);
+        // An older record of the pointer must not bring the zone back.
+        this.#engine.journal?.commit();
         for (const run of zoneRuns(this.#model, plan.zones)) {
           await this.#engine.discard(run.offset, run.length, "forget");
         }
