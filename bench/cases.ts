@@ -104,7 +104,7 @@ function processes(context: CaseContext): Case[] {
     {
       name: "open a 256 GiB image with all tables",
       requests: 1,
-      ours: () => wholeProcess(node, [join(import.meta.dirname, "open-subject.cjs"), large], directory),
+      ours: () => wholeProcess(node, [join(import.meta.dirname, "open/open-subject.cjs"), large], directory),
       peers: [{ name: "node -e 0", goal: { ratio: 1 / 1.5 }, run: nothing }],
     },
     {

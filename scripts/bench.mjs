@@ -1,12 +1,13 @@
 // `npm run bench`: builds and runs the comparison with the stock tools; see bench/run.ts for its options.
 // `npm run bench -- nvme`: load on the NVMe/TCP server instead; see bench/nvme-load.ts.
 import { join } from "node:path";
-import { PROJECT_ROOT, passThrough } from "./run-command.mjs";
+import { capture, PROJECT_ROOT, passThrough } from "./run-command.mjs";
 import { setUp } from "./setup.mjs";
 
 await setUp({ stockTools: true });
 // Installed by the set-up only.
 const { build } = await import("esbuild");
+const { bundleProgram, fillCodeCaches } = await import("./bundle-program.mjs");
 /** @satisfies {import("esbuild").BuildOptions} */
 const shared = {
   outdir: join(PROJECT_ROOT, "dist/bench"),
@@ -18,17 +19,26 @@ const shared = {
 };
 const source = (/** @type {string} */ name) => join(PROJECT_ROOT, `bench/${name}.ts`);
 await build({ ...shared, entryPoints: [source("run"), source("nvme-load")], format: "esm" });
-// What is measured is built as the command is: one CommonJS file, because start-up counts.
 await build({
   ...shared,
-  entryPoints: [source("subject"), source("open-subject")],
+  entryPoints: [source("subject")],
   format: "cjs",
   outExtension: { ".js": ".cjs" },
-  define: { "import.meta.url": "benchModuleUrl" },
-  banner: { js: 'const benchModuleUrl = require("node:url").pathToFileURL(__filename).href;' },
+  define: { "import.meta.filename": "__filename", "import.meta.dirname": "__dirname" },
   minifyWhitespace: true,
   minifySyntax: true,
 });
+// Start-up counts: built as the command is.
+const opening = { folder: join(PROJECT_ROOT, "dist/bench/open"), name: "open-subject.cjs" };
+const entry = "bench/open-subject.ts";
+const packs = await bundleProgram({
+  entry,
+  ...opening,
+  packs: { start: [entry], engine: ["src/formats/qcow2/open.ts"] },
+});
+const example = join(opening.folder, "example.qcow2");
+await capture(process.execPath, [join(PROJECT_ROOT, "dist/cli/zcow.js"), "create", "-f", "qcow2", example, "1M"]);
+await fillCodeCaches(opening.folder, opening.name, packs, [[example]]);
 const [first, ...rest] = process.argv.slice(2);
 const [program, options] = first === "nvme" ? ["nvme-load", rest] : ["run", process.argv.slice(2)];
 process.exitCode = passThrough(process.execPath, [join(PROJECT_ROOT, `dist/bench/${program}.js`), ...options]);

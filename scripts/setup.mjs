@@ -9,6 +9,9 @@ const BUILD_STAMP = join(PROJECT_ROOT, "node_modules", ".cache", "zcow", "build-
 const BUILD_INPUTS = [
   "src",
   "scripts/build.mjs",
+  "scripts/build-command.mjs",
+  "scripts/bundle-program.mjs",
+  "scripts/code-cache-recorder.cjs",
   "package.json",
   "package-lock.json",
   "tsconfig.json",

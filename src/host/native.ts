@@ -1,9 +1,9 @@
-import { createRequire } from "node:module";
 import { getSystemErrorName } from "node:util";
+import { type ForeignFunction, type Koffi, loadKoffi } from "./native-helper.js";
 
 /*
- * The only file that loads a native helper (koffi, which calls C functions by name). Loading costs
- * about 5 ms, so it happens at the first call that needs it and never for a plain short read. The
+ * What is called through the native helper (koffi, which calls C functions by name). Loading it costs
+ * 2 to 5 ms, so it happens at the first call that needs it and never for a plain short read. The
  * structures and constants used here are those of 64-bit little-endian Linux; elsewhere, without
  * koffi, and with ZCOW_NO_NATIVE=1 in the environment `nativeCalls()` gives undefined.
  */
@@ -34,18 +34,6 @@ export interface NativeCalls {
   errno(): number;
   /** Address of the first byte of a view. Its buffer does not move while it is reachable and not detached. */
   address(view: Uint8Array): number;
-}
-
-type ForeignFunction = ((...values: unknown[]) => number) & { async(...values: unknown[]): void };
-
-interface ForeignLibrary {
-  func(name: string, result: string, parameters: readonly string[]): ForeignFunction;
-}
-
-interface Koffi {
-  load(path: null): ForeignLibrary;
-  errno(): number;
-  address(view: Uint8Array): bigint;
 }
 
 /** Numbers of the system calls that the C library has no function for. */
@@ -93,8 +81,7 @@ function loadCalls(): NativeCalls | undefined {
   if (process.platform !== "linux" || systemCalls === undefined) return undefined;
   if (process.env["ZCOW_NO_NATIVE"] === "1") return undefined;
   try {
-    const koffi: Koffi = createRequire(import.meta.url)("koffi");
-    return bindCalls(koffi, systemCalls);
+    return bindCalls(loadKoffi(), systemCalls);
   } catch {
     // Not installed, or built for another system: everything works without it.
     return undefined;

@@ -1,13 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { copyFileSync, mkdirSync } from "node:fs";
+import { mkdirSync, symlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
 import { runTool, type ToolResult } from "../support/stock-tools.js";
 
 const PROJECT_ROOT = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** The command as it is shipped, in one file, under each of the names it answers to. */
+/** The command as it is shipped, under each of the names it answers to. */
 export class BuiltCommand {
   readonly #folder: string;
 
@@ -18,20 +17,10 @@ export class BuiltCommand {
   /** Builds the command from source into `folder`. */
   static async build(folder: string): Promise<BuiltCommand> {
     mkdirSync(folder, { recursive: true });
-    const product = join(folder, "zcow.cjs");
-    await build({
-      entryPoints: [join(PROJECT_ROOT, "src/cli/main.ts")],
-      outfile: product,
-      bundle: true,
-      platform: "node",
-      target: "node20.19",
-      format: "cjs",
-      external: ["koffi"],
-      define: { ZCOW_VERSION: '"0.0.0-test"', "import.meta.url": "zcowModuleUrl" },
-      banner: { js: 'const zcowModuleUrl = require("node:url").pathToFileURL(__filename).href;' },
-      logLevel: "error",
-    });
-    for (const name of ["qemu-img", "qemu-io"]) copyFileSync(product, join(folder, name));
+    const script = join(PROJECT_ROOT, "scripts/build-command.mjs");
+    const built = await runTool(process.execPath, [script, join(folder, "zcow.cjs"), "0.0.0-test"]);
+    if (built.code !== 0) throw new Error(`the command could not be built: ${built.stderr}`);
+    for (const name of ["qemu-img", "qemu-io"]) symlinkSync("zcow.cjs", join(folder, name));
     return new BuiltCommand(folder);
   }
 

@@ -2,7 +2,6 @@ import { ZcowError } from "../../base/errors.js";
 import { MiB } from "../../base/units.js";
 import type { OpenDeviceOptions } from "../../block/format-driver.js";
 import type { Storage } from "../../storage/storage.js";
-import { checkQcow2 } from "./check/check.js";
 import { Qcow2Device } from "./device.js";
 import { ClusterEngine } from "./engine.js";
 import { INCOMPATIBLE } from "./features.js";
@@ -91,6 +90,7 @@ function cacheBytesOf({ cacheBytes = DEFAULT_CACHE_BYTES }: OpenDeviceOptions): 
 async function repairDirty(storage: Storage, damaged: Qcow2Header): Promise<Qcow2Header> {
   const { requireSoundPointers } = await import("./zones/stored-pointers.js");
   await requireSoundPointers(storage, damaged);
+  const { checkQcow2 } = await import("./check/check.js");
   const result = await checkQcow2(storage, { repair: "all" });
   const header = await readHeader(storage, { writable: true });
   if ((header.features.incompatible & INCOMPATIBLE.dirty) === 0n) return header;
