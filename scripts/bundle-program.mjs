@@ -217,6 +217,7 @@ function moduleText(specifier) {
 /** @param {ts.PropertyAccessExpression} node */
 function metaText({ name }) {
   if (name.text === "filename" || name.text === "dirname") return `__${name.text}`;
+  if (name.text === "url") return 'require("node:url").pathToFileURL(__filename).href';
   throw new Error(`import.meta.${name.text} is not known to the loader`);
 }
 
