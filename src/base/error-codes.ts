@@ -150,7 +150,6 @@ export const ERROR_CODES = {
   UNSUPPORTED_BACKING_FILE: unsupported("The image has, or is to have, a backing file."),
   UNSUPPORTED_ENCRYPTION: unsupported("The image is, or is to be, encrypted."),
   UNSUPPORTED_DATA_FILE: unsupported("The image keeps, or is to keep, its data in an external file."),
-  UNSUPPORTED_EXTENDED_L2: unsupported("The image has, or is to have, extended L2 entries."),
   UNSUPPORTED_COMPRESSION: unsupported(
     "The image has compression type zstd, and neither this Node.js nor an optional package can do it.",
   ),

@@ -61,14 +61,11 @@ const IMAGES: readonly StockImage[] = [
     what: "zstd compression",
     make: [create("compression_type=zstd")],
     says: { compressionType: 1, features: { incompatible: 8n, compatible: 0n, autoclear: 0n } },
-    writing: "UNSUPPORTED_COMPRESSION",
-    reading: "UNSUPPORTED_COMPRESSION",
   },
   {
     what: "extended L2 entries",
     make: [create("extended_l2=on")],
     says: { features: { incompatible: 16n, compatible: 0n, autoclear: 0n } },
-    writing: "UNSUPPORTED_EXTENDED_L2",
   },
   {
     what: "LUKS",

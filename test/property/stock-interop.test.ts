@@ -31,6 +31,11 @@ const VARIANTS = [
   { options: "cluster_size=64k,preallocation=metadata", clusterSize: 64 * KIB, size: 8192 * KIB },
   { options: "cluster_size=64k,compat=0.10", clusterSize: 64 * KIB, size: 8192 * KIB },
   { options: "cluster_size=2M,refcount_bits=8", clusterSize: 2048 * KIB, size: 16_384 * KIB },
+  { options: "extended_l2=on,cluster_size=16k,refcount_bits=1", clusterSize: 16 * KIB, size: 2048 * KIB },
+  { options: "extended_l2=on,cluster_size=32k,lazy_refcounts=on", clusterSize: 32 * KIB, size: 4096 * KIB },
+  { options: "extended_l2=on,cluster_size=64k", clusterSize: 64 * KIB, size: 8192 * KIB + SECTOR },
+  { options: "extended_l2=on,cluster_size=128k,preallocation=metadata", clusterSize: 128 * KIB, size: 8192 * KIB },
+  { options: "extended_l2=on,cluster_size=2M,refcount_bits=64", clusterSize: 2048 * KIB, size: 16_384 * KIB },
 ];
 
 /** Random qemu-io commands, entered in `live` as well. */

@@ -1,8 +1,9 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
-import { finishWritten, linkClusters } from "./allocating-write.js";
+import { finishWritten, linkClusters, type Place } from "./allocating-write.js";
 import { ZERO_LOW } from "./entries.js";
 import type { ImageState } from "./image-state.js";
-import { TABLE_ENTRY_BYTES } from "./limits.js";
+import type { MappingRun } from "./mapping.js";
+import { storedMap } from "./subclusters.js";
 import type { TableSlice } from "./table-cache.js";
 
 /**
@@ -16,43 +17,96 @@ export function writeAllocatingNow(
   offset: number,
   from: Uint8Array,
 ): Promise<void> | undefined | false {
-  const { geometry, map, reservations, allocator, writeBack } = state;
-  const { clusterSize } = geometry;
+  const { geometry, map, reservations, allocator, old } = state;
+  const { clusterSize, subclusters, subclusterSize } = geometry;
   const cluster = Math.floor(offset / clusterSize);
   const inside = offset - cluster * clusterSize;
   const count = Math.ceil((inside + from.length) / clusterSize);
   const slice = map.peek(cluster);
   if (slice === undefined || !map.isTableCopied(map.l1Index(cluster)) || !map.cache.mayEdit(slice)) return false;
-  if (count > map.clustersToSliceEnd(cluster) || !isUnmapped(state, slice, cluster, count)) return false;
-  if (reservations.find(cluster, count) !== undefined) return false;
-  const partial = from.length < count * clusterSize;
+  if (count > map.clustersToSliceEnd(cluster)) return false;
+  if (!isUnmapped(state, slice, cluster, count)) return map.isExtended && fillNow(state, slice, cluster, offset, from);
+  if (reservations.find(cluster * subclusters, count * subclusters) !== undefined) return false;
+  const first = Math.floor(offset / subclusterSize);
+  const parts = Math.ceil((offset + from.length) / subclusterSize) - first;
+  const partial = from.length < parts * subclusterSize;
   // What surrounds the data must be zeros, and there already.
-  if (partial && !(state.data.freshIsZero && state.old.unmappedIsZero(cluster * clusterSize))) return false;
+  if (partial && !(state.data.freshIsZero && old.unmappedIsZero(first * subclusterSize))) return false;
   const host = allocator.allocateNow(count, partial);
   if (host === undefined) return false;
-  const place = { host, count, allocated: true, rest: "fresh" } as const;
+  const start = cluster * subclusters;
+  const place: Place = {
+    first,
+    count: parts,
+    host: host + (first - start) * subclusterSize,
+    allocated: true,
+    rest: "fresh",
+  };
+  return writeNow(state, slice, place, start, count * subclusters, offset, from);
+}
+
+/** What the short way replaces: nothing that has to be given back. */
+const NOTHING: MappingRun = { kind: "unallocated", count: 0 };
+
+/** Writes to a place that is decided on, and links it; when the storage takes its time, under a reservation. */
+function writeNow(
+  state: ImageState,
+  slice: TableSlice,
+  place: Place,
+  reserveFrom: number,
+  reserveCount: number,
+  offset: number,
+  from: Uint8Array,
+): Promise<void> | undefined {
   let wait: MaybePromise<void>;
   try {
-    wait = state.data.write(host + inside, offset, from);
+    wait = state.data.write(place.host + offset - place.first * state.geometry.subclusterSize, offset, from);
   } catch (error) {
     wait = Promise.reject(error);
   }
   if (isPromise(wait)) {
-    const reservation = reservations.add(cluster, count);
-    return finishWritten(state, reservation, place, { kind: "unallocated", count }, state.requests.follow(wait));
+    const reservation = state.reservations.add(reserveFrom, reserveCount);
+    return finishWritten(state, reservation, place, NOTHING, state.requests.follow(wait));
   }
-  writeBack.unflushedData = true;
-  linkClusters(state, slice, cluster, place);
+  state.writeBack.unflushedData = true;
+  linkClusters(state, slice, place);
   return undefined;
+}
+
+/**
+ * Extended entries: whole subclusters of one cluster that has a host cluster of its own, not all of them stored yet. What
+ * comes after the first piece of a cluster that is written in order.
+ */
+function fillNow(
+  state: ImageState,
+  slice: TableSlice,
+  cluster: number,
+  offset: number,
+  from: Uint8Array,
+): Promise<void> | undefined | false {
+  const { geometry, map, reservations, data, owners } = state;
+  const { clusterSize, subclusterSize } = geometry;
+  const inside = offset - cluster * clusterSize;
+  const isWhole = (inside | from.length) % subclusterSize === 0;
+  if (!isWhole || inside + from.length > clusterSize) return false;
+  const host = map.ownHostCluster(slice, cluster);
+  if (host === 0 || (data.inImage && owners.ownerOf(host / clusterSize) !== 0)) return false;
+  const first = offset / subclusterSize;
+  const count = from.length / subclusterSize;
+  if (reservations.find(first, count) !== undefined) return false;
+  const place: Place = { first, count, host: host + inside, allocated: false, rest: "zero" };
+  return writeNow(state, slice, place, first, count, offset, from);
 }
 
 /** Nothing is mapped at these clusters of the slice; zero clusters without a host cluster count as such. */
 function isUnmapped(state: ImageState, slice: TableSlice, cluster: number, count: number): boolean {
-  const highestUnmapped = state.geometry.version === 2 ? 0 : ZERO_LOW;
+  const { version, l2EntrySize, subclusters } = state.geometry;
+  const highestUnmapped = version === 2 || subclusters > 1 ? 0 : ZERO_LOW;
   let at = state.map.entryAt(cluster);
   for (let i = 0; i < count; i++) {
     if (slice.view.getUint32(at) !== 0 || slice.view.getUint32(at + 4) > highestUnmapped) return false;
-    at += TABLE_ENTRY_BYTES;
+    if (subclusters > 1 && storedMap(slice.view, at) !== 0) return false;
+    at += l2EntrySize;
   }
   return true;
 }

@@ -4,9 +4,11 @@ import { entryHigh, entryLow } from "./entries.js";
 import { freeRun } from "./freed-runs.js";
 import type { ImageState } from "./image-state.js";
 import type { Reservation } from "./in-flight.js";
-import { LARGEST_L2_ENTRY_BYTES, TABLE_ENTRY_BYTES } from "./limits.js";
-import type { MappingRun } from "./mapping.js";
+import { isMapped, type MappedRun, type MappingRun } from "./mapping.js";
+import { type ClusterRun, clusterStart, clustersTouched } from "./positions.js";
+import { markStored } from "./subcluster-links.js";
 import type { TableSlice } from "./table-cache.js";
+import { type Allocation, planStep } from "./write-plan.js";
 
 /** A part of a request that is under way. */
 interface Step {
@@ -15,18 +17,13 @@ interface Step {
   readonly work: Promise<void>;
 }
 
-/** What a step found: how many guest clusters, and where their data goes. */
-interface Plan {
-  readonly reservation: Reservation;
-  readonly run: MappingRun;
-}
-
 /**
  * Writes `from` at guest `offset`, allocating what is not there. The request is cut into steps, each within one L2
  * slice and contiguous in the file; steps are set up one after the other and write their data in parallel.
  *
  * A step: reserve the guest clusters, allocate host clusters, write data and what surrounds it, change the L2 entries,
  * end the reservation. When it fails nothing refers to the new clusters and they are given back.
+ * With extended L2 entries a step reserves the subclusters that it fills in the host cluster they have.
  */
 export async function writeAllocating(state: ImageState, offset: number, from: Uint8Array): Promise<void> {
   const running: Promise<void>[] = [];
@@ -48,56 +45,33 @@ export async function writeAllocating(state: ImageState, offset: number, from: U
 }
 
 async function startStep(state: ImageState, offset: number, data: Uint8Array): Promise<Step> {
-  const { geometry, map, reservations, tables } = state;
-  const cluster = Math.floor(offset / geometry.clusterSize);
-  const inside = offset - cluster * geometry.clusterSize;
-  const wanted = Math.min(Math.ceil((inside + data.length) / geometry.clusterSize), map.clustersToSliceEnd(cluster));
+  const { geometry, map, tables } = state;
+  const { clusterSize, subclusterSize } = geometry;
+  const cluster = Math.floor(offset / clusterSize);
+  const subcluster = Math.floor(offset / subclusterSize);
+  const touched = Math.ceil((offset + data.length) / subclusterSize) - subcluster;
+  const wanted = Math.min(touched, map.subclustersToSliceEnd(subcluster));
   for (;;) {
     const table = await tables.writable(map.l1Index(cluster));
     const acquired = map.acquire(table, cluster);
     const slice = isPromise(acquired) ? await acquired : acquired;
-    const other = reservations.find(cluster, wanted);
-    if (other !== undefined && other.first <= cluster) {
-      map.cache.release(slice);
-      await other.finished;
-      continue;
-    }
-    let found: MappingRun | Plan;
+    let plan: ReturnType<typeof planStep>;
     try {
-      found = plan(state, slice, cluster, other === undefined ? wanted : other.first - cluster);
+      plan = planStep(state, slice, subcluster, wanted);
     } finally {
       map.cache.release(slice);
     }
-    if (!("reservation" in found)) return startInPlace(state, found, offset, inside, data);
-    return startAllocation(state, found, inside, data);
+    if (plan.kind === "in-place") return startInPlace(state, plan.run, subcluster, offset, data);
+    if (plan.kind === "allocate") return startAllocation(state, plan, offset, data);
+    await plan.finished;
   }
 }
 
-/** Looks at the mapping and reserves the clusters, in one turn. Data that may be written in place needs no reservation. */
-function plan(state: ImageState, slice: TableSlice, cluster: number, limit: number): MappingRun | Plan {
-  const { map, reservations } = state;
-  const run = map.runAt(slice, cluster, limit);
-  if (run.kind === "data" && run.copied) return run;
-  let count = run.count;
-  if (isUnplacedZero(state, run, cluster)) {
-    while (count < limit) {
-      const next = map.runAt(slice, cluster + count, limit - count);
-      if (!isUnplacedZero(state, next, cluster + count)) break;
-      count += next.count;
-    }
-  }
-  return { reservation: reservations.add(cluster, count), run };
-}
-
-/** Reads as zeros and has no host cluster: neighbours of this kind are written alike. */
-function isUnplacedZero(state: ImageState, run: MappingRun, cluster: number): boolean {
-  return (run.kind === "unallocated" || run.kind === "zero") && state.old.isZero(run, cluster);
-}
-
-function startInPlace(state: ImageState, run: MappingRun, guest: number, inside: number, data: Uint8Array): Step {
-  if (run.kind !== "data") throw new Error("only data is written in place");
-  const length = Math.min(data.length, run.count * state.geometry.clusterSize - inside);
-  return { length, work: writeGuestData(state, run.host + inside, guest, data.subarray(0, length)) };
+function startInPlace(state: ImageState, run: MappedRun, subcluster: number, offset: number, data: Uint8Array): Step {
+  const { subclusterSize } = state.geometry;
+  const inside = offset - subcluster * subclusterSize;
+  const length = Math.min(data.length, run.count * subclusterSize - inside);
+  return { length, work: writeGuestData(state, run.host + inside, offset, data.subarray(0, length)) };
 }
 
 /** Writes guest data to clusters that are mapped already. */
@@ -108,71 +82,91 @@ async function writeGuestData(state: ImageState, host: number, guest: number, da
   state.writeBack.unflushedData = true;
 }
 
-/** Host clusters for a plan. */
+/** Where subclusters are written that were not stored there before. */
 export interface Place {
-  readonly host: number;
+  /** First guest subcluster. */
+  readonly first: number;
+  /** Subclusters. */
   readonly count: number;
-  /** Allocated by this step: to be given back when it fails. */
+  /** Where the first one goes. */
+  readonly host: number;
+  /** Its host clusters were allocated by this step: to be given back when it fails. */
   readonly allocated: boolean;
   readonly rest: Placement["rest"];
 }
 
-async function startAllocation(
-  state: ImageState,
-  { reservation, run }: Plan,
-  inside: number,
-  data: Uint8Array,
-): Promise<Step> {
-  const { clusterSize } = state.geometry;
+/** The host clusters that a place is in. */
+function clustersOf({ geometry }: ImageState, { host, count }: Place): ClusterRun {
+  return clustersTouched(host, count * geometry.subclusterSize, geometry);
+}
+
+async function startAllocation(state: ImageState, plan: Allocation, offset: number, data: Uint8Array): Promise<Step> {
+  const { subclusterSize } = state.geometry;
   try {
-    const place = await findPlace(state, run, reservation);
-    const length = Math.min(data.length, place.count * clusterSize - inside);
-    const work = finishAllocation(state, { reservation, run }, place, inside, data.subarray(0, length));
-    return { length, work };
+    const place = await findPlace(state, plan);
+    const dataAt = offset - plan.first * subclusterSize;
+    const length = Math.min(data.length, place.count * subclusterSize - dataAt);
+    const written = writeChecked(state, plan, place, dataAt, data.subarray(0, length));
+    return { length, work: finishWritten(state, plan.reservation, place, plan.run, written) };
   } catch (error) {
-    state.reservations.end(reservation);
+    state.reservations.end(plan.reservation);
     throw error;
   }
 }
 
-async function findPlace(state: ImageState, run: MappingRun, { first, count }: Reservation): Promise<Place> {
-  if (run.kind === "zero-preallocated" && run.copied) {
-    return { host: run.host, count: run.count, allocated: false, rest: "zero" };
+async function findPlace(state: ImageState, { first, count, run, moves, reservation }: Allocation): Promise<Place> {
+  const isZero = state.old.isZero(run, first);
+  if (!moves && isMapped(run)) {
+    return { first, count, host: run.host, allocated: false, rest: isZero ? "zero" : "copy" };
   }
-  const { offset, count: got, fresh } = await state.allocator.allocate(count, false);
-  const empty = fresh && state.data.freshIsZero ? "fresh" : "zero";
-  return { host: offset, count: got, allocated: true, rest: state.old.isZero(run, first) ? empty : "copy" };
+  const { subclusters, subclusterSize } = state.geometry;
+  const { offset, count: got, fresh } = await state.allocator.allocate(reservation.count / subclusters, false);
+  const inside = first - reservation.first;
+  return {
+    first,
+    count: Math.min(count, got * subclusters - inside),
+    host: offset + inside * subclusterSize,
+    allocated: true,
+    rest: isZero ? (fresh && state.data.freshIsZero ? "fresh" : "zero") : "copy",
+  };
 }
 
-function finishAllocation(
+async function writeChecked(
   state: ImageState,
-  { reservation, run }: Plan,
+  { run, others }: Allocation,
   place: Place,
-  inside: number,
+  dataAt: number,
   data: Uint8Array,
 ): Promise<void> {
-  const { clusterSize } = state.geometry;
-  const cluster = reservation.first;
-  const placement = {
-    host: place.host,
-    cluster,
-    guest: cluster * clusterSize,
-    length: place.count * clusterSize,
-    dataAt: inside,
-    rest: place.rest,
-    old: run,
-  };
-  return finishWritten(state, reservation, place, run, writeChecked(state, placement, data));
-}
-
-async function writeChecked(state: ImageState, placement: Placement, data: Uint8Array): Promise<void> {
-  refuseMetadata(state, placement.host, placement.length);
+  const { subclusterSize } = state.geometry;
+  const { host, first, rest } = place;
+  const length = place.count * subclusterSize;
+  refuseMetadata(state, host, length);
+  const placement = { host, subcluster: first, guest: first * subclusterSize, length, dataAt, rest, old: run };
   const wait = state.requests.follow(writePlacement(state.data, state.old, placement, data));
   if (isPromise(wait)) await wait;
+  if (others.length > 0) await moveOthers(state, others, place);
+}
+
+/** Copies what else is stored in the clusters that move. */
+async function moveOthers(state: ImageState, others: Allocation["others"], place: Place): Promise<void> {
+  const { subclusterSize, clusterSize } = state.geometry;
+  const clusters = clustersOf(state, place);
+  const end = (clusters.first + clusters.count) * clusterSize;
+  for (const { first, run } of others) {
+    const host = place.host + (first - place.first) * subclusterSize;
+    // Fewer clusters may have been had than were planned.
+    if (host >= end) continue;
+    const bytes = new Uint8Array(run.count * subclusterSize);
+    const read = state.requests.follow(state.old.read(run, first, 0, bytes));
+    if (isPromise(read)) await read;
+    const written = state.requests.follow(state.data.write(host, first * subclusterSize, bytes));
+    if (isPromise(written)) await written;
+  }
 }
 
 /** Guest data in the image file never goes where metadata is. */
-function refuseMetadata(state: ImageState, host: number, length: number): void {
+export function refuseMetadata(state: ImageState, host: number, length: number): void {
   const violation = state.data.inImage ? state.owners.violation("guest data", host, length) : undefined;
   if (violation !== undefined) throw violation;
 }
@@ -188,10 +182,13 @@ export async function finishWritten(
   try {
     await written;
     state.writeBack.unflushedData = true;
-    await link(state, reservation.first, place, old);
+    await link(state, place, old);
   } catch (error) {
-    // When even that fails the clusters leak, which check repairs.
-    if (place.allocated) await state.allocator.release(place.host, place.count).catch(() => undefined);
+    if (place.allocated) {
+      const { first, count } = clustersOf(state, place);
+      // When even that fails the clusters leak, which check repairs.
+      await state.allocator.release(clusterStart(first, state.geometry), count).catch(() => undefined);
+    }
     throw error;
   } finally {
     state.reservations.end(reservation);
@@ -199,22 +196,29 @@ export async function finishWritten(
 }
 
 /** Points the L2 entries at the new clusters. The last step, and it cannot fail half-way. */
-async function link(state: ImageState, cluster: number, place: Place, old: MappingRun): Promise<void> {
-  const slice = await acquireForEdit(state, cluster);
-  linkClusters(state, slice, cluster, place);
+async function link(state: ImageState, place: Place, old: MappingRun): Promise<void> {
+  const slice = await acquireForEdit(state, Math.floor(place.first / state.geometry.subclusters));
+  linkClusters(state, slice, place);
   state.map.cache.release(slice);
-  if (place.allocated) freeRun(state, old, place.count);
+  if (place.allocated) freeRun(state, old, clustersOf(state, place).count);
 }
 
-export function linkClusters(state: ImageState, slice: TableSlice, cluster: number, place: Place): void {
-  let at = state.map.entryAt(cluster);
-  const last = state.map.entryAt(cluster + place.count - 1);
-  state.map.cache.edit(slice, at, Math.min(last + LARGEST_L2_ENTRY_BYTES, state.map.cache.sliceSize));
+/** Points the L2 entries of a place, which lies within one slice, at its host clusters. The slice is edited. */
+export function linkClusters(state: ImageState, slice: TableSlice, place: Place): void {
+  const { map, geometry } = state;
+  const { subclusters, l2EntrySize } = geometry;
+  let at = map.entryAt(Math.floor(place.first / subclusters));
+  const last = map.entryAt(Math.floor((place.first + place.count - 1) / subclusters));
+  map.cache.edit(slice, at, last + l2EntrySize);
+  if (map.isExtended) {
+    markStored(map, slice, place, geometry);
+    return;
+  }
   for (let i = 0; i < place.count; i++) {
-    const host = place.host + i * state.geometry.clusterSize;
+    const host = place.host + i * geometry.clusterSize;
     slice.view.setUint32(at, entryHigh(host, true));
     slice.view.setUint32(at + 4, entryLow(host, false));
-    at += TABLE_ENTRY_BYTES;
+    at += l2EntrySize;
   }
 }
 

@@ -123,17 +123,19 @@ async function reserve(
   cluster: number,
   replace: boolean,
 ): Promise<{ readonly reservation: Reservation; readonly old: MappingRun }> {
-  const { map, reservations, tables } = state;
+  const { map, reservations, tables, geometry } = state;
+  const { subclusters } = geometry;
+  const first = cluster * subclusters;
   for (;;) {
     const table = await tables.writable(map.l1Index(cluster));
     const acquired = map.acquire(table, cluster);
     const slice = isPromise(acquired) ? await acquired : acquired;
-    const other = reservations.find(cluster, 1);
+    const other = reservations.find(first, subclusters);
     try {
       if (other === undefined) {
-        const old = map.runAt(slice, cluster * state.geometry.subclusters, 1);
+        const old = map.runAt(slice, first, 1);
         if (!replace) refuseRewrite(state, cluster, old);
-        return { reservation: reservations.add(cluster, 1), old };
+        return { reservation: reservations.add(first, subclusters), old };
       }
     } finally {
       map.cache.release(slice);

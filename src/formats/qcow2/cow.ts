@@ -7,27 +7,27 @@ import type { OldContents } from "./old-contents.js";
 /** Up to this many bytes, what surrounds the data is put into one buffer with it and written at once. */
 const MERGE_LIMIT = 256 * KiB;
 
-/** The host clusters of an allocating write, and what belongs around its data. */
+/** Where the subclusters of an allocating write go, and what belongs around its data. */
 export interface Placement {
-  /** Where the clusters are in the guest data's storage. */
+  /** Where the subclusters go in the guest data's storage. */
   readonly host: number;
-  /** First guest cluster. */
-  readonly cluster: number;
-  /** Guest offset of the first cluster. */
+  /** First guest subcluster. */
+  readonly subcluster: number;
+  /** Guest offset of the first subcluster. */
   readonly guest: number;
-  /** Bytes, whole clusters. */
+  /** Bytes, whole subclusters. */
   readonly length: number;
-  /** Where the data starts in the clusters. */
+  /** Where the data starts in the subclusters. */
   readonly dataAt: number;
   /** The rest: `fresh` reads as zeros already, `zero` has to be made zero, `copy` is what `old` says. */
   readonly rest: "fresh" | "zero" | "copy";
-  /** The mapping that the clusters have had so far. */
+  /** The mapping that the subclusters have had so far. */
   readonly old: MappingRun;
 }
 
 /**
- * Writes `data` into its new clusters together with the parts before (head) and after it (tail), so that not a byte of
- * the clusters' former life shows. Fewest writes: one when all fits a buffer.
+ * Writes `data` into its new subclusters together with the parts before (head) and after it (tail), so that not a byte of
+ * their clusters' former life shows. Fewest writes: one when all fits a buffer.
  */
 export function writePlacement(
   guestData: GuestData,
@@ -91,11 +91,11 @@ async function writeRest(
 
 async function readOld(
   contents: OldContents,
-  { old, cluster }: Placement,
+  { old, subcluster }: Placement,
   inside: number,
   into: Uint8Array,
 ): Promise<void> {
   if (into.length === 0) return;
-  const wait = contents.read(old, cluster, inside, into);
+  const wait = contents.read(old, subcluster, inside, into);
   if (isPromise(wait)) await wait;
 }

@@ -1,15 +1,19 @@
+import { alignDown } from "../../base/integers.js";
 import type { ImageState } from "./image-state.js";
 import type { MappingRun } from "./mapping.js";
 import { clusterStart, clustersTouched } from "./positions.js";
 
-/** Notes that the first `count` clusters of `run`, which begins where a cluster does, are no longer mapped: what they took in the file is given back in due course. */
+/**
+ * Notes that the `count` clusters that `run` begins in are no longer mapped, with all their subclusters: what they took in the
+ * file is given back in due course.
+ */
 export function freeRun(state: ImageState, run: MappingRun, count: number): void {
   const { geometry, frees, compressed } = state;
   switch (run.kind) {
     case "data":
     case "zero-preallocated":
     case "preallocated":
-      frees.add(run.host, count * geometry.clusterSize);
+      frees.add(alignDown(run.host, geometry.clusterSize), count * geometry.clusterSize);
       return;
     case "compressed": {
       const touched = clustersTouched(run.host, run.length, geometry);

@@ -1,16 +1,16 @@
-/** Guest clusters whose mapping is about to change: their data is being written, the table not yet updated. */
+/** Guest subclusters whose mapping is about to change: their data is being written, the table not yet updated. */
 export interface Reservation {
-  /** First guest cluster. */
+  /** First guest subcluster. */
   readonly first: number;
-  /** Guest clusters. */
+  /** Subclusters. */
   readonly count: number;
   /** Resolves when the mapping has changed, or the attempt has failed. Never rejects. */
   readonly finished: Promise<void>;
 }
 
 /**
- * Allocating writes in flight. Whoever wants to change the mapping of a reserved cluster waits for the
- * reservation to end, then looks again; requests for other clusters never wait.
+ * Allocating writes in flight. Whoever wants to change the mapping of a reserved subcluster waits for the
+ * reservation to end, then looks again; requests for others never wait.
  */
 export class Reservations {
   readonly #active = new Set<ActiveReservation>();
@@ -25,7 +25,7 @@ export class Reservations {
     return lowest;
   }
 
-  /** Reserves clusters that no reservation touches. */
+  /** Reserves subclusters that no reservation touches. */
   add(first: number, count: number): Reservation {
     const active = new ActiveReservation(first, count);
     this.#active.add(active);

@@ -52,8 +52,6 @@ export const FEATURE_NAME_ENTRY_BYTES = 48;
 export const FEATURE_NAME_BYTES = 46;
 /** Bytes in an L1, L2 or refcount table entry. */
 export const TABLE_ENTRY_BYTES = 8;
-/** Bytes in the longest L2 entry there is, with subclusters. */
-export const LARGEST_L2_ENTRY_BYTES = 16;
 
 /**
  * Largest file offset used, exclusive. Entries have room for 2^56; QEMU stops at its signed 64-bit arithmetic.

@@ -147,6 +147,14 @@ export class GuestMap {
     return view.getUint8(at) < 0x80 ? -1 : GuestMap.dataOffset(view, at, lowMask);
   }
 
+  /** Host offset of an extended entry's cluster when nobody shares it and nothing is odd about the entry; otherwise 0. */
+  ownHostCluster(slice: TableSlice, cluster: number): number {
+    const { view } = slice;
+    const at = this.entryAt(cluster);
+    const host = GuestMap.writableDataOffset(view, at, this.#lowMask);
+    return host > 0 && isStored(view, at, 0) ? host : 0;
+  }
+
   /** File offset of the L2 table of L1 entry `index`, 0 = none. Throws `IMAGE_CORRUPT`. */
   tableAt(index: number): number {
     const high = this.l1.high(index);

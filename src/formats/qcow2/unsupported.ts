@@ -32,12 +32,6 @@ const FEATURES: readonly UnsupportedFeature[] = [
     isUsed: (header) => has(header, INCOMPATIBLE.externalData),
   },
   {
-    code: "UNSUPPORTED_EXTENDED_L2",
-    what: "extended L2 entries",
-    readable: true,
-    isUsed: (header) => has(header, INCOMPATIBLE.extendedL2),
-  },
-  {
     code: "UNSUPPORTED_SNAPSHOTS",
     what: "internal snapshots",
     readable: true,

@@ -1,43 +1,51 @@
+import { alignDown, alignUp } from "../../base/integers.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
 import { entryHigh, entryLow, ZERO_LOW } from "./entries.js";
+import { type EntryChange, type Erasure, hidesBacking } from "./erasure.js";
 import { freeRun } from "./freed-runs.js";
+import type { Qcow2Geometry } from "./geometry.js";
 import type { ImageState } from "./image-state.js";
-import { TABLE_ENTRY_BYTES } from "./limits.js";
-import type { MappingRun } from "./mapping.js";
+import { isMapped, type MappingRun } from "./mapping.js";
+import { extendedChanges } from "./subcluster-erasing.js";
 import type { TableSlice } from "./table-cache.js";
 
 /**
- * Changes of the mapping that bring no data: discard and write zeroes, by whole clusters.
- *
- * `discard-hint`: what the stock tool does with a guest's discard. Version 3: data and preallocated clusters
- * become plain zero clusters, the rest stays; version 2: the mapping goes away.
- * `forget`: the mapping goes away in any version; over a backing file it leaves zero clusters instead.
- * `zero-keep`, `zero-unmap`: version 3 zero flags, host clusters kept in place or given back.
- * `rezero-keep`, `rezero-unmap`: the same, but only for clusters that read as zeros already.
+ * Changes of the mapping that bring no data: discard and write zeroes, by whole clusters, or by the subclusters of extended
+ * entries (subcluster-erasing.ts); without those a cluster is its only subcluster.
  */
-export type Erasure = "discard-hint" | "forget" | "zero-keep" | "zero-unmap" | "rezero-keep" | "rezero-unmap";
 
 /** What an erased cluster's entry becomes: "keep" leaves it as it is. */
 type Outcome = "keep" | "unallocated" | "zero" | "zero-preallocated";
 
-/** Erases guest clusters [first, first + count). Host clusters that are given up are freed after the next flush. */
-export async function eraseClusters(state: ImageState, first: number, count: number, erasure: Erasure): Promise<void> {
+/**
+ * Erases guest subclusters [first, first + count). Host clusters that are given up are freed after the next flush. False when
+ * a part of a compressed cluster was to become zeros, which an entry cannot say; then no entry of its slice has changed.
+ */
+export async function eraseSubclusters(
+  state: ImageState,
+  first: number,
+  count: number,
+  erasure: Erasure,
+): Promise<boolean> {
   const { map, geometry, frees, writeBack } = state;
+  const { subclusters, l2Entries } = geometry;
   const end = first + count;
-  for (let cluster = first; cluster < end; ) {
-    const index = map.l1Index(cluster);
-    const tableEnd = Math.min(end, map.firstCluster(index + 1));
-    const wholeTable = tableEnd - cluster === geometry.l2Entries;
+  let done = true;
+  for (let subcluster = first; subcluster < end; ) {
+    const index = map.l1Index(Math.floor(subcluster / subclusters));
+    const tableEnd = Math.min(end, map.firstCluster(index + 1) * subclusters);
+    const wholeTable = tableEnd - subcluster === l2Entries * subclusters;
     if (map.tableAt(index) === 0 && (wholeTable || !leavesMarks(erasure)) && !hidesBacking(state)) {
-      cluster = tableEnd;
+      subcluster = tableEnd;
       continue;
     }
-    const sliceEnd = Math.min(tableEnd, cluster + map.clustersToSliceEnd(cluster));
-    await eraseInSlice(state, cluster, sliceEnd - cluster, erasure);
-    cluster = sliceEnd;
+    const sliceEnd = Math.min(tableEnd, subcluster + map.subclustersToSliceEnd(subcluster));
+    if (!(await eraseInSlice(state, subcluster, sliceEnd - subcluster, erasure))) done = false;
+    subcluster = sliceEnd;
     if (frees.isOverdue) await writeBack.flush(true);
   }
+  return done;
 }
 
 /** Zero clusters are written even where nothing is mapped. */
@@ -45,40 +53,44 @@ function leavesMarks(erasure: Erasure): boolean {
   return erasure !== "discard-hint" && erasure !== "forget";
 }
 
-function hidesBacking(state: ImageState): boolean {
-  return state.old.backing !== undefined;
-}
-
-async function eraseInSlice(state: ImageState, first: number, count: number, erasure: Erasure): Promise<void> {
-  const { map, reservations, tables, writeBack } = state;
-  const index = map.l1Index(first);
+async function eraseInSlice(state: ImageState, first: number, count: number, erasure: Erasure): Promise<boolean> {
+  const { map, reservations, tables, writeBack, geometry } = state;
+  const { subclusters } = geometry;
+  const firstCluster = Math.floor(first / subclusters);
+  const index = map.l1Index(firstCluster);
+  // Host clusters go whole.
+  const start = firstCluster * subclusters;
+  const around = alignUp(first + count, subclusters) - start;
   for (;;) {
-    const other = reservations.find(first, count);
+    const other = reservations.find(start, around);
     if (other !== undefined) {
       await other.finished;
       continue;
     }
     const before = map.tableAt(index);
-    if (before !== 0 && !map.isTableCopied(index) && !(await needsChange(state, before, first, count, erasure))) return;
+    if (before !== 0 && !map.isTableCopied(index) && !(await needsChange(state, before, first, count, erasure))) {
+      return true;
+    }
     const table = await tables.writable(index);
-    const acquired = map.acquire(table, first);
+    const acquired = map.acquire(table, firstCluster);
     const slice = isPromise(acquired) ? await acquired : acquired;
-    let done = false;
-    let room = true;
     try {
-      if (reservations.find(first, count) === undefined) {
-        const changes = outcomes(state, slice, first, count, erasure);
-        room = changes.length === 0 || map.cache.mayEdit(slice);
-        if (room) {
-          apply(state, slice, changes);
-          done = true;
+      if (reservations.find(start, around) === undefined) {
+        const changes = changesOf(state, slice, first, count, erasure);
+        if (changes === undefined) return false;
+        if (changes.length === 0) return true;
+        if (map.cache.mayEdit(slice)) {
+          map.cache.edit(slice);
+          for (const change of changes) change(slice.view);
+          return true;
         }
+      } else {
+        continue;
       }
     } finally {
       map.cache.release(slice);
     }
-    if (done) return;
-    if (!room) await writeBack.flush(true);
+    await writeBack.flush(true);
   }
 }
 
@@ -89,34 +101,36 @@ async function needsChange(
   count: number,
   erasure: Erasure,
 ): Promise<boolean> {
-  const slice = await state.map.acquire(table, first);
+  const slice = await state.map.acquire(table, Math.floor(first / state.geometry.subclusters));
   try {
-    return outcomes(state, slice, first, count, erasure).length > 0;
+    return changesOf(state, slice, first, count, erasure)?.length !== 0;
   } finally {
     state.map.cache.release(slice);
   }
 }
 
-interface Change {
-  readonly cluster: number;
-  readonly run: MappingRun;
-  readonly outcome: Outcome;
-}
-
-/** What has to change in the slice, without changing it. */
-function outcomes(state: ImageState, slice: TableSlice, first: number, count: number, erasure: Erasure): Change[] {
-  const changes: Change[] = [];
+/** What has to change in the slice, without changing it; undefined when a part of a compressed cluster would have to be zeros. */
+function changesOf(
+  state: ImageState,
+  slice: TableSlice,
+  first: number,
+  count: number,
+  erasure: Erasure,
+): EntryChange[] | undefined {
+  if (state.map.isExtended) return extendedChanges(state, slice, first, count, erasure);
+  const changes: EntryChange[] = [];
   for (let done = 0; done < count; ) {
-    const run = state.map.runAt(slice, first + done, count - done);
+    const cluster = first + done;
+    const run = state.map.runAt(slice, cluster, count - done);
     const outcome = outcomeOf(state, run, erasure);
-    if (outcome !== "keep") changes.push({ cluster: first + done, run, outcome });
+    if (outcome !== "keep") changes.push((view) => apply(state, view, cluster, run, outcome));
     done += run.count;
   }
   return changes;
 }
 
 function outcomeOf(state: ImageState, run: MappingRun, erasure: Erasure): Outcome {
-  const hasHost = run.kind === "data" || run.kind === "zero-preallocated" || run.kind === "compressed";
+  const hasHost = isMapped(run) || run.kind === "compressed";
   switch (erasure) {
     case "discard-hint":
       if (!hasHost && !(run.kind === "unallocated" && hidesBacking(state))) return "keep";
@@ -138,61 +152,93 @@ function outcomeOf(state: ImageState, run: MappingRun, erasure: Erasure): Outcom
   }
 }
 
-function apply(state: ImageState, slice: TableSlice, changes: readonly Change[]): void {
-  if (changes.length === 0) return;
+function apply(
+  state: ImageState,
+  view: DataView,
+  cluster: number,
+  run: MappingRun,
+  outcome: Exclude<Outcome, "keep">,
+): void {
   const { map, geometry } = state;
-  map.cache.edit(slice);
-  for (const { cluster, run, outcome } of changes) {
-    const host = run.kind === "data" || run.kind === "zero-preallocated" ? run.host : undefined;
-    const copied = run.kind === "data" && run.copied;
-    let at = map.entryAt(cluster);
-    for (let i = 0; i < run.count; i++) {
-      const keeps = outcome === "zero-preallocated" && host !== undefined;
-      const offset = keeps ? host + i * geometry.clusterSize : 0;
-      slice.view.setUint32(at, keeps ? entryHigh(offset, copied) : 0);
-      slice.view.setUint32(at + 4, keeps ? entryLow(offset, true) : outcome === "zero" ? ZERO_LOW : 0);
-      at += TABLE_ENTRY_BYTES;
-    }
-    if (outcome !== "zero-preallocated") freeRun(state, run, run.count);
+  const host = isMapped(run) ? run.host : undefined;
+  const copied = run.kind === "data" && run.copied;
+  let at = map.entryAt(cluster);
+  for (let i = 0; i < run.count; i++) {
+    const keeps = outcome === "zero-preallocated" && host !== undefined;
+    const offset = keeps ? host + i * geometry.clusterSize : 0;
+    view.setUint32(at, keeps ? entryHigh(offset, copied) : 0);
+    view.setUint32(at + 4, keeps ? entryLow(offset, true) : outcome === "zero" ? ZERO_LOW : 0);
+    at += geometry.l2EntrySize;
   }
+  if (outcome !== "zero-preallocated") freeRun(state, run, run.count);
 }
 
-/** A discard: clusters that lie only partly in the range stay as they are, but the end of the disk ends a cluster. */
+/**
+ * A discard: clusters, with extended entries subclusters, that lie only partly in the range stay as they are, but the end
+ * of the disk ends a cluster.
+ */
 export async function discard(state: ImageState, offset: number, length: number, erasure: Erasure): Promise<void> {
-  const { clusterSize, size } = state.geometry;
-  const first = Math.ceil(offset / clusterSize);
-  const end = offset + length;
-  const past = end === size ? Math.ceil(end / clusterSize) : Math.floor(end / clusterSize);
-  if (past > first) await eraseClusters(state, first, past - first, erasure);
+  const first = Math.ceil(offset / state.geometry.subclusterSize);
+  const past = wholeSubclustersTo(state.geometry, offset + length);
+  if (past > first) await eraseSubclusters(state, first, past - first, erasure);
 }
+
+/** The subcluster behind the last one that ends at guest offset `end` or before it. The end of the disk ends a cluster. */
+function wholeSubclustersTo({ size, clusterSize, subclusters, subclusterSize }: Qcow2Geometry, end: number): number {
+  return end === size ? Math.ceil(end / clusterSize) * subclusters : Math.floor(end / subclusterSize);
+}
+
+/** Stores bytes at a guest offset. */
+type ZeroWriter = (offset: number, data: Uint8Array) => MaybePromise<void>;
 
 const ZEROS = new Uint8Array(256 * KiB);
 
 /**
- * Makes [offset, offset + length) read as zeros. `write` stores bytes; it serves the parts of clusters at
- * both ends whose other part holds data. Where the other part reads as zeros too, the whole cluster is erased.
+ * Makes [offset, offset + length) read as zeros. `write` stores bytes; it serves the parts of subclusters at
+ * both ends whose other part holds data. Where the other part reads as zeros too, the whole subcluster is erased.
  */
 export async function writeZeroes(
   state: ImageState,
   offset: number,
   length: number,
   unmap: boolean,
-  write: (offset: number, data: Uint8Array) => MaybePromise<void>,
+  write: ZeroWriter,
 ): Promise<void> {
-  const { clusterSize, size, version } = state.geometry;
+  const { subclusterSize, version } = state.geometry;
   const erasure = version === 2 ? "discard-hint" : unmap ? "zero-unmap" : "zero-keep";
   const end = offset + length;
-  const first = Math.ceil(offset / clusterSize);
-  const past = end === size ? Math.ceil(end / clusterSize) : Math.floor(end / clusterSize);
-  const head = Math.min(end, first * clusterSize);
+  const first = Math.ceil(offset / subclusterSize);
+  const past = wholeSubclustersTo(state.geometry, end);
+  const head = Math.min(end, first * subclusterSize);
   if (head > offset) await zeroPart(state, offset, head - offset, erasure, write);
-  if (past > first) await eraseClusters(state, first, past - first, erasure);
-  const tail = Math.max(head, past * clusterSize);
+  if (past > first) await zeroWhole(state, first, past, erasure, write);
+  const tail = Math.max(head, past * subclusterSize);
   if (end > tail) await zeroPart(state, tail, end - tail, erasure, write);
 }
 
+/** Zeroes the subclusters [first, past): where an entry can say so by the entry, in parts of compressed clusters by zeros. */
+async function zeroWhole(
+  state: ImageState,
+  first: number,
+  past: number,
+  erasure: Erasure,
+  write: ZeroWriter,
+): Promise<void> {
+  const { subclusters, subclusterSize, size } = state.geometry;
+  const headEnd = Math.min(past, alignUp(first, subclusters));
+  const tailStart = Math.max(headEnd, alignDown(past, subclusters));
+  for (const [from, to] of [
+    [first, headEnd],
+    [headEnd, tailStart],
+    [tailStart, past],
+  ] as const) {
+    if (from === to || (await eraseSubclusters(state, from, to - from, erasure))) continue;
+    await writeZeros(from * subclusterSize, Math.min(size, to * subclusterSize), write);
+  }
+}
+
 /**
- * Zeroes a part of one cluster. A cluster that reads as zeros becomes a zero cluster whole; the look and the change are
+ * Zeroes a part of one subcluster. One that reads as zeros is marked so whole; the look and the change are
  * one turn, so that data which another request puts into the other part is never lost.
  */
 async function zeroPart(
@@ -200,31 +246,38 @@ async function zeroPart(
   offset: number,
   length: number,
   erasure: Erasure,
-  write: (offset: number, data: Uint8Array) => MaybePromise<void>,
+  write: ZeroWriter,
 ): Promise<void> {
-  const cluster = Math.floor(offset / state.geometry.clusterSize);
-  if (erasure === "zero-keep") await eraseClusters(state, cluster, 1, "rezero-keep");
-  if (erasure === "zero-unmap") await eraseClusters(state, cluster, 1, "rezero-unmap");
-  if (await readsAsZeros(state, cluster)) return;
-  for (let at = offset; at < offset + length; ) {
+  const subcluster = Math.floor(offset / state.geometry.subclusterSize);
+  if (erasure === "zero-keep") await eraseSubclusters(state, subcluster, 1, "rezero-keep");
+  if (erasure === "zero-unmap") await eraseSubclusters(state, subcluster, 1, "rezero-unmap");
+  if (!(await readsAsZeros(state, subcluster))) await writeZeros(offset, offset + length, write);
+}
+
+async function writeZeros(from: number, end: number, write: ZeroWriter): Promise<void> {
+  for (let at = from; at < end; ) {
     // Pieces end at multiples of their size, so that no sector is written in two parts.
-    const next = Math.min(offset + length, at + ZEROS.length - (at % ZEROS.length));
+    const next = Math.min(end, at + ZEROS.length - (at % ZEROS.length));
     await write(at, ZEROS.subarray(0, next - at));
     at = next;
   }
 }
 
 /** Whether the mapping says so, when no write to the cluster is under way. */
-async function readsAsZeros(state: ImageState, cluster: number): Promise<boolean> {
-  const { map, reservations } = state;
-  for (let other = reservations.find(cluster, 1); other !== undefined; other = reservations.find(cluster, 1)) {
+async function readsAsZeros(state: ImageState, subcluster: number): Promise<boolean> {
+  const { map, reservations, geometry } = state;
+  const { subclusters, subclusterSize } = geometry;
+  const cluster = Math.floor(subcluster / subclusters);
+  for (;;) {
+    const other = reservations.find(subcluster, 1);
+    if (other === undefined) break;
     await other.finished;
   }
   const table = map.tableAt(map.l1Index(cluster));
-  if (table === 0) return state.old.unmappedIsZero(cluster * state.geometry.clusterSize);
+  if (table === 0) return state.old.unmappedIsZero(subcluster * subclusterSize);
   const slice = await map.acquire(table, cluster);
   try {
-    return state.old.isZero(map.runAt(slice, cluster, 1), cluster);
+    return state.old.isZero(map.runAt(slice, subcluster, 1), subcluster);
   } finally {
     map.cache.release(slice);
   }
