@@ -31,12 +31,22 @@ export { type FormatChoice, type OpenImageOptions, openImage } from "./formats/o
 export type { CheckOptions } from "./formats/qcow2/check/check.js";
 export type { CheckFinding, CheckResult, FindingKind, FindingSeverity } from "./formats/qcow2/check/check-result.js";
 export type { CreateQcow2Options, CreateZoneOptions } from "./formats/qcow2/create-options.js";
+export type { Snapshot } from "./formats/qcow2/snapshots/snapshot.js";
 export type { ZonedExtension, ZonedLayout } from "./formats/qcow2/zoned-extension.js";
 export type { CreateRawOptions, RawPreallocation } from "./formats/raw/create.js";
 export { type FormatName, probeFormat } from "./formats/registry.js";
 export { type CheckImageOptions, checkImage, type ImageCheck } from "./jobs/check.js";
 export { type DescribeImageOptions, describeImage, type ImageInfo, type Qcow2Info } from "./jobs/info.js";
 export { type MapEntry, mapImage } from "./jobs/map.js";
+export {
+  applySnapshot,
+  type ChooseSnapshotOptions,
+  type CreateSnapshotOptions,
+  createSnapshot,
+  deleteSnapshot,
+  listSnapshots,
+  type SnapshotImageOptions,
+} from "./jobs/snapshot.js";
 export { reportZones, type ZoneReport } from "./jobs/zone-report.js";
 export { type FileStorageOptions, type IoMode, type LockOptions, openFileStorage } from "./storage/file-storage.js";
 export { type MemoryStorage, type MemoryStorageOptions, memoryStorage } from "./storage/memory-storage.js";

@@ -50,6 +50,8 @@ export const ERROR_CODES = {
     "EPERM",
     "A write would make a disk that was guessed to be raw look like an image of another format.",
   ),
+  SNAPSHOT_NOT_FOUND: usage("ENOENT", "The image has no snapshot of that id or name."),
+  SNAPSHOT_LIMIT: usage("EFBIG", "The image would have more snapshots than the limit, or a larger table of them."),
 
   // --- storage -------------------------------------------------------------------------------
   IO_ERROR: storage("EIO", "The operating system reported a failed read, write or flush."),
@@ -85,6 +87,8 @@ export const ERROR_CODES = {
   QCOW2_REFCOUNT_WIDTH: format("refcount_order is above 6 (64 bits)."),
   QCOW2_SNAPSHOTS_TOO_LARGE: format("The image claims more snapshots than the limit.", "EFBIG"),
   QCOW2_SNAPSHOTS_OFFSET: format("The snapshot table is misaligned or lies where no table can lie."),
+  QCOW2_SNAPSHOT_TABLE: format("The snapshot table or one of its entries is larger than the limit."),
+  QCOW2_SNAPSHOT_L1: format("The L1 table of a snapshot is misaligned, too large, or lies where no table can lie."),
   QCOW2_CRYPT_METHOD: format("The encryption method is not one the format defines."),
   QCOW2_CRYPT_HEADER: format("The encryption header extension is missing, not expected, or breaks its rules."),
   QCOW2_UNKNOWN_FEATURE: format("An incompatible feature bit is set that this program does not know.", "ENOTSUP"),
@@ -153,9 +157,12 @@ export const ERROR_CODES = {
   UNSUPPORTED_COMPRESSION: unsupported(
     "The image has compression type zstd, and neither this Node.js nor an optional package can do it.",
   ),
-  UNSUPPORTED_SNAPSHOTS: unsupported("The image has internal snapshots and was opened for writing."),
   UNSUPPORTED_BITMAPS: unsupported("The image has persistent bitmaps and was opened for writing."),
   CHECK_LIMIT: unsupported("Checking the image would take more memory or time than a sound image can need."),
+  BITMAPS_IN_THE_WAY: {
+    ...unsupported("The image has persistent bitmaps, which the change would make wrong."),
+    errno: "EBUSY",
+  },
   NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
   CHECK_UNSUPPORTED: unsupported("The format of the image has no metadata that could be checked."),
   AMEND_UNSUPPORTED: unsupported("The format of the image has no options that could be changed."),

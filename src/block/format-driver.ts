@@ -17,6 +17,8 @@ export interface OpenDeviceOptions {
    * process is killed. Formats without tables need none. Default: none.
    */
   readonly journal?: ChangeJournal;
+  /** Reads an internal snapshot, by id or else by name, instead of the disk as it is now; read-only. */
+  readonly snapshot?: string;
   /** Bytes of memory for cached tables, for formats that have tables. */
   readonly cacheBytes?: number;
 }

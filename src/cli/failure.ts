@@ -9,6 +9,7 @@ export const EXIT_FAILURE = 1;
 const STRERROR: Readonly<Record<string, string>> = {
   EACCES: "Permission denied",
   EAGAIN: "Resource temporarily unavailable",
+  EBUSY: "Device or resource busy",
   EBADF: "Bad file descriptor",
   EEXIST: "File exists",
   EFBIG: "File too large",
@@ -24,6 +25,25 @@ const STRERROR: Readonly<Record<string, string>> = {
   EROFS: "Read-only file system",
   ETOOMANYREFS: "Too many references: cannot splice",
 };
+
+/** Numbers of the errno names that stock tools print as a number, as Linux has them. */
+const ERRNO_NUMBERS: Readonly<Record<string, number>> = {
+  EPERM: 1,
+  ENOENT: 2,
+  EIO: 5,
+  EACCES: 13,
+  EBUSY: 16,
+  EINVAL: 22,
+  EFBIG: 27,
+  ENOSPC: 28,
+  EROFS: 30,
+  ENOTSUP: 95,
+};
+
+/** The number of the errno that stock tools would report for `error`. */
+export function errnoNumber(error: ZcowError): number {
+  return ERRNO_NUMBERS[error.errno] ?? (ERRNO_NUMBERS["EIO"] as number);
+}
 
 /** The text of the errno that stock tools would report for `error`. */
 export function errnoText(error: unknown): string {

@@ -2,6 +2,7 @@ import { formatSize } from "../base/size-text.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
 import type { ImageInfo, Qcow2Info, VmdkInfo } from "../jobs/info.js";
 import { effectiveMaxAppend } from "../zoned/zone-config.js";
+import { snapshotListText, snapshotTree } from "./snapshot-list.js";
 
 /** A value as `--output json` has it; the text form shows the same tree with spaces for dashes. */
 type Tree = { readonly [key: string]: string | number | boolean | Tree | readonly Tree[] };
@@ -103,8 +104,7 @@ export function infoText(info: ImageInfo): string {
     lines.push(`backing file: ${info.backingFile}${path === info.backingFile ? "" : ` (actual path: ${path})`}`);
   }
   if (info.backingFormat !== undefined) lines.push(`backing file format: ${info.backingFormat}`);
-  if (info.snapshotCount > 0) lines.push(`snapshots: ${info.snapshotCount}`);
-  return `${lines.join("\n")}\n${formatSpecificText(info)}`;
+  return `${lines.join("\n")}\n${snapshotListText(info.snapshots)}${formatSpecificText(info)}`;
 }
 
 /** The description for programs: the keys of `qemu-img info --output=json`, in its order. */
@@ -112,6 +112,7 @@ export function infoTree(info: ImageInfo): Tree {
   const specific = specificTree(info);
   return {
     ...(info.backingFormat === undefined ? {} : { "backing-filename-format": info.backingFormat }),
+    ...(info.snapshots.length === 0 ? {} : { snapshots: info.snapshots.map(snapshotTree) }),
     "virtual-size": info.virtualSize,
     filename: info.filename,
     ...(info.clusterSize === undefined ? {} : { "cluster-size": info.clusterSize }),

@@ -16,6 +16,8 @@ export interface ImageChoice {
   /** Ignore the locks of other processes. */
   readonly forceShare: boolean;
   readonly cache: CacheMode;
+  /** An internal snapshot to read instead of the disk, by id or name. */
+  readonly snapshot?: string | undefined;
 }
 
 /** The format to open `name` with; fails with `FORMAT_UNKNOWN`. */
@@ -32,6 +34,7 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
     readOnly: choice.readOnly,
     // Who names an image on the command line means what belongs to it, too, as with the stock tools.
     implicitFiles: "allow",
+    ...(choice.snapshot === undefined ? {} : { snapshot: choice.snapshot }),
     onWarning: (warning) => printWarning(warning, choice, context),
     file: { forceShare: choice.forceShare, direct: choice.cache.direct },
   });
@@ -45,7 +48,8 @@ export function printWarning(warning: Warning, choice: ImageChoice, context: Com
   }
 }
 
-function guessedRawText(path: string): string {
+/** What the stock tools say before a disk that was guessed to be raw is changed. */
+export function guessedRawText(path: string): string {
   return `WARNING: Image format was not specified for '${path}' and probing guessed raw.
          Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.
          Specify the 'raw' format explicitly to remove the restrictions.

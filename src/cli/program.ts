@@ -39,6 +39,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: true,
     load: async () => (await import("./commands/amend.js")).amendCommand,
   },
+  snapshot: {
+    summary: "list, take, apply and delete snapshots inside an image",
+    stock: true,
+    load: async () => (await import("./commands/snapshot.js")).snapshotCommand,
+  },
   zone: {
     summary: "report and manage the zones of a zoned image",
     stock: false,

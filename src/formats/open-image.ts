@@ -49,9 +49,23 @@ function requireFormat(source: string | Storage, options: Partial<OpenImageOptio
 }
 
 async function openStorage(storage: Storage, options: OpenImageOptions): Promise<BlockDevice> {
-  if (options.format !== "probe") return formatDriver(options.format).open(storage, options);
-  const driver = await probeFormat(storage);
-  return driver.name === "raw" ? openGuessedRaw(storage, options) : driver.open(storage, options);
+  const driver = options.format === "probe" ? await probeFormat(storage) : formatDriver(options.format);
+  if (options.snapshot !== undefined && driver.name !== "qcow2")
+    throw noSnapshots(storage, driver.name, options.snapshot);
+  return options.format === "probe" && driver.name === "raw"
+    ? openGuessedRaw(storage, options)
+    : driver.open(storage, options);
+}
+
+function noSnapshots(storage: Storage, format: string, snapshot: string): ZcowError {
+  return new ZcowError(
+    "SNAPSHOT_NOT_FOUND",
+    `${storage.name} is ${format}, which has no snapshots, none called '${snapshot}'`,
+    {
+      data: { path: storage.name, value: snapshot },
+      stockText: "Can't find snapshot",
+    },
+  );
 }
 
 function openGuessedRaw(storage: Storage, options: OpenImageOptions): BlockDevice {

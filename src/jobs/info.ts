@@ -6,6 +6,7 @@ import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from "../formats/qcow2/features.j
 import { qcow2Geometry } from "../formats/qcow2/geometry.js";
 import type { Qcow2Header } from "../formats/qcow2/header.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
+import type { Snapshot } from "../formats/qcow2/snapshots/snapshot.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
 import { openFileStorage } from "../storage/file-storage.js";
@@ -48,6 +49,8 @@ export interface ImageInfo {
   readonly backingFile: string | undefined;
   readonly backingFormat: string | undefined;
   readonly snapshotCount: number;
+  /** Internal snapshots, in the order of the image's table. */
+  readonly snapshots: readonly Snapshot[];
   /** Where VM state would be stored, behind the last byte the disk can use; undefined for formats without it. */
   readonly vmStateOffset: number | undefined;
   readonly qcow2: Qcow2Info | undefined;
@@ -108,6 +111,7 @@ function describeOther(
     backingFile: undefined,
     backingFormat: undefined,
     snapshotCount: 0,
+    snapshots: [],
     vmStateOffset: undefined,
     qcow2: undefined,
     vmdk: undefined,
@@ -130,10 +134,17 @@ async function describeQcow2(storage: Storage): Promise<ImageInfo> {
     backingFile: header.backingFileName,
     backingFormat: header.backingFormat,
     snapshotCount: header.snapshotCount,
+    snapshots: header.snapshotCount === 0 ? [] : await snapshotsOf(storage, header),
     vmStateOffset: geometry.l1EntriesNeeded * geometry.l2Coverage,
     qcow2: qcow2Info(header, extendedL2),
     vmdk: undefined,
   };
+}
+
+/** Loaded for images that have snapshots only. */
+async function snapshotsOf(storage: Storage, header: Qcow2Header): Promise<readonly Snapshot[]> {
+  const { readSnapshotTable } = await import("../formats/qcow2/snapshots/snapshot-table.js");
+  return (await readSnapshotTable(storage, header)).snapshots;
 }
 
 function qcow2Info(header: Qcow2Header, extendedL2: boolean): Qcow2Info {

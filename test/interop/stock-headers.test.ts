@@ -78,7 +78,6 @@ const IMAGES: readonly StockImage[] = [
     what: "two snapshots",
     make: [create("compat=1.1"), ["snapshot", "-c", "one", "IMG"], ["snapshot", "-c", "two", "IMG"]],
     says: { snapshotCount: 2 },
-    writing: "UNSUPPORTED_SNAPSHOTS",
   },
   {
     what: "two bitmaps",

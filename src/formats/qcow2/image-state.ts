@@ -164,6 +164,10 @@ export class ImageState {
     const wait = this.storage.read(refcountTableOffset, bytes);
     if (isPromise(wait)) await wait;
     this.#claimMetadata();
+    if (this.header.current.snapshotCount > 0) {
+      const { claimSnapshots } = await import("./snapshots/claim-snapshots.js");
+      await claimSnapshots(this.storage, this.header.current, this.owners);
+    }
     this.refcounts.adopt(new RootTable(refcountTableOffset, bytes));
     const { conflict } = this.owners;
     if (conflict !== undefined) await this.corrupt(conflict);

@@ -33,6 +33,8 @@ export const MAX_REFTABLE_BYTES = 8 * MiB;
 export const MAX_SNAPSHOTS = 65_536;
 /** Largest snapshot table in bytes: 1 KiB for each of the largest number of entries. */
 export const MAX_SNAPSHOT_TABLE_BYTES = 64 * MiB;
+/** Largest extra data of a snapshot table entry in bytes: the stock tool's bound; it is kept in memory, and little is known of it. */
+export const MAX_SNAPSHOT_EXTRA_BYTES = 1024;
 /** Bytes of the fixed part of a snapshot table entry, the least an entry can take. */
 export const SNAPSHOT_ENTRY_MIN_BYTES = 40;
 /** Largest number of bitmaps: QEMU's own limit. */

@@ -59,6 +59,10 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   }
   if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n)
     header = await repairDirty(storage, header);
+  if (options.snapshot !== undefined) {
+    const { headerOfSnapshot } = await import("./snapshots/snapshot-view.js");
+    header = await headerOfSnapshot(storage, header, options.snapshot, writable);
+  }
   const geometry = qcow2Geometry({
     size: header.size,
     version: header.version,
@@ -87,7 +91,7 @@ function cacheBytesOf({ cacheBytes = DEFAULT_CACHE_BYTES }: OpenDeviceOptions): 
 }
 
 /** Refcounts were not up to date when the image was last in use: rebuilds them, silently as the stock tool does. */
-async function repairDirty(storage: Storage, damaged: Qcow2Header): Promise<Qcow2Header> {
+export async function repairDirty(storage: Storage, damaged: Qcow2Header): Promise<Qcow2Header> {
   const { requireSoundPointers } = await import("./zones/stored-pointers.js");
   await requireSoundPointers(storage, damaged);
   const { checkQcow2 } = await import("./check/check.js");

@@ -10,6 +10,8 @@ const METADATA_NAMES = {
   3: "active L2 table",
   4: "refcount table",
   5: "refcount block",
+  6: "snapshot table",
+  7: "inactive L1 table",
 } as const;
 
 export const OWNER_HEADER = 1;
@@ -17,6 +19,8 @@ export const OWNER_L1 = 2;
 export const OWNER_L2 = 3;
 export const OWNER_REFTABLE = 4;
 export const OWNER_REFBLOCK = 5;
+export const OWNER_SNAPSHOT_TABLE = 6;
+export const OWNER_INACTIVE_L1 = 7;
 /** Structures named by `protect` get numbers from here up. */
 const FIRST_PROTECTED = 16;
 const LAST_PROTECTED = 255;

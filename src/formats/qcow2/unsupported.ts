@@ -32,12 +32,6 @@ const FEATURES: readonly UnsupportedFeature[] = [
     isUsed: (header) => has(header, INCOMPATIBLE.externalData),
   },
   {
-    code: "UNSUPPORTED_SNAPSHOTS",
-    what: "internal snapshots",
-    readable: true,
-    isUsed: (header) => header.snapshotCount !== 0,
-  },
-  {
     code: "UNSUPPORTED_BITMAPS",
     what: "persistent bitmaps",
     readable: true,

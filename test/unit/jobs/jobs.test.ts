@@ -26,6 +26,7 @@ describe("describeImage", () => {
       backingFile: undefined,
       backingFormat: undefined,
       snapshotCount: 0,
+      snapshots: [],
       vmStateOffset: 64 * MiB,
       qcow2: {
         version: 3,

@@ -35,9 +35,6 @@ export const MAX_TOLD_FINDINGS = 2 ** 20;
 /** Bytes of tables read ahead in one go. */
 export const TABLE_BATCH_BYTES = 2 * MiB;
 
-/** Extra data of a snapshot entry, in bytes; the stock tool's bound. */
-export const MAX_SNAPSHOT_EXTRA_BYTES = 1024;
-
 /**
  * Bytes of L2 tables that any image may make the check read. Beyond it, eight times what the file takes on its disk:
  * tables in the holes of a sparse file are not worth reading, and a file system that compresses keeps within that.

@@ -1,8 +1,14 @@
 import { viewOf } from "../../../base/bytes.js";
 import { ZcowError } from "../../../base/errors.js";
 import { alignUp } from "../../../base/integers.js";
-import { MAX_L1_BYTES, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, SNAPSHOT_ENTRY_MIN_BYTES } from "../limits.js";
-import { MAX_SNAPSHOT_EXTRA_BYTES, MAX_SNAPSHOT_L1_ENTRIES } from "./check-limits.js";
+import {
+  MAX_L1_BYTES,
+  MAX_SNAPSHOT_EXTRA_BYTES,
+  MAX_SNAPSHOT_TABLE_BYTES,
+  MAX_SNAPSHOTS,
+  SNAPSHOT_ENTRY_MIN_BYTES,
+} from "../limits.js";
+import { MAX_SNAPSHOT_L1_ENTRIES } from "./check-limits.js";
 import { type CheckSession, CheckStopped } from "./check-session.js";
 import type { MappingWalk } from "./l1-references.js";
 import { countRegion } from "./regions.js";

@@ -1,0 +1,139 @@
+import { isZcowError, ZcowError } from "../../base/errors.js";
+import { decodeFileName, encodeFileName } from "../../formats/qcow2/file-name.js";
+import { describeImage } from "../../jobs/info.js";
+import {
+  applySnapshot,
+  createSnapshot,
+  deleteSnapshot,
+  listSnapshots,
+  type SnapshotImageOptions,
+} from "../../jobs/snapshot.js";
+import {
+  FORCE_SHARE_OPTION,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  type NamedImage,
+  namedImage,
+  QUIET_OPTION,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { errnoNumber, errnoText, withSubject } from "../failure.js";
+import { formatChoice, guessedRawText } from "../open.js";
+import { isGiven, type OptionSpec, parseArguments } from "../options.js";
+import { snapshotListText } from "../snapshot-list.js";
+import { UsageError } from "../usage-error.js";
+
+const LIST_OPTION: OptionSpec = { name: "list", short: "l" };
+const ACTIONS: readonly OptionSpec[] = [
+  { name: "apply", short: "a", value: true },
+  { name: "create", short: "c", value: true },
+  { name: "delete", short: "d", value: true },
+];
+const OPTIONS = [
+  LIST_OPTION,
+  ...ACTIONS,
+  QUIET_OPTION,
+  FORCE_SHARE_OPTION,
+  IMAGE_OPTS_OPTION,
+  { name: "object", long: "object", value: true },
+  HELP_OPTION,
+];
+/** What the stock tool keeps of a name, in bytes. */
+const NAME_BYTES = 255;
+
+const HELP = `usage: zcow snapshot [-l | -a SNAPSHOT | -c NAME | -d NAME] [-q] [-U] [--image-opts] FILE
+
+Lists and changes the internal snapshots of an image that nobody uses.
+
+  -l                    list the snapshots (default)
+  -c NAME               create: keep the disk as it is now
+  -a SNAPSHOT           apply: make the disk what it was (an id, or else a name)
+  -d NAME               delete
+  -q, --quiet           say nothing but errors
+  -U, --force-share     ignore the locks of other programs; for listing only
+      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
+`;
+
+export async function snapshotCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const asked = parsed.options.filter(({ name }) => name === "list" || ACTIONS.some((action) => action.name === name));
+  if (asked.length > 1) throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'");
+  const image = namedImage(parsed);
+  const action = asked[0] ?? { name: "list", value: "" };
+  if (action.name === "list") {
+    // The stock tool lists nothing unless it is told to.
+    if (asked.length === 0 && context.standIn) {
+      await opened(image, () => describeImage(image.path, imageOptions(image)));
+      return 0;
+    }
+    context.output.out(snapshotListText(await opened(image, () => listSnapshots(image.path, imageOptions(image)))));
+    return 0;
+  }
+  if (image.forceShare) {
+    throw new UsageError(
+      `Could not open '${image.path}': force-share=on can only be used with read-only images`,
+      false,
+    );
+  }
+  // What cannot be opened is told about as such, before anything is said of snapshots.
+  const { format } = await opened(image, () => describeImage(image.path, imageOptions(image)));
+  if (format === "raw" && image.format === undefined) context.output.err(guessedRawText(image.path));
+  await change(action.name, action.value, image);
+  return 0;
+}
+
+function imageOptions({ format, forceShare }: NamedImage): SnapshotImageOptions {
+  return { format: formatChoice(format), forceShare };
+}
+
+async function opened<T>(image: NamedImage, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw withSubject(`Could not open '${image.path}'`, error);
+  }
+}
+
+async function change(action: string, name: string, image: NamedImage): Promise<void> {
+  const options = imageOptions(image);
+  try {
+    if (action === "create") await createSnapshot(image.path, { ...options, name: cut(name) });
+    else if (action === "apply") await applySnapshot(image.path, { ...options, snapshot: name });
+    else await deleteSnapshot(image.path, { ...options, snapshot: name });
+  } catch (error) {
+    throw isZcowError(error) ? inStockWords(error, action, name, image) : error;
+  }
+}
+
+/** Longer names are cut, as by the stock tool. */
+function cut(name: string): string {
+  const bytes = encodeFileName(name);
+  return bytes.length <= NAME_BYTES ? name : decodeFileName(bytes.subarray(0, NAME_BYTES));
+}
+
+function inStockWords(error: ZcowError, action: string, name: string, image: NamedImage): unknown {
+  if (error.code.startsWith("QCOW2_SNAPSHOT_TABLE") || error.category === "storage") {
+    return withSubject(`Could not open '${image.path}'`, error);
+  }
+  return new ZcowError(error.code, `Could not ${action} snapshot '${name}': ${error.message}`, {
+    data: error.data,
+    cause: error,
+    stockText: stockText(error, action, name),
+  });
+}
+
+function stockText(error: ZcowError, action: string, name: string): string {
+  const subject = `Could not ${action} snapshot '${name}': `;
+  const unsupported = error.code === "NOT_SUPPORTED";
+  if (action === "create") return `${subject}-${errnoNumber(error)} (${errnoText(error)})`;
+  if (action === "delete") return subject + (unsupported ? "snapshot not found" : (error.stockText ?? error.message));
+  if (unsupported || error.code === "BITMAPS_IN_THE_WAY") {
+    return subject + (error.stockText ?? `Failed to load snapshot: ${errnoText(error)}`);
+  }
+  const detail = error.code === "QCOW2_SNAPSHOT_L1" ? `${error.stockText}\nqemu-img: ` : "";
+  return `${detail}${subject}Failed to load snapshot: ${errnoText(error)}`;
+}

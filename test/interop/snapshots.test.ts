@@ -1,0 +1,138 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { applySnapshot, createSnapshot, deleteSnapshot, listSnapshots, openImage } from "../../src/index.js";
+import { PlainWorkload } from "../support/plain-workload.js";
+import { Random, seedFromEnvironment } from "../support/random.js";
+import { LiveBytes } from "../support/sector-history.js";
+import {
+  describeWithStock,
+  expectCleanCheck,
+  expectSameContents,
+  qemuImg,
+  qemuIo,
+  temporaryDirectory,
+} from "../support/stock-tools.js";
+
+/** The same random life twice: snapshots by us on one copy and by the stock tool on another, writes by both in turn. */
+
+const KIB = 1024;
+const STEPS = Number(process.env["ZCOW_STEPS"] ?? 5);
+
+const VARIANTS = [
+  { options: "cluster_size=64k", size: 4096 * KIB + 512 },
+  { options: "cluster_size=512", size: 512 * KIB },
+  { options: "cluster_size=512,refcount_bits=64,compat=1.1", size: 300 * KIB },
+  { options: "cluster_size=4k,refcount_bits=4", size: 2048 * KIB },
+  { options: "cluster_size=4k,compat=0.10", size: 2048 * KIB },
+  { options: "cluster_size=64k,lazy_refcounts=on,refcount_bits=8", size: 4096 * KIB },
+];
+
+interface Twin {
+  readonly path: string;
+  readonly raw: string;
+  readonly live: LiveBytes;
+  /** What each snapshot holds, by name. */
+  readonly kept: Map<string, Uint8Array>;
+}
+
+async function stock(args: readonly string[]): Promise<void> {
+  const result = await qemuImg(args);
+  expect(result.code, `${args.join(" ")}: ${result.stdout}${result.stderr}`).toBe(0);
+}
+
+async function writeWithUs({ path, live }: Twin, random: Random): Promise<void> {
+  const device = await openImage(path, { format: "qcow2" });
+  const clusterSize = device.limits.optimalAlignment;
+  const workload = new PlainWorkload({
+    random,
+    device,
+    history: live,
+    position: () => 0,
+    clusterSize,
+    unaligned: true,
+  });
+  await workload.run(15);
+  await workload.verify();
+  await device.close();
+}
+
+async function writeWithStock({ path, live }: Twin, random: Random): Promise<void> {
+  const commands: string[] = [];
+  for (let i = 0; i < 8; i++) {
+    const offset = random.below(Math.floor(live.live.length / 512)) * 512;
+    const length = Math.min(random.pick([1, 16, 130, 300]) * 512, live.live.length - offset);
+    const value = random.chance(0.7) ? random.between(1, 255) : 0;
+    live.live.fill(value, offset, offset + length);
+    commands.push("-c", value === 0 ? `write -q -z ${offset} ${length}` : `write -q -P ${value} ${offset} ${length}`);
+  }
+  const result = await qemuIo(["-f", "qcow2", ...commands, path]);
+  expect(result.code, result.stdout + result.stderr).toBe(0);
+}
+
+/** One random step on the snapshots; `byUs` says who takes it. */
+async function changeSnapshots(twin: Twin, random: Random, name: string, byUs: boolean): Promise<string> {
+  const { path, live, kept } = twin;
+  const names = [...kept.keys()];
+  const kind = names.length === 0 ? "create" : random.weighted({ create: 3, apply: 2, delete: 2 });
+  if (kind === "create") {
+    if (byUs) await createSnapshot(path, { format: "qcow2", name });
+    else await stock(["snapshot", "-c", name, path]);
+    kept.set(name, live.live.slice());
+    return `${byUs} create ${name}`;
+  }
+  const chosen = random.pick(names);
+  if (kind === "apply") {
+    if (byUs) await applySnapshot(path, { format: "qcow2", snapshot: chosen });
+    else await stock(["snapshot", "-a", chosen, path]);
+    live.live.set(kept.get(chosen) ?? new Uint8Array(0));
+  } else {
+    if (byUs) await deleteSnapshot(path, { format: "qcow2", snapshot: chosen });
+    else await stock(["snapshot", "-d", chosen, path]);
+    kept.delete(chosen);
+  }
+  return `${byUs} ${kind} ${chosen}`;
+}
+
+async function judge({ path, raw, live, kept }: Twin): Promise<void> {
+  await expectCleanCheck(path);
+  writeFileSync(raw, live.live);
+  await expectSameContents(path, "qcow2", raw, "raw");
+  expect((await listSnapshots(path, { format: "qcow2" })).map(({ name }) => name)).toEqual([...kept.keys()]);
+}
+
+async function judgeKept({ path, raw, kept }: Twin): Promise<void> {
+  for (const [name, bytes] of kept) {
+    const taken = `${raw}.taken`;
+    await stock(["convert", "-f", "qcow2", "-l", name, "-O", "raw", path, taken]);
+    writeFileSync(raw, bytes);
+    await expectSameContents(taken, "raw", raw, "raw");
+  }
+}
+
+describeWithStock("snapshots taken by zcow and by the stock tool", () => {
+  it.each(VARIANTS)(
+    "stay clean and hold what was taken ($options)",
+    async ({ options, size }) => {
+      const folder = temporaryDirectory();
+      const seed = seedFromEnvironment(4);
+      const random = new Random(seed);
+      const path = join(folder, "image.qcow2");
+      await stock(["create", "-q", "-f", "qcow2", "-o", options, path, String(size)]);
+      const twin: Twin = { path, raw: join(folder, "shadow.raw"), live: new LiveBytes(size), kept: new Map() };
+      const done: string[] = [];
+      for (let step = 0; step < STEPS; step++) {
+        if (random.chance(0.5)) await writeWithUs(twin, random);
+        else await writeWithStock(twin, random);
+        done.push(await changeSnapshots(twin, random, `s${step}`, random.chance(0.6)));
+        try {
+          await judge(twin);
+          await judgeKept(twin);
+        } catch (error) {
+          throw new Error(`seed ${seed}, after ${done.join(", ")}: ${String(error)}`, { cause: error });
+        }
+      }
+    },
+    60_000,
+  );
+});
