@@ -24,6 +24,9 @@ const IMAGES = [
   "qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 over.qcow2",
   "qemu-img create -q -f qcow2 frag.qcow2 64M",
   "qemu-io -f qcow2 -c 'write 1M 64k' -c 'write 512k 64k' -c 'write 640k 64k' frag.qcow2",
+  "qemu-img create -q -f qcow2 zlib.qcow2 1000k",
+  "qemu-img create -q -f qcow2 -o compression_type=zstd,cluster_size=4k zstd.qcow2 1000k",
+  "qemu-img create -q -f qcow2 -o compression_type=zstd zstdinfo.qcow2 1M",
   "truncate -s 5000 odd.raw",
   "truncate -s 4096 text.raw",
   "cp frag.qcow2 leak.qcow2",
@@ -416,6 +419,61 @@ describeWithStock("standing in for the stock tools, the command prints and exits
     "qemu-io -c 'write -s a.qcow2 0 512' -c 'write 0 512' text.raw",
     "qemu-io -f raw -c 'write 100 200' -c 'read -P 0xcd 100 200' -c 'write 5000 120' -c 'write 5000 121' -c map -c info -c length odd.raw",
   ])("%s", (line) => expectSame("qemu-io", wordsOf(line).slice(1)));
+
+  const compressing = io(
+    "write -c -P 1 0 64k",
+    "write -c -P 2 64k 320k",
+    "read -P 1 0 64k",
+    "read -P 2 65k 100k",
+    "write -c -P 3 0 64k",
+    "write -c 960k 40k",
+    "read -P 0xcd 960k 40k",
+    "write -c 960k 36k",
+    "write -c 512 64k",
+    "write -c 512k 512",
+    "write -c 1000k 64k",
+    "write -c 1000k 0",
+    "write -cq -P 4 448k 64k",
+    "write -c 512k 64k",
+    "write -c -z 576k 64k",
+    "write -c -P 5 576k 64k",
+    "write -z 640k 64k",
+    "write -c -P 6 640k 64k",
+    "write -P 7 704k 64k",
+    "write -c -P 8 704k 64k",
+    "write -z 704k 64k",
+    "write -c -P 9 704k 64k",
+    "write -P 10 70k 1k",
+    "read -P 2 64k 6k",
+    "read -P 10 70k 1k",
+    "read -P 2 71k 57k",
+    "discard 128k 64k",
+    "write -z 192k 64k",
+    "write -z 256k 1k",
+    "read -P 2 257k 63k",
+    "read -P 0 192k 65k",
+    "map 0 512k",
+  );
+
+  it.each(["zlib.qcow2", "zstd.qcow2"])("qemu-io: compressed writes of %s", async (image) => {
+    await expectSame("qemu-io", ["-f", "qcow2", image, ...compressing]);
+    for (const line of [
+      "map",
+      "map --output=json",
+      "check",
+      "check --output=json",
+      "info --output=json zstdinfo.qcow2",
+    ]) {
+      const [command = "", ...rest] = wordsOf(line);
+      await expectSame("qemu-img", [command, ...rest, ...(line.endsWith(".qcow2") ? [] : [image])]);
+    }
+    await expectSame("qemu-io", ["-r", "-f", "qcow2", image, ...io("write -c 768k 64k", "read -P 4 448k 64k")]);
+    await expectSameContents(join(ours, image), "qcow2", join(theirs, image), "qcow2");
+  });
+
+  it("qemu-io: no compressed writes of raw images", async () => {
+    await expectSame("qemu-io", ["-f", "raw", "odd.raw", ...io("write -c 0 64k", "write -c 0 1")]);
+  });
 
   it("prompts on piped input, too", async () => {
     await expectSameOnInput(["-f", "qcow2", "a.qcow2"], "read 0 512\nwrite 0 512\nbogus\n\nquit\nread 0 1\n");

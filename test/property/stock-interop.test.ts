@@ -21,7 +21,15 @@ const ROUNDS = 5;
 const OUR_STEPS = 70;
 const STOCK_STEPS = 40;
 
-const VARIANTS = [
+interface Variant {
+  readonly options: string;
+  readonly clusterSize: number;
+  readonly size: number;
+  /** Both write compressed clusters, too. */
+  readonly compressed?: boolean;
+}
+
+const VARIANTS: readonly Variant[] = [
   { options: "cluster_size=512", clusterSize: 512, size: 2048 * KIB },
   { options: "cluster_size=512,refcount_bits=64", clusterSize: 512, size: 1024 * KIB },
   { options: "cluster_size=512,compat=0.10", clusterSize: 512, size: 1024 * KIB },
@@ -36,15 +44,30 @@ const VARIANTS = [
   { options: "extended_l2=on,cluster_size=64k", clusterSize: 64 * KIB, size: 8192 * KIB + SECTOR },
   { options: "extended_l2=on,cluster_size=128k,preallocation=metadata", clusterSize: 128 * KIB, size: 8192 * KIB },
   { options: "extended_l2=on,cluster_size=2M,refcount_bits=64", clusterSize: 2048 * KIB, size: 16_384 * KIB },
+  { options: "cluster_size=512,refcount_bits=64", clusterSize: 512, size: 256 * KIB, compressed: true },
+  { options: "cluster_size=64k,refcount_bits=1", clusterSize: 64 * KIB, size: 2048 * KIB + SECTOR, compressed: true },
+  {
+    options: "cluster_size=4k,refcount_bits=2,compression_type=zstd",
+    clusterSize: 4 * KIB,
+    size: 1024 * KIB,
+    compressed: true,
+  },
+  {
+    options: "cluster_size=64k,lazy_refcounts=on,compression_type=zstd",
+    clusterSize: 64 * KIB,
+    size: 2048 * KIB,
+    compressed: true,
+  },
+  { options: "extended_l2=on,cluster_size=16k", clusterSize: 16 * KIB, size: 1024 * KIB, compressed: true },
 ];
 
 /** Random qemu-io commands, entered in `live` as well. */
-function stockCommands(random: Random, live: Uint8Array, clusterSize: number): string[] {
+function stockCommands(random: Random, live: Uint8Array, { clusterSize, compressed = false }: Variant): string[] {
   const commands: string[] = [];
   for (let i = 0; i < STOCK_STEPS; i++) {
     const offset = random.below(live.length / SECTOR) * SECTOR;
     const length = Math.min(random.pick([1, 3, 16, 130, 300]) * SECTOR, live.length - offset);
-    const kind = random.weighted({ write: 6, zero: 2, discard: 1 });
+    const kind = random.weighted({ write: 6, zero: 2, discard: 1, compressed: compressed ? 5 : 0 });
     if (kind === "write") {
       const pattern = random.between(1, 255);
       live.fill(pattern, offset, offset + length);
@@ -52,6 +75,13 @@ function stockCommands(random: Random, live: Uint8Array, clusterSize: number): s
     } else if (kind === "zero") {
       live.fill(0, offset, offset + length);
       commands.push("-c", `write -q -z ${random.chance(0.5) ? "-u" : ""} ${offset} ${length}`);
+    } else if (kind === "compressed") {
+      const first = Math.floor(offset / clusterSize) * clusterSize;
+      const pattern = random.between(1, 255);
+      const whole = Math.min(live.length - first, random.between(1, 3) * clusterSize);
+      live.fill(pattern, first, first + whole);
+      // It is refused where something is stored.
+      commands.push("-c", `discard -q ${first} ${whole}`, "-c", `write -q -c -P ${pattern} ${first} ${whole}`);
     } else {
       const first = Math.ceil(offset / clusterSize) * clusterSize;
       const whole = Math.floor((offset + length - first) / clusterSize) * clusterSize;
@@ -66,39 +96,52 @@ function stockCommands(random: Random, live: Uint8Array, clusterSize: number): s
 describeWithStock("an image written by zcow and by stock qemu-io in turn", () => {
   const seed = seedFromEnvironment(0x20c0);
 
-  it.each(VARIANTS)("stays clean and equal to its shadow ($options)", async ({ options, clusterSize, size }) => {
-    const directory = temporaryDirectory();
-    const path = join(directory, "image.qcow2");
-    const raw = join(directory, "shadow.raw");
-    const random = new Random(seed);
-    const history = new LiveBytes(size);
-    expect((await qemuImg(["create", "-q", "-f", "qcow2", "-o", options, path, String(size)])).code).toBe(0);
-    for (let round = 0; round < ROUNDS; round++) {
-      const device = await openImage(path, { format: "qcow2" });
-      const workload = new PlainWorkload({ random, device, history, position: () => 0, clusterSize, unaligned: true });
-      await workload.verify();
-      await workload.run(OUR_STEPS);
-      await workload.verify();
-      await device.close();
-      await expectCleanCheck(path);
-      await writeFile(raw, history.live);
-      await expectSameContents(path, "qcow2", raw, "raw");
+  it.each(VARIANTS)(
+    "stays clean and equal to its shadow ($options, compressed writes: $compressed)",
+    async (variant) => {
+      const { options, clusterSize, size, compressed = false } = variant;
+      const directory = temporaryDirectory();
+      const path = join(directory, "image.qcow2");
+      const raw = join(directory, "shadow.raw");
+      const random = new Random(seed);
+      const history = new LiveBytes(size);
+      expect((await qemuImg(["create", "-q", "-f", "qcow2", "-o", options, path, String(size)])).code).toBe(0);
+      for (let round = 0; round < ROUNDS; round++) {
+        const device = await openImage(path, { format: "qcow2" });
+        const position = (): number => 0;
+        const workload = new PlainWorkload({
+          random,
+          device,
+          history,
+          position,
+          clusterSize,
+          unaligned: true,
+          compressed,
+        });
+        await workload.verify();
+        await workload.run(OUR_STEPS);
+        await workload.verify();
+        await device.close();
+        await expectCleanCheck(path);
+        await writeFile(raw, history.live);
+        await expectSameContents(path, "qcow2", raw, "raw");
 
-      const stock = await qemuIo([
-        "-d",
-        "unmap",
-        "-f",
-        "qcow2",
-        ...stockCommands(random, history.live, clusterSize),
-        path,
-      ]);
-      expect(stock.code, `seed ${seed}: ${stock.stdout}${stock.stderr}`).toBe(0);
-    }
-    const device = await openImage(path, { format: "qcow2", readOnly: true });
-    const bytes = new Uint8Array(size);
-    await device.read(0, bytes);
-    await device.close();
-    await writeFile(raw, history.live);
-    expect(equalBytes(bytes, await readFile(raw)), `seed ${seed}`).toBe(true);
-  });
+        const stock = await qemuIo([
+          "-d",
+          "unmap",
+          "-f",
+          "qcow2",
+          ...stockCommands(random, history.live, variant),
+          path,
+        ]);
+        expect(stock.code, `seed ${seed}: ${stock.stdout}${stock.stderr}`).toBe(0);
+      }
+      const device = await openImage(path, { format: "qcow2", readOnly: true });
+      const bytes = new Uint8Array(size);
+      await device.read(0, bytes);
+      await device.close();
+      await writeFile(raw, history.live);
+      expect(equalBytes(bytes, await readFile(raw)), `seed ${seed}`).toBe(true);
+    },
+  );
 });

@@ -1,6 +1,7 @@
 import { isZcowError, ZcowError } from "../../base/errors.js";
+import { alignUp } from "../../base/integers.js";
 import { type MaybePromise, whenAll } from "../../base/maybe-promise.js";
-import type { HostOffset } from "../../base/units.js";
+import { type HostOffset, SECTOR_SIZE } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
@@ -349,6 +350,7 @@ export class ClusterEngine implements Qcow2Engine {
     // What is given back changes refcounts once more.
     await this.#reclaimer.run();
     if (writeBack.isDirty) await writeBack.flush(true);
+    if (this.#prepared) await this.#endOnSector();
     const isDirty = (header.current.features.incompatible & INCOMPATIBLE.dirty) !== 0n;
     if (!this.#prepared || !(isDirty || hasSessionMark(header.current))) return;
     await header.update((current) => {
@@ -356,5 +358,11 @@ export class ClusterEngine implements Qcow2Engine {
       return withSession({ ...current, features }, undefined);
     });
     this.#state.journal?.end();
+  }
+
+  /** Compressed data ends at any byte; programs that bypass the page cache want whole sectors. Nothing else is at work any more. */
+  async #endOnSector(): Promise<void> {
+    const end = alignUp(this.storage.size(), SECTOR_SIZE);
+    if (end !== this.storage.size() && this.storage.capabilities.resizable) await this.storage.truncate(end);
   }
 }
