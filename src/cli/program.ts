@@ -2,7 +2,7 @@ import type { Command, CommandContext } from "./context.js";
 import { reportFailure } from "./failure.js";
 import type { Output } from "./output.js";
 import { UsageError } from "./usage-error.js";
-import { VERSION_TEXT } from "./version.js";
+import { versionText } from "./version.js";
 
 interface CommandEntry {
   /** One line for the list in `--help`. */
@@ -87,7 +87,7 @@ async function runCommandLine(args: readonly string[], context: CommandContext):
     return 0;
   }
   if (first === "-V" || first === "--version") {
-    context.output.out(VERSION_TEXT);
+    context.output.out(versionText(context));
     return 0;
   }
   if (first.startsWith("-")) throw new UsageError(`unrecognized option '${first}'`);
@@ -96,16 +96,24 @@ async function runCommandLine(args: readonly string[], context: CommandContext):
   return (await entry.load())(rest, context);
 }
 
+/** The stock tools that the program stands in for, and what then takes the command line. */
+const STAND_INS: Readonly<Record<string, Command>> = {
+  "qemu-img": runCommandLine,
+  "qemu-io": async (args, context) => (await import("./commands/io.js")).ioCommand(args, context),
+};
+
 /**
- * Runs the program under the name it was called by: a stock tool's name makes it stand in for that tool. Everything that
- * goes wrong is reported; resolves to the exit status.
+ * Runs the program under the name it was called by: a stock tool's name makes it stand in for that tool, as does that name
+ * for a command (`zcow qemu-img check ...`). Everything that goes wrong is reported; resolves to the exit status.
  */
 export async function runProgram(calledAs: string, args: readonly string[], output: Output): Promise<number> {
-  const standIn = calledAs === "qemu-img" || calledAs === "qemu-io";
+  const tool = Object.hasOwn(STAND_INS, calledAs) ? STAND_INS[calledAs] : undefined;
+  const [first = "", ...rest] = args;
+  if (tool === undefined && Object.hasOwn(STAND_INS, first)) return runProgram(first, rest, output);
+  const standIn = tool !== undefined;
   const context: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output };
   try {
-    if (calledAs === "qemu-io") return await (await import("./commands/io.js")).ioCommand(args, context);
-    return await runCommandLine(args, context);
+    return await (tool ?? runCommandLine)(args, context);
   } catch (error) {
     return reportFailure(error, context);
   }

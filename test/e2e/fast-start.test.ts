@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -97,5 +97,16 @@ describe("the built command", () => {
     } finally {
       for (const [at, file] of files.entries()) writeFileSync(file, sound[at] ?? Buffer.alloc(0));
     }
+  });
+
+  it("stands in for a stock tool through a link to a link of that name", async () => {
+    symlinkSync(join(built, "zcow.cjs"), join(folder, "zcow"));
+    symlinkSync("zcow", join(folder, "qemu-img"));
+    const { code, stdout, stderr } = await runTool(join(folder, "qemu-img"), ["info", "-f", "qcow2", "missing.qcow2"]);
+    expect({ code, stdout, stderr }).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: "qemu-img: Could not open 'missing.qcow2': Could not open 'missing.qcow2': No such file or directory\n",
+    });
   });
 });

@@ -8,7 +8,7 @@ import { IoSession } from "../io/session.js";
 import type { ImageChoice } from "../open.js";
 import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
-import { VERSION_TEXT } from "../version.js";
+import { versionText } from "../version.js";
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: "command", short: "c", long: "cmd", value: true },
@@ -45,7 +45,7 @@ Reads, writes and tests an image command by command. Without -c the commands com
 export async function ioCommand(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parseArguments(args, OPTIONS);
   if (isGiven(parsed, "help")) context.output.out(HELP);
-  else if (isGiven(parsed, "version")) context.output.out(VERSION_TEXT);
+  else if (isGiven(parsed, "version")) context.output.out(versionText(context));
   else return runExerciser(parsed, context);
   return 0;
 }

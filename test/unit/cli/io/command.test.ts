@@ -142,6 +142,25 @@ describe("runProgram", () => {
     expect(text()[1]).toMatch(/^qemu-img: Command not found: zone\n/);
   });
 
+  it("stands in for a stock tool that is named as a command", async () => {
+    const { output, text } = capture();
+    expect(await runProgram("zcow", ["qemu-img", "zone", "report", "x"], output)).toBe(1);
+    expect(text()[1]).toMatch(/^qemu-img: Command not found: zone\n/);
+    expect(await runProgram("zcow", ["qemu-io", "-c", "quit"], capture().output)).toBe(0);
+  });
+
+  it("takes no other tool's name for a command when it stands in for one", async () => {
+    const { output, text } = capture();
+    expect(await runProgram("qemu-img", ["qemu-io", "-c", "quit"], output)).toBe(1);
+    expect(text()[1]).toMatch(/^qemu-img: Command not found: qemu-io\n/);
+  });
+
+  it.each(["qemu-img", "qemu-io"])("tells scripts under the name %s which release it follows", async (tool) => {
+    const { output, text } = capture();
+    expect(await runProgram(tool, ["--version"], output)).toBe(0);
+    expect(text()[0]).toMatch(new RegExp(`^${tool} version 7\\.2\\.0 \\(zcow .+\\)\n$`));
+  });
+
   it.each(["create", "info", "check", "map", "amend", "zone", "io"])("explains %s", async (name) => {
     const { output, text } = capture();
     expect(await runProgram("zcow", [name, "--help"], output)).toBe(0);
