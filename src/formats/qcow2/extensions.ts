@@ -46,15 +46,11 @@ export function isKnownExtension(type: number): boolean {
 }
 
 /**
- * Splits the area [start, end) of cluster 0 into its extensions. Their data are views on `bytes`, which must not change.
+ * The extensions in the area [start, end) of cluster 0, one by one. Their data are views on `bytes`, which must not change.
  * Throws `QCOW2_EXTENSION_LENGTH` when a record runs past `end`. `bytes` may end before `end` only if the area's
  * end marker does not.
  */
-export function splitExtensions(bytes: Uint8Array, start: number, end: number): RawExtension[] {
-  return [...records(bytes, start, end)];
-}
-
-function* records(bytes: Uint8Array, start: number, end: number): Generator<RawExtension> {
+export function* extensionRecords(bytes: Uint8Array, start: number, end: number): Generator<RawExtension> {
   const view = viewOf(bytes);
   for (let at = start; at < end; ) {
     const dataAt = at + RECORD_HEADER_BYTES;
@@ -70,7 +66,7 @@ function* records(bytes: Uint8Array, start: number, end: number): Generator<RawE
 /** The feature names in the area, as far as they can be found: for naming a feature that is not known, whatever else is wrong. */
 export function findFeatureNames(bytes: Uint8Array, start: number, end: number): FeatureName[] {
   try {
-    for (const { type, data } of records(bytes, start, end)) {
+    for (const { type, data } of extensionRecords(bytes, start, end)) {
       if (type === EXTENSION.featureNames) return decodeFeatureNames(data);
     }
   } catch (error) {
@@ -80,7 +76,7 @@ export function findFeatureNames(bytes: Uint8Array, start: number, end: number):
 }
 
 /**
- * Bytes of cluster 0 that `splitExtensions` would look at: at most `end`. More than `bytes.length` when the area
+ * Bytes of cluster 0 that `extensionRecords` would look at: at most `end`. More than `bytes.length` when the area
  * goes on past the bytes at hand.
  */
 export function extensionAreaEnd(bytes: Uint8Array, start: number, end: number): number {

@@ -8,20 +8,17 @@ import { MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS, MAX_HOST_OFFSET } from "./limi
 
 const BITMAPS_BYTES = 24;
 
+/** The autoclear bit says that there are bitmaps: then there must be the extension. Puts off `QCOW2_BITMAPS`. */
+export function refuseMissingBitmaps({ autoclear }: HeaderFields, verdict: Verdict): void {
+  if ((autoclear & AUTOCLEAR.bitmaps) !== 0n) verdict.refuseLaterUnless(!verdict.writable, bitmapsMissing(autoclear));
+}
+
 /**
- * The bitmaps extension (qcow2 specification, "Bitmaps extension"); undefined when there is none, or when its autoclear
- * bit says that its bitmaps are stale. Throws `QCOW2_BITMAPS`.
+ * The bitmaps extension (qcow2 specification, "Bitmaps extension"); undefined when its autoclear bit says that its
+ * bitmaps are stale. Throws `QCOW2_BITMAPS`.
  */
-export function decodeBitmaps(
-  data: Uint8Array | undefined,
-  fields: HeaderFields,
-  verdict: Verdict,
-): BitmapDirectory | undefined {
+export function decodeBitmaps(data: Uint8Array, fields: HeaderFields, verdict: Verdict): BitmapDirectory | undefined {
   const valid = (fields.autoclear & AUTOCLEAR.bitmaps) !== 0n;
-  if (data === undefined) {
-    if (valid) verdict.refuseLaterUnless(!verdict.writable, bitmapsMissing(fields.autoclear));
-    return undefined;
-  }
   if (data.length !== BITMAPS_BYTES) {
     throw bitmapsFault(
       "length",

@@ -29,14 +29,17 @@ export function checkCryptMethod(fields: HeaderFields): void {
   );
 }
 
-/** The extension that points to the LUKS header, there exactly when the method is LUKS. Throws `QCOW2_CRYPT_HEADER`. */
-export function decodeCryptHeader(data: Uint8Array | undefined, fields: HeaderFields): CryptHeader | undefined {
+/** LUKS needs the extension that points to its header. Throws `QCOW2_CRYPT_HEADER`. */
+export function refuseMissingCryptHeader({ cryptMethod }: HeaderFields): void {
+  if (cryptMethod !== LUKS) return;
+  const message = `crypt_method ${cryptMethod} (LUKS) needs the encryption header extension, which is missing`;
+  const stockText = `Missing CRYPTO header for crypt method ${cryptMethod}`;
+  throw cryptFault("crypt_method", cryptMethod, LUKS, message, stockText);
+}
+
+/** The extension that points to the LUKS header; only with LUKS. Throws `QCOW2_CRYPT_HEADER`. */
+export function decodeCryptHeader(data: Uint8Array, fields: HeaderFields): CryptHeader {
   const method = fields.cryptMethod;
-  if (data === undefined) {
-    if (method !== LUKS) return undefined;
-    const message = `crypt_method ${method} (LUKS) needs the encryption header extension, which is missing`;
-    throw cryptFault("crypt_method", method, LUKS, message, `Missing CRYPTO header for crypt method ${method}`);
-  }
   if (method !== LUKS) {
     const message = `the encryption header extension belongs to crypt_method ${LUKS} (LUKS), but crypt_method is ${method}`;
     throw cryptFault(

@@ -3,14 +3,16 @@ import { decodeFeatureNames, EXTENSION, extensionName, isKnownExtension } from "
 import { AUTOCLEAR, INCOMPATIBLE } from "./features.js";
 import { decodeFileName } from "./file-name.js";
 import type { BitmapDirectory, CryptHeader, FeatureName, RawExtension } from "./header.js";
-import { decodeBitmaps } from "./header-bitmaps.js";
-import { decodeCryptHeader } from "./header-crypt.js";
+import { decodeBitmaps, refuseMissingBitmaps } from "./header-bitmaps.js";
+import { decodeCryptHeader, refuseMissingCryptHeader } from "./header-crypt.js";
 import type { HeaderFields } from "./header-fields.js";
 import type { Verdict } from "./header-verdict.js";
 import { FEATURE_NAME_ENTRY_BYTES, MAX_BACKING_FORMAT_BYTES } from "./limits.js";
 
 /** What the known extensions say, checked. */
 export interface KnownExtensions {
+  /** All records, in the order of the file, the known ones too. */
+  readonly extensions: readonly RawExtension[];
   readonly backingFormat: string | undefined;
   readonly featureNames: readonly FeatureName[];
   readonly dataFileName: string | undefined;
@@ -19,28 +21,35 @@ export interface KnownExtensions {
 }
 
 /**
- * Decodes every extension but the zoned one. Throws `QCOW2_EXTENSION_DUPLICATE`, `QCOW2_BACKING_FORMAT`,
- * `QCOW2_CRYPT_HEADER`, `QCOW2_BITMAPS`.
+ * Decodes every extension but the zoned one. Faults are found in the order of the stock tools: record by record, then what
+ * is missing. Throws `QCOW2_EXTENSION_LENGTH`, `QCOW2_EXTENSION_DUPLICATE`, `QCOW2_BACKING_FORMAT`, `QCOW2_CRYPT_HEADER`,
+ * `QCOW2_BITMAPS`.
  */
-export function decodeKnownExtensions(
-  extensions: readonly RawExtension[],
+export function decodeExtensions(
+  records: Iterable<RawExtension>,
   fields: HeaderFields,
   verdict: Verdict,
 ): KnownExtensions {
+  const extensions: RawExtension[] = [];
+  let backingFormat: string | undefined;
+  let featureNames: readonly FeatureName[] | undefined;
+  let dataFileName: string | undefined;
+  let cryptHeader: CryptHeader | undefined;
+  let bitmaps: BitmapDirectory | undefined;
+  for (const extension of records) {
+    const { type, data } = extension;
+    extensions.push(extension);
+    if (type === EXTENSION.backingFormat) backingFormat ??= decodeBackingFormat(data);
+    else if (type === EXTENSION.featureNames) featureNames ??= decodeNames(data, verdict);
+    else if (type === EXTENSION.dataFile) dataFileName ??= decodeFileName(data);
+    else if (type === EXTENSION.cryptHeader) cryptHeader ??= decodeCryptHeader(data, fields);
+    else if (type === EXTENSION.bitmaps) bitmaps ??= decodeBitmaps(data, fields, verdict);
+  }
+  const has = (type: number): boolean => extensions.some((extension) => extension.type === type);
+  if (!has(EXTENSION.cryptHeader)) refuseMissingCryptHeader(fields);
+  if (!has(EXTENSION.bitmaps)) refuseMissingBitmaps(fields, verdict);
   checkDuplicates(extensions, verdict);
-  const dataOf = (type: number): Uint8Array | undefined =>
-    extensions.find((extension) => extension.type === type)?.data;
-  return {
-    backingFormat: decodeBackingFormat(dataOf(EXTENSION.backingFormat)),
-    featureNames: decodeNames(dataOf(EXTENSION.featureNames), verdict),
-    dataFileName: mapDefined(dataOf(EXTENSION.dataFile), decodeFileName),
-    cryptHeader: decodeCryptHeader(dataOf(EXTENSION.cryptHeader), fields),
-    bitmaps: decodeBitmaps(dataOf(EXTENSION.bitmaps), fields, verdict),
-  };
-}
-
-function mapDefined<T, R>(value: T | undefined, map: (value: T) => R): R | undefined {
-  return value === undefined ? undefined : map(value);
+  return { extensions, backingFormat, featureNames: featureNames ?? [], dataFileName, cryptHeader, bitmaps };
 }
 
 function checkDuplicates(extensions: readonly RawExtension[], verdict: Verdict): void {
@@ -58,8 +67,7 @@ function checkDuplicates(extensions: readonly RawExtension[], verdict: Verdict):
   }
 }
 
-function decodeBackingFormat(data: Uint8Array | undefined): string | undefined {
-  if (data === undefined) return undefined;
+function decodeBackingFormat(data: Uint8Array): string {
   if (data.length > MAX_BACKING_FORMAT_BYTES) {
     throw new ZcowError(
       "QCOW2_BACKING_FORMAT",
@@ -78,8 +86,7 @@ function decodeBackingFormat(data: Uint8Array | undefined): string | undefined {
   return decodeFileName(data);
 }
 
-function decodeNames(data: Uint8Array | undefined, verdict: Verdict): readonly FeatureName[] {
-  if (data === undefined) return [];
+function decodeNames(data: Uint8Array, verdict: Verdict): readonly FeatureName[] {
   if (data.length % FEATURE_NAME_ENTRY_BYTES !== 0) {
     verdict.report(
       new ZcowError(

@@ -1,11 +1,11 @@
 import { ZcowError } from "../../base/errors.js";
-import { extensionAreaEnd, findFeatureNames, splitExtensions } from "./extensions.js";
+import { extensionAreaEnd, extensionRecords, findFeatureNames } from "./extensions.js";
 import { INCOMPATIBLE, KNOWN_INCOMPATIBLE, nameIncompatibleBits } from "./features.js";
 import { decodeFileName } from "./file-name.js";
 import { qcow2Geometry } from "./geometry.js";
 import type { UnresolvedHeader } from "./header.js";
 import { checkCryptMethod } from "./header-crypt.js";
-import { checkDataFile, decodeKnownExtensions } from "./header-extensions.js";
+import { checkDataFile, decodeExtensions } from "./header-extensions.js";
 import {
   checkExtendedL2,
   decodeFields,
@@ -40,14 +40,12 @@ export function parseHeader(bytes: Uint8Array, options: ParseHeaderOptions): Unr
   checkSnapshotTable(fields, options.fileSize, verdict);
   checkL1Table(fields, coverageOf(fields), options.fileSize, verdict);
   checkCryptMethod(fields);
-  const extensions = splitExtensions(bytes, fields.headerLength, areaEnd);
-  const known = decodeKnownExtensions(extensions, fields, verdict);
+  const known = decodeExtensions(extensionRecords(bytes, fields.headerLength, areaEnd), fields, verdict);
   const backingFileName = decodeBackingName(bytes, fields);
   checkDataFile(fields, known, backingFileName !== undefined, verdict);
   verdict.settle();
   return {
     ...known,
-    extensions,
     backingFileName,
     version: fields.version,
     clusterBits: fields.clusterBits,

@@ -4,7 +4,7 @@ import {
   decodeFeatureNames,
   encodeFeatureNames,
   extensionAreaEnd,
-  splitExtensions,
+  extensionRecords,
   withExtension,
   writeExtensions,
 } from "../../../../src/formats/qcow2/extensions.js";
@@ -42,7 +42,7 @@ describe("extensions", () => {
       fc.property(list, (extensions) => {
         const bytes = new Uint8Array(4096);
         writeExtensions(bytes, 112, extensions);
-        expect(splitExtensions(bytes, 112, 4096)).toEqual(extensions);
+        expect([...extensionRecords(bytes, 112, 4096)]).toEqual(extensions);
       }),
     );
   });
@@ -55,7 +55,7 @@ describe("extensions", () => {
         (bytes, start) => {
           expect(extensionAreaEnd(bytes, start, 512)).toBeLessThanOrEqual(512);
           try {
-            splitExtensions(bytes, start, 512);
+            Array.from(extensionRecords(bytes, start, 512));
           } catch (error) {
             expect(error).toMatchObject({ code: "QCOW2_EXTENSION_LENGTH" });
           }
