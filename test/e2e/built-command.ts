@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, symlinkSync } from "node:fs";
+import { mkdirSync, rmSync, symlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runTool, type ToolResult } from "../support/stock-tools.js";
@@ -20,7 +20,11 @@ export class BuiltCommand {
     const script = join(PROJECT_ROOT, "scripts/build-command.mjs");
     const built = await runTool(process.execPath, [script, join(folder, "zcow.cjs"), "0.0.0-test"]);
     if (built.code !== 0) throw new Error(`the command could not be built: ${built.stderr}`);
-    for (const name of ["qemu-img", "qemu-io"]) symlinkSync("zcow.cjs", join(folder, name));
+    for (const name of ["qemu-img", "qemu-io"]) {
+      // A folder that is kept between runs has it already.
+      rmSync(join(folder, name), { force: true });
+      symlinkSync("zcow.cjs", join(folder, name));
+    }
     return new BuiltCommand(folder);
   }
 
