@@ -6,6 +6,7 @@ import { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { TargetLimits } from "../../protocols/nvme/limits.js";
 import { Subsystem, type SubsystemOptions } from "../../protocols/nvme/subsystem.js";
 import { Target } from "../../protocols/nvme/target.js";
+import { fastCrc32c } from "./digests.js";
 import type { Logger } from "./logger.js";
 import {
   type ImageToServe,
@@ -105,6 +106,7 @@ export class NvmeService {
         limits: options.limits ?? {},
         ports: [discoveryPort(server.address, options.tls !== undefined)],
         allocate: (bytes) => pool.take(bytes),
+        crc32c: fastCrc32c(),
         onEvent: targetLog(options.log, events),
       });
       for (const { subsystem } of subsystems) target.addSubsystem(subsystem);
