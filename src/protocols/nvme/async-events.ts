@@ -49,6 +49,15 @@ export class AsyncEvents {
     this.#announced.delete(keyOf(logPage, logPage === NOTICE.zoneChanged.logPage ? nsid : 0));
   }
 
+  /** Takes back one request; false when it is none that waits. */
+  abort(command: Command): boolean {
+    const at = this.#requests.indexOf(command);
+    if (at < 0) return false;
+    this.#requests.splice(at, 1);
+    command.queue.complete(command, STATUS.abortRequested);
+    return true;
+  }
+
   /** The controller was reset: the requests end here. */
   abortAll(): void {
     this.#kept.length = 0;

@@ -131,6 +131,21 @@ export class Connection implements TransportListener, PduHandler, CommandQueue {
     this.#finish(reason);
   }
 
+  /**
+   * Aborts command `id`: one that waits for an event, for its R2T, for its turn or for the end of an injected delay. True
+   * when it is completed as aborted; one that has begun ends by itself, soon.
+   */
+  abort(id: number): boolean {
+    const command = this.#pending.get(id);
+    if (command === undefined || this.#ended) return false;
+    if (this.#transfers.withdraw(command)) {
+      this.#role.abandon?.(command);
+      this.complete(command, STATUS.abortRequested);
+      return true;
+    }
+    return !this.#transfers.awaits(command) && this.#role.abort?.(command) === true;
+  }
+
   // --- completions ---------------------------------------------------------------------------------
 
   complete(command: Command, status: number, low = 0, high = 0): void {

@@ -105,6 +105,18 @@ export class DataTransfers {
     }
   }
 
+  /** The command was sent its R2T, and not all of its data has come. */
+  awaits(command: Command): boolean {
+    return this.#active.some((transfer) => transfer?.command === command);
+  }
+
+  /** Forgets a command that has not been sent its R2T yet; false for any other: its data is on the way. */
+  withdraw(command: Command): boolean {
+    const at = this.#waiting.findIndex((waiting) => waiting.command === command);
+    if (at >= 0) this.#waiting.splice(at, 1);
+    return at >= 0;
+  }
+
   /** No more data will come. Returns the commands that still waited for it. */
   abandon(): Command[] {
     this.#ended = true;

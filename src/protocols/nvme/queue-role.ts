@@ -12,6 +12,8 @@ export interface QueueRole {
   execute(command: Command): void;
   /** A command that asked for data will not be carried out: its data came damaged, or cannot come. */
   abandon?(command: Command): void;
+  /** Takes back a command that has not begun: true, and it is completed as aborted, when that could be done. */
+  abort?(command: Command): boolean;
   /** The connection is gone. */
   disconnected(reason: string): void;
 }

@@ -57,6 +57,11 @@ export class ZoneOrder {
     return this.#turns.size > 0 && this.#turns.has(command);
   }
 
+  /** The command is in a line and was not started. */
+  isWaiting(command: Command): boolean {
+    return this.#turns.get(command)?.turn.running === false;
+  }
+
   /** The data of a command in line is there: starts it, and those that waited for it only, when its turn has come. */
   ready(command: Command): void {
     const place = this.#turns.get(command);

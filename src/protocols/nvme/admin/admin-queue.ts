@@ -9,7 +9,8 @@ import { getFeatures, setFeatures } from "./features.js";
 import { identify } from "./identify.js";
 import { getLogPage } from "./log-pages.js";
 
-/** Dword 0 of an Abort completion: the command was not aborted. */
+/** Dword 0 of an Abort completion: whether the command was aborted, which is then completed first. */
+const ABORTED = 0;
 const NOT_ABORTED = 1;
 
 export class AdminQueue implements QueueRole {
@@ -48,12 +49,22 @@ export class AdminQueue implements QueueRole {
         command.queue.complete(command, STATUS.success);
         break;
       case ADMIN.abort:
-        // Commands end soon by themselves; a host that gives up on one resets the controller.
-        command.queue.complete(command, STATUS.success, NOT_ABORTED);
+        command.queue.complete(command, STATUS.success, this.#abort(command.dword10) ? ABORTED : NOT_ABORTED);
         break;
       default:
         command.queue.complete(command, STATUS.invalidOpcode);
     }
+  }
+
+  /** `target`: the number of a queue, and above it that of a command. */
+  #abort(target: number): boolean {
+    const queueId = target & 0xffff;
+    const queue = queueId === 0 ? this.#controller.admin : this.#controller.queues.get(queueId);
+    return queue?.abort(target >>> 16) === true;
+  }
+
+  abort(command: Command): boolean {
+    return this.#controller.events.abort(command);
   }
 
   disconnected(reason: string): void {

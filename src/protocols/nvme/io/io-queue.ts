@@ -29,7 +29,7 @@ export class IoQueue implements QueueRole {
   readonly #connection: Connection;
   readonly #order: ZoneOrder;
   /** Cancels the delays that faults have put on commands. */
-  readonly #delays = new Set<() => void>();
+  readonly #delays = new Map<Command, () => void>();
   /** The connection has ended: nothing more may be started. */
   gone = false;
 
@@ -61,7 +61,7 @@ export class IoQueue implements QueueRole {
       return;
     }
     const delay = command.fault?.delay;
-    if (delay !== undefined && delay > 0) this.#after(delay, () => this.#arrived(command));
+    if (delay !== undefined && delay > 0) this.#delay(command, delay);
     else this.#arrived(command);
   }
 
@@ -69,9 +69,20 @@ export class IoQueue implements QueueRole {
     this.#order.leave(command);
   }
 
+  /** What waits for the end of a delay or for its turn. */
+  abort(command: Command): boolean {
+    const cancel = this.#delays.get(command);
+    if (cancel === undefined && !this.#order.isWaiting(command)) return false;
+    cancel?.();
+    this.#delays.delete(command);
+    this.#order.leave(command);
+    this.refuse(command, STATUS.abortRequested);
+    return true;
+  }
+
   disconnected(): void {
     this.gone = true;
-    for (const cancel of this.#delays) cancel();
+    for (const cancel of this.#delays.values()) cancel();
     this.#delays.clear();
     if (this.controller.queues.get(this.queueId) === this.#connection) this.controller.queues.delete(this.queueId);
   }
@@ -192,12 +203,12 @@ export class IoQueue implements QueueRole {
     else this.#start(command);
   }
 
-  #after(delay: number, then: () => void): void {
-    const cancel = this.controller.context.clock.after(delay, () => {
-      this.#delays.delete(cancel);
-      then();
+  #delay(command: Command, milliseconds: number): void {
+    const cancel = this.controller.context.clock.after(milliseconds, () => {
+      this.#delays.delete(command);
+      this.#arrived(command);
     });
-    this.#delays.add(cancel);
+    this.#delays.set(command, cancel);
   }
 
   // --- execution ---------------------------------------------------------------------------------------

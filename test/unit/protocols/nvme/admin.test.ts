@@ -212,7 +212,7 @@ describe("features", () => {
     expect((await set(1, 0, { nsid: 1 })).status).toBe(0x10f);
   });
 
-  it("unknown admin commands are refused, and nothing is aborted", async () => {
+  it("unknown admin commands are refused, and nothing unknown is aborted", async () => {
     await start();
     expect((await host.admin.command({ opcode: 0x0d })).status).toBe(1);
     expect((await host.admin.command({ opcode: 0x7f, nsid: 5 })).status).toBe(1);

@@ -338,3 +338,72 @@ describe("commands that need memory of their own", () => {
     expect(most).toBeGreaterThan(0);
   });
 });
+
+describe("Abort", () => {
+  const ABORTED = 7;
+  /** Dword 0 of its completion: 0 when command `id` of `queue` was aborted. */
+  const abort = async (id: number, queue = 1): Promise<number> => {
+    const { status, low } = await host.admin.command({ opcode: 8, dword10: id * 0x1_0000 + queue });
+    expect(status).toBe(0);
+    return low;
+  };
+
+  it("takes back what waits for the end of a delay, and the zone's line goes on", async () => {
+    await start({}, { inCapsule: 8192 }, true);
+    inject(({ lba, opcode }) => (opcode === 1 && lba === 0 ? { delay: 10 } : undefined));
+    const late = host.io.command({ ...ioCommand.write(1, 0, 1, taggedBytes(1, 0, BLOCK)), id: 70 });
+    const append = host.io.command(ioCommand.append(1, 0, 1, taggedBytes(2, 0, BLOCK)));
+    await expect.poll(() => bench.clock.pending).toBe(1);
+    expect(await abort(70)).toBe(0);
+    expect((await late).status).toBe(ABORTED);
+    expect(await append).toMatchObject({ status: 0, low: 0 });
+    expect(bench.clock.pending).toBe(0);
+  });
+
+  it("takes back what waits for its turn in a zone", async () => {
+    await start({}, { inCapsule: 8192 }, true);
+    inject(({ lba, opcode }) => (opcode === 1 && lba === 0 ? { delay: 10 } : undefined));
+    const first = host.io.command(ioCommand.write(1, 0, 1, taggedBytes(1, 0, BLOCK)));
+    const second = host.io.command({ ...ioCommand.append(1, 0, 1, taggedBytes(2, 0, BLOCK)), id: 71 });
+    const third = host.io.command(ioCommand.append(1, 0, 1, taggedBytes(3, 0, BLOCK)));
+    expect(await abort(71)).toBe(0);
+    expect((await second).status).toBe(ABORTED);
+    bench.clock.advance(10);
+    expect((await first).status).toBe(0);
+    expect(await third).toMatchObject({ status: 0, low: 1 });
+  });
+
+  it("leaves alone what the host is sending data for, and what does not exist", async () => {
+    await start({}, {}, true);
+    host.io.answerDataRequests = false;
+    const write = host.io.command({ ...ioCommand.write(1, 0, 1, taggedBytes(1, 0, BLOCK)), id: 72 });
+    const copy = host.io.command({ ...ioCommand.copy(1, 1, [{ lba: 0, blocks: 1 }]), id: 73 });
+    await expect.poll(() => host.io.dataRequests.length).toBe(2);
+    expect(await abort(72)).toBe(1);
+    expect(await abort(73)).toBe(1);
+    expect(await abort(999)).toBe(1);
+    expect(await abort(72, 9)).toBe(1);
+    for (const request of host.io.dataRequests.splice(0)) host.io.answer(request);
+    expect([(await write).status, (await copy).status]).toEqual([0, 0]);
+  });
+
+  it("takes back what has not been asked for its data", async () => {
+    await start({ limits: { writeBytesInFlight: MIB } });
+    host.io.answerDataRequests = false;
+    const first = host.io.command(ioCommand.write(1, 0, 256, taggedBytes(1, 0, MIB)));
+    const second = host.io.command({ ...ioCommand.write(1, 300, 1, taggedBytes(2, 0, BLOCK)), id: 74 });
+    await expect.poll(() => host.io.dataRequests.length).toBe(1);
+    expect(await abort(74)).toBe(0);
+    expect((await second).status).toBe(ABORTED);
+    for (const request of host.io.dataRequests.splice(0)) host.io.answer(request);
+    expect((await first).status).toBe(0);
+    expect(await statusOf(ioCommand.flush(1))).toBe(0);
+  });
+
+  it("takes back requests for events", async () => {
+    await start();
+    const event = host.admin.command({ opcode: 0x0c, id: 75 });
+    expect(await abort(75, 0)).toBe(0);
+    expect((await event).status).toBe(ABORTED);
+  });
+});
