@@ -1,3 +1,4 @@
+import { BufferAddresses } from "./buffer-addresses.js";
 import { type NativeCalls, nativeCalls } from "./native.js";
 
 /*
@@ -41,6 +42,7 @@ export class DirectReadQueue {
   readonly #events = new DataView(new ArrayBuffer(SLOTS * EVENT));
   readonly #listBytes = new Uint8Array(this.#list.buffer);
   readonly #eventBytes = new Uint8Array(this.#events.buffer);
+  readonly #addresses: BufferAddresses;
   readonly #iocbAddress: number;
   readonly #reads: (WaitingRead | undefined)[] = Array.from({ length: SLOTS }, () => undefined);
   readonly #free = Array.from({ length: SLOTS }, (_, slot) => slot);
@@ -52,7 +54,13 @@ export class DirectReadQueue {
   constructor(calls: NativeCalls, context: number) {
     this.#calls = calls;
     this.#context = context;
-    this.#iocbAddress = calls.address(new Uint8Array(this.#iocbs.buffer));
+    this.#addresses = new BufferAddresses(calls);
+    this.#iocbAddress = this.#addresses.of(new Uint8Array(this.#iocbs.buffer));
+  }
+
+  /** The largest power of two that the address of `view` is a multiple of, up to 2^32. */
+  alignmentOf(view: Uint8Array): number {
+    return this.#addresses.alignmentOf(view);
   }
 
   /**
@@ -76,7 +84,7 @@ export class DirectReadQueue {
     setU64(iocbs, base, slot);
     iocbs.setUint32(base + 12, RWF_NOWAIT, true);
     iocbs.setUint32(base + 20, fd, true);
-    setU64(iocbs, base + 24, this.#calls.address(into));
+    setU64(iocbs, base + 24, this.#addresses.of(into));
     setU64(iocbs, base + 32, into.length);
     setU64(iocbs, base + 40, at);
   }

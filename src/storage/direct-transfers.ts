@@ -22,8 +22,8 @@ export class DirectTransfers implements FileTransfers {
   readonly #buffered: number;
   readonly #queue = directReadQueue();
   readonly #bounces = new AlignedBufferPool(BOUNCE_SIZE, IDLE_BOUNCE_BUFFERS);
-  /** Set when the disk refused a caller's buffer: this disk minds addresses. */
-  #bounceAll = false;
+  /** Alignment in bytes up to which the disk refused memory: what is not aligned better goes through a bounce buffer. */
+  #refused = 0;
 
   /** `direct` was opened with `O_DIRECT`, `buffered` without; both on the same file. */
   constructor(direct: number, buffered: number) {
@@ -33,7 +33,7 @@ export class DirectTransfers implements FileTransfers {
 
   async read(at: number, into: Uint8Array): Promise<void> {
     if (!isDirect(at, into.length)) return fillInPool(this.#buffered, at, into, 0);
-    const queued = this.#bounceAll ? undefined : await this.#queue?.read(this.#direct, at, into);
+    const queued = this.#mustBounce(into) ? undefined : await this.#queue?.read(this.#direct, at, into);
     if (queued === into.length) return;
     const done = queued === undefined || queued === NOT_READ ? await this.#readInPool(at, into) : queued;
     // Short: the file ends here, and not at a multiple of the alignment.
@@ -43,6 +43,7 @@ export class DirectTransfers implements FileTransfers {
   async write(at: number, from: Uint8Array): Promise<void> {
     if (!isDirect(at, from.length)) return writeInPool(this.#buffered, at, from);
     const done = await this.#withBounce(
+      from,
       () => writeOnceInPool(this.#direct, at, from, 0),
       () => this.#writeBounced(at, from),
     );
@@ -50,20 +51,37 @@ export class DirectTransfers implements FileTransfers {
     if (done < from.length) await writeInPool(this.#buffered, at, from, done);
   }
 
-  async #withBounce(straight: () => Promise<number>, bounced: () => Promise<number>): Promise<number> {
-    if (this.#bounceAll) return bounced();
+  /**
+   * Tables are read into memory as it comes, requests mostly into aligned memory: one must not make the other go the long way.
+   * Without the native helper addresses are unknown, and then one refusal holds for all memory.
+   */
+  #alignmentOf(memory: Uint8Array): number {
+    return this.#queue?.alignmentOf(memory) ?? 1;
+  }
+
+  #mustBounce(memory: Uint8Array): boolean {
+    return this.#refused > 0 && this.#alignmentOf(memory) <= this.#refused;
+  }
+
+  async #withBounce(
+    memory: Uint8Array,
+    straight: () => Promise<number>,
+    bounced: () => Promise<number>,
+  ): Promise<number> {
+    if (this.#mustBounce(memory)) return bounced();
     try {
       return await straight();
     } catch (cause) {
       if (errnoOf(cause) !== "EINVAL") throw cause;
     }
     const done = await bounced();
-    this.#bounceAll = true;
+    this.#refused = Math.max(this.#refused, this.#alignmentOf(memory));
     return done;
   }
 
   #readInPool(at: number, into: Uint8Array): Promise<number> {
     return this.#withBounce(
+      into,
       () => readOnceInPool(this.#direct, at, into, 0),
       () => this.#readBounced(at, into),
     );

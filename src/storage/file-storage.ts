@@ -14,8 +14,8 @@ export type { IoMode } from "./file-transfers.js";
 /** How other users of the image are kept away. The locks are those that QEMU takes and honours. */
 export interface LockOptions {
   /**
-   * "write" keeps all other users out, "read" keeps writers out, "inspect" looks once that no writer is there and holds
-   * no lock (cheaper, for a short look at the metadata). Default: by `writable`.
+   * "write" keeps all other users out, "read" keeps writers out, "inspect" looks once that no writer is there and keeps
+   * nobody out, for a short look at the metadata: a writer may come the moment after. Default: by `writable`.
    */
   readonly use?: "write" | "read" | "inspect";
   /** Fail with `STORAGE_UNSUPPORTED` where locks cannot be taken, in place of a warning. Default false. */
