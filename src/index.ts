@@ -36,7 +36,13 @@ export type { ZonedExtension, ZonedLayout } from "./formats/qcow2/zoned-extensio
 export type { CreateRawOptions, RawPreallocation } from "./formats/raw/create.js";
 export { type FormatName, probeFormat } from "./formats/registry.js";
 export { type CheckImageOptions, checkImage, type ImageCheck } from "./jobs/check.js";
-export { type DescribeImageOptions, describeImage, type ImageInfo, type Qcow2Info } from "./jobs/info.js";
+export {
+  type DescribeImageOptions,
+  describeImage,
+  type ImageInfo,
+  type Qcow2Info,
+} from "./jobs/info.js";
+export { describeChain } from "./jobs/info-chain.js";
 export { type MapEntry, mapImage } from "./jobs/map.js";
 export {
   applySnapshot,

@@ -45,6 +45,7 @@ export const ERROR_CODES = {
   CLOSED: usage("EBADF", "The object was closed before the call."),
   READ_ONLY: usage("EACCES", "The device or storage was opened read-only."),
   IMPLICIT_FILE_DENIED: usage("EPERM", "The image names another file and the open policy does not allow it."),
+  PROTOCOL_UNKNOWN: usage("EINVAL", "A file name starts with a protocol that this program does not speak."),
   FORMAT_UNKNOWN: usage("EINVAL", "No format of that name is registered, or none was given and probing is off."),
   FORMAT_MARK: usage(
     "EPERM",
@@ -102,6 +103,9 @@ export const ERROR_CODES = {
   QCOW2_BACKING_OFFSET: format("The backing file name lies outside the first cluster."),
   QCOW2_BACKING_NAME: format("The backing file name is too long."),
   QCOW2_BACKING_FORMAT: format("The backing format name is too long."),
+  FILE_REFERENCE: format("The name under which an image refers to another file cannot be understood."),
+  BACKING_LOOP: format("An image is its own backing file, directly or through others.", "ELOOP"),
+  BACKING_TOO_DEEP: format("The chain of backing files is longer than the limit.", "ELOOP"),
   QCOW2_EXTENSION_LENGTH: format("A header extension runs past the end of its area."),
   QCOW2_EXTENSION_DUPLICATE: format("A header extension that must be unique appears twice."),
   QCOW2_FEATURE_NAMES: format("The feature name table is not a whole number of entries."),

@@ -49,8 +49,10 @@ export interface BlockExtent {
   readonly length: number;
   /** `data`: stored; `zero`: known to be zero by metadata; `unallocated`: not in this image (reads as zero or from the backing file). */
   readonly kind: "data" | "zero" | "unallocated";
-  /** File offset of the run when it maps one to one to bytes of `storageName`. */
+  /** File offset of the run when it maps one to one to bytes of `file`. */
   readonly hostOffset: number | undefined;
+  /** Name of the file that `hostOffset` counts in, where that is not the file of the device itself. */
+  readonly file?: string;
   readonly compressed: boolean;
   /** 0 = this image, 1 = its backing image, and so on. */
   readonly depth: number;

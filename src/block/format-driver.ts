@@ -21,6 +21,30 @@ export interface OpenDeviceOptions {
   readonly snapshot?: string;
   /** Bytes of memory for cached tables, for formats that have tables. */
   readonly cacheBytes?: number;
+  /** Opens a file that the image names and the policy lets through, by its resolved path. Default: as a file of this host. */
+  readonly openFile?: OpenNamedFile;
+  /** The formats that a backing image may have. Default: those of this library. */
+  readonly formats?: FormatLookup;
+  /**
+   * What shows where the image has nothing, in place of the backing image that it names: any disk, which the device then
+   * owns, or `"none"` for zeros. A device that was opened with it may have been given the wrong one: that is the caller's care.
+   */
+  readonly backing?: BlockDevice | "none";
+  /** The external data file, in place of the one that the image names. The device owns it. */
+  readonly dataFile?: Storage;
+  /** The images that this one is a backing image of, nearest first, by the identity of their files. Set by who opens a chain. */
+  readonly overlays?: readonly string[];
+}
+
+/** Opens the file at `path`; writable for a data file of a writable image, read-only otherwise. */
+export type OpenNamedFile = (path: string, access: { readonly writable: boolean }) => Promise<Storage>;
+
+/** Finds formats by name and by mark. */
+export interface FormatLookup {
+  /** Fails with `FORMAT_UNKNOWN`. */
+  byName(name: string): FormatDriver;
+  /** The format whose mark is in `head`, the first {@link PROBE_LENGTH} bytes; raw when there is none. */
+  recognise(head: Uint8Array): FormatDriver;
 }
 
 /** Bytes at the start of an image that {@link FormatDriver.probe} sees (fewer when the file is shorter). */

@@ -1,4 +1,5 @@
 import { formatSize } from "../base/size-text.js";
+import { resolveReference } from "../block/image-reference.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
 import type { ImageInfo, Qcow2Info, VmdkInfo } from "../jobs/info.js";
 import { effectiveMaxAppend } from "../zoned/zone-config.js";
@@ -81,13 +82,6 @@ export function formatSpecificText(info: ImageInfo): string {
   return ["Format specific information:", ...treeLines(tree, INDENT), ""].join("\n");
 }
 
-/** The path of the backing file as seen from here: relative names start where the image is. */
-function backingPath(info: ImageInfo, name: string): string {
-  const folderEnd = info.filename.lastIndexOf("/") + 1;
-  const standsAlone = name.startsWith("/") || /^[a-z][a-z0-9+.-]*:/i.test(name);
-  return standsAlone ? name : info.filename.slice(0, folderEnd) + name;
-}
-
 /** The description for people, as `qemu-img info` prints it. */
 export function infoText(info: ImageInfo): string {
   const lines = [
@@ -100,7 +94,7 @@ export function infoText(info: ImageInfo): string {
   if (info.clusterSize !== undefined) lines.push(`cluster_size: ${info.clusterSize}`);
   if (info.dirty) lines.push("cleanly shut down: no");
   if (info.backingFile !== undefined) {
-    const path = backingPath(info, info.backingFile);
+    const path = resolveReference(info.backingFile, info.filename);
     lines.push(`backing file: ${info.backingFile}${path === info.backingFile ? "" : ` (actual path: ${path})`}`);
   }
   if (info.backingFormat !== undefined) lines.push(`backing file format: ${info.backingFormat}`);
@@ -123,7 +117,7 @@ export function infoTree(info: ImageInfo): Tree {
     ...(info.backingFile === undefined
       ? {}
       : {
-          "full-backing-filename": backingPath(info, info.backingFile),
+          "full-backing-filename": resolveReference(info.backingFile, info.filename),
           "backing-filename": info.backingFile,
         }),
     "dirty-flag": info.dirty,

@@ -33,7 +33,7 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
     format: formatChoice(choice.format),
     readOnly: choice.readOnly,
     // Who names an image on the command line means what belongs to it, too, as with the stock tools.
-    implicitFiles: "allow",
+    implicitFiles: "probe",
     ...(choice.snapshot === undefined ? {} : { snapshot: choice.snapshot }),
     onWarning: (warning) => printWarning(warning, choice, context),
     file: { forceShare: choice.forceShare, direct: choice.cache.direct },

@@ -4,7 +4,7 @@ import type { OpenDeviceOptions } from "../block/format-driver.js";
 import { type FileStorageOptions, openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
 import { openRaw } from "./raw/device.js";
-import { type FormatName, formatDriver, probeFormat, recogniseFormat } from "./registry.js";
+import { FORMATS, type FormatName, formatDriver, probeFormat, recogniseFormat } from "./registry.js";
 
 /** Asks for the format to be recognised by content; see {@link OpenImageOptions.format}. */
 export type FormatChoice = FormatName | "probe";
@@ -28,15 +28,27 @@ export interface OpenImageOptions extends OpenDeviceOptions {
  */
 export async function openImage(source: string | Storage, options: OpenImageOptions): Promise<BlockDevice> {
   requireFormat(source, options);
-  if (typeof source !== "string") return openStorage(source, options);
+  const complete = withSurroundings(options);
+  if (typeof source !== "string") return openStorage(source, complete);
   if (options.format !== "probe") formatDriver(options.format);
   const storage = await openFileStorage(source, { ...options.file, writable: options.readOnly !== true });
   try {
-    return await openStorage(storage, options);
+    return await openStorage(storage, complete);
   } catch (error) {
     await storage.close();
     throw error;
   }
+}
+
+/** What an image opens besides itself may be of every format, and its files are opened as its own. */
+function withSurroundings(options: OpenImageOptions): OpenImageOptions {
+  const { file, onWarning } = options;
+  const warning = onWarning === undefined ? {} : { onWarning };
+  return {
+    formats: FORMATS,
+    openFile: (path, { writable }) => openFileStorage(path, { ...warning, ...file, writable }),
+    ...options,
+  };
 }
 
 /** Callers without types may leave out what has no default. */

@@ -1,5 +1,5 @@
 import { ZcowError } from "../base/errors.js";
-import { type FormatDriver, PROBE_LENGTH } from "../block/format-driver.js";
+import { type FormatDriver, type FormatLookup, PROBE_LENGTH } from "../block/format-driver.js";
 import type { Storage } from "../storage/storage.js";
 import { FOREIGN_DRIVERS } from "./foreign-drivers.js";
 import { qcow2Driver } from "./qcow2/driver.js";
@@ -21,6 +21,9 @@ export function formatDriver(name: string): FormatDriver {
     stockText: `Unknown driver '${name}'`,
   });
 }
+
+/** Every format, for backing images. */
+export const FORMATS: FormatLookup = { byName: formatDriver, recognise: recogniseFormat };
 
 /**
  * The format whose mark the storage carries, raw when there is none. Anybody who can write to a raw disk can

@@ -14,6 +14,8 @@ export interface MapEntry {
   readonly data: boolean;
   /** Where in the file, when the run lies there one to one. */
   readonly offset: number | undefined;
+  /** The file that `offset` counts in. */
+  readonly file: string;
 }
 
 /**
@@ -25,7 +27,7 @@ export async function* mapImage(device: BlockDevice, start = 0, length = device.
   if (start >= end) return;
   let run: MapEntry | undefined;
   for await (const extent of device.extents(start, end - start)) {
-    const entry = entryOf(extent);
+    const entry = entryOf(extent, device.name);
     if (run !== undefined && continues(run, entry)) {
       run = { ...run, length: run.length + entry.length };
       continue;
@@ -36,7 +38,7 @@ export async function* mapImage(device: BlockDevice, start = 0, length = device.
   if (run !== undefined) yield run;
 }
 
-function entryOf(extent: BlockExtent): MapEntry {
+function entryOf(extent: BlockExtent, file: string): MapEntry {
   return {
     start: extent.offset,
     length: extent.length,
@@ -45,12 +47,17 @@ function entryOf(extent: BlockExtent): MapEntry {
     zero: extent.zero,
     data: extent.kind === "data",
     offset: extent.hostOffset,
+    file: extent.file ?? file,
   };
 }
 
 function continues(run: MapEntry, next: MapEntry): boolean {
   const sameKind =
-    run.depth === next.depth && run.present === next.present && run.zero === next.zero && run.data === next.data;
+    run.depth === next.depth &&
+    run.present === next.present &&
+    run.zero === next.zero &&
+    run.data === next.data &&
+    run.file === next.file;
   if (!sameKind) return false;
   return run.offset === undefined ? next.offset === undefined : next.offset === run.offset + run.length;
 }

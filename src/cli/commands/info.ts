@@ -1,3 +1,4 @@
+import { isZcowError } from "../../base/errors.js";
 import { describeImage, type ImageInfo } from "../../jobs/info.js";
 import {
   FORCE_SHARE_OPTION,
@@ -13,16 +14,18 @@ import { withSubject } from "../failure.js";
 import { infoText, infoTree } from "../info-text.js";
 import { jsonText } from "../json.js";
 import { formatChoice } from "../open.js";
-import { isGiven, parseArguments } from "../options.js";
+import { isGiven, type OptionSpec, parseArguments } from "../options.js";
 
-const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, FORCE_SHARE_OPTION, IMAGE_OPTS_OPTION, HELP_OPTION];
+const CHAIN_OPTION: OptionSpec = { name: "backing-chain", long: "backing-chain" };
+const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, CHAIN_OPTION, FORCE_SHARE_OPTION, IMAGE_OPTS_OPTION, HELP_OPTION];
 
-const HELP = `usage: zcow info [-f FORMAT] [--output human|json] [-U] FILE
+const HELP = `usage: zcow info [-f FORMAT] [--output human|json] [--backing-chain] [-U] FILE
 
 Shows what the image is, from its header alone.
 
   -f, --format FORMAT   qcow2, raw, vmdk, vhdx, vpc or vdi; recognised by content
       --output FORM     human (default) or json
+      --backing-chain   show the images behind it, too
   -U, --force-share     ignore the locks of other programs
       --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
 `;
@@ -35,9 +38,26 @@ export async function infoCommand(args: readonly string[], context: CommandConte
   }
   const form = outputForm(parsed, ["human", "json"]);
   const { path, format, forceShare } = namedImage(parsed);
+  if (isGiven(parsed, "backing-chain")) {
+    const chain = await describeAll(path, format, forceShare);
+    context.output.out(form === "json" ? jsonText(chain.map(infoTree)) : chain.map(infoText).join("\n"));
+    return 0;
+  }
   const info = await describe(path, format, forceShare);
   context.output.out(form === "json" ? jsonText(infoTree(info)) : infoText(info));
   return 0;
+}
+
+async function describeAll(path: string, format: string | undefined, forceShare: boolean): Promise<ImageInfo[]> {
+  const { describeChain } = await import("../../jobs/info-chain.js");
+  const chain: ImageInfo[] = [];
+  try {
+    for await (const info of describeChain(path, { format: formatChoice(format), forceShare })) chain.push(info);
+    return chain;
+  } catch (error) {
+    if (!isZcowError(error) || error.code === "BACKING_LOOP") throw error;
+    throw withSubject(`Could not open '${error.data.path ?? path}'`, error);
+  }
 }
 
 async function describe(path: string, format: string | undefined, forceShare: boolean): Promise<ImageInfo> {

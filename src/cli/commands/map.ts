@@ -54,7 +54,7 @@ export async function mapCommand(args: readonly string[], context: CommandContex
     throw withSubject(`Could not open '${image.path}'`, error);
   });
   try {
-    if (form === "human") return await printTable(image.path, mapImage(device, start, length), context);
+    if (form === "human") return await printTable(mapImage(device, start, length), context);
     await printJson(start, mapImage(device, start, length), context);
     return 0;
   } finally {
@@ -76,7 +76,7 @@ function sizeOption(parsed: ParsedArguments, name: string, words: string): numbe
   return Math.min(value, Number.MAX_SAFE_INTEGER);
 }
 
-async function printTable(path: string, entries: AsyncIterable<MapEntry>, context: CommandContext): Promise<number> {
+async function printTable(entries: AsyncIterable<MapEntry>, context: CommandContext): Promise<number> {
   context.output.out(row("Offset", "Length", "Mapped to", "File"));
   for await (const entry of entries) {
     if (!entry.data || entry.zero) continue;
@@ -84,7 +84,7 @@ async function printTable(path: string, entries: AsyncIterable<MapEntry>, contex
       printError(context, "File contains external, encrypted or compressed clusters.");
       return EXIT_FAILURE;
     }
-    context.output.out(row(hexadecimal(entry.start), hexadecimal(entry.length), hexadecimal(entry.offset), path));
+    context.output.out(row(hexadecimal(entry.start), hexadecimal(entry.length), hexadecimal(entry.offset), entry.file));
   }
   return 0;
 }
@@ -116,7 +116,7 @@ const LINES_PER_WRITE = 4096;
 
 /** What stands for an empty range. */
 function nothingAt(start: number): MapEntry {
-  return { start, length: 0, depth: 0, present: false, zero: false, data: false, offset: undefined };
+  return { start, length: 0, depth: 0, present: false, zero: false, data: false, offset: undefined, file: "" };
 }
 
 function jsonLine(entry: MapEntry): string {

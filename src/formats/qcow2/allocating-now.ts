@@ -32,14 +32,15 @@ export function writeAllocatingNow(
   const partial = from.length < parts * subclusterSize;
   // What surrounds the data must be zeros, and there already.
   if (partial && !(state.data.freshIsZero && old.unmappedIsZero(first * subclusterSize))) return false;
-  const host = allocator.allocateNow(count, partial);
+  const { inImage } = state.data;
+  const host = inImage ? allocator.allocateNow(count, partial) : cluster * clusterSize;
   if (host === undefined) return false;
   const start = cluster * subclusters;
   const place: Place = {
     first,
     count: parts,
     host: host + (first - start) * subclusterSize,
-    allocated: true,
+    allocated: inImage,
     rest: "fresh",
   };
   return writeNow(state, slice, place, start, count * subclusters, offset, from);
@@ -90,7 +91,8 @@ function fillNow(
   const isWhole = (inside | from.length) % subclusterSize === 0;
   if (!isWhole || inside + from.length > clusterSize) return false;
   const host = map.ownHostCluster(slice, cluster);
-  if (host === 0 || (data.inImage && owners.ownerOf(host / clusterSize) !== 0)) return false;
+  const isOurs = data.inImage ? owners.ownerOf(host / clusterSize) === 0 : host === cluster * clusterSize;
+  if (host === 0 || !isOurs) return false;
   const first = offset / subclusterSize;
   const count = from.length / subclusterSize;
   if (reservations.find(first, count) !== undefined) return false;

@@ -116,6 +116,15 @@ async function startAllocation(state: ImageState, plan: Allocation, offset: numb
 
 async function findPlace(state: ImageState, { first, count, run, moves, reservation }: Allocation): Promise<Place> {
   const isZero = state.old.isZero(run, first);
+  if (!state.data.inImage) {
+    return {
+      first,
+      count,
+      host: first * state.geometry.subclusterSize,
+      allocated: false,
+      rest: isZero ? "zero" : "copy",
+    };
+  }
   if (!moves && isMapped(run)) {
     return { first, count, host: run.host, allocated: false, rest: isZero ? "zero" : "copy" };
   }

@@ -7,6 +7,7 @@ import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
 import { writeAllocatingNow } from "./allocating-now.js";
 import { writeAllocating } from "./allocating-write.js";
+import { backedExtents } from "./backed-extents.js";
 import { assertCompressible, storeCompressed, writeCompressed } from "./compressed-write.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
@@ -76,6 +77,7 @@ export class ClusterEngine implements Qcow2Engine {
   readonly #direct: Storage | undefined;
   /** Clusters have subclusters with a state of their own. */
   readonly #isExtended: boolean;
+  readonly #inImage: boolean;
   readonly #clusterSize: number;
   readonly #inverseClusterSize: number;
   readonly #lowMask: number;
@@ -94,6 +96,7 @@ export class ClusterEngine implements Qcow2Engine {
     this.writable = input.writable;
     this.#direct = this.#state.data.direct;
     this.#isExtended = input.geometry.subclusters > 1;
+    this.#inImage = this.#state.data.inImage;
     this.#clusterSize = input.geometry.clusterSize;
     this.#inverseClusterSize = 1 / input.geometry.clusterSize;
     this.#lowMask = input.geometry.clusterSize - 1;
@@ -117,7 +120,9 @@ export class ClusterEngine implements Qcow2Engine {
       if (slice !== undefined) {
         const entry = this.#map.entryAt(cluster);
         const host = GuestMap.dataOffset(slice.view, entry, this.#lowMask);
-        if (host > 0 && (!this.#isExtended || this.#map.isAllStored(slice.view, entry, inside, into.length))) {
+        const isStored =
+          host > 0 && (!this.#isExtended || this.#map.isAllStored(slice.view, entry, inside, into.length));
+        if (isStored && this.#isPlaced(host + inside, offset)) {
           const direct = this.#direct;
           const wait =
             direct === undefined
@@ -143,7 +148,8 @@ export class ClusterEngine implements Qcow2Engine {
         const host = GuestMap.writableDataOffset(slice.view, entry, this.#lowMask);
         const isStored =
           host > 0 && (!this.#isExtended || this.#map.isAllStored(slice.view, entry, inside, from.length));
-        if (isStored && this.#isGuestData(host)) return this.#writeInPlace(host + inside, offset, from);
+        if (isStored && this.#isGuestData(host) && this.#isPlaced(host + inside, offset))
+          return this.#writeInPlace(host + inside, offset, from);
       }
     }
     const now = writeAllocatingNow(this.#state, offset, from);
@@ -156,9 +162,14 @@ export class ClusterEngine implements Qcow2Engine {
     });
   }
 
+  /** In an external data file every byte has its guest offset. */
+  #isPlaced(host: number, guest: number): boolean {
+    return this.#inImage || host === guest;
+  }
+
   /** The host cluster at `host` is not one of metadata. */
   #isGuestData(host: number): boolean {
-    return this.#state.owners.ownerOf(host * this.#inverseClusterSize) === 0 || !this.#state.data.inImage;
+    return this.#state.owners.ownerOf(host * this.#inverseClusterSize) === 0 || !this.#inImage;
   }
 
   #writeInPlace(host: number, guest: number, from: Uint8Array): MaybePromise<void> {
@@ -286,7 +297,10 @@ export class ClusterEngine implements Qcow2Engine {
 
   async *extents(offset: number, length: number): AsyncGenerator<BlockExtent> {
     try {
-      for await (const extent of imageExtents(this.#state, offset, length)) yield* this.#sparse.split(extent);
+      for await (const extent of imageExtents(this.#state, offset, length)) {
+        if (extent.kind !== "unallocated" || extent.zero) yield* this.#sparse.split(extent);
+        else yield* backedExtents(this.#state.old, extent);
+      }
     } catch (error) {
       await this.#state.fail(error);
     }
@@ -339,8 +353,12 @@ export class ClusterEngine implements Qcow2Engine {
 
   /** All of them, whichever fails. */
   async #closeFiles(): Promise<void> {
-    const { data, old } = this.#state;
-    await whenAll([this.storage.close(), data.close(), old.backing?.close()]);
+    await whenAll([this.storage.close(), this.closeReferenced()]);
+  }
+
+  /** Closes the data file and the backing image, and leaves the image file open: for an image that is not used after all. */
+  async closeReferenced(): Promise<void> {
+    await whenAll([this.#state.data.close(), this.#state.old.backing?.close()]);
   }
 
   /** Everything durable, space given back, dirty bit clear. */

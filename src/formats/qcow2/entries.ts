@@ -38,13 +38,16 @@ export function l2ReservedLow(geometry: Pick<Qcow2Geometry, "version" | "cluster
   return geometry.version === 2 ? geometry.clusterSize - 1 : geometry.clusterSize - 1 - ZERO_LOW;
 }
 
-/** What an L2 entry is. Compressed entries are judged by `compressedIsCorrupt`, which needs the cluster size. */
-export function l2Kind(high: number, low: number, reservedLow: number): L2Kind {
+/**
+ * What an L2 entry is. Compressed entries are judged by `compressedIsCorrupt`, which needs the cluster size. Offset 0 means
+ * nothing in an image file, which begins with its header; in external data the copied flag tells that there is data at 0.
+ */
+export function l2Kind(high: number, low: number, reservedLow: number, externalData = false): L2Kind {
   if ((high & COMPRESSED_HIGH) !== 0) return L2_COMPRESSED;
   if ((low & reservedLow) !== 0 || (high & (L2_RESERVED_HIGH | UNSAFE_OFFSET_HIGH)) !== 0) return L2_CORRUPT;
   const empty = (high & OFFSET_HIGH) === 0 && (low & ~ZERO_LOW) === 0;
   if ((low & ZERO_LOW) !== 0) return empty ? L2_ZERO : L2_ZERO_PREALLOCATED;
-  return empty ? L2_UNALLOCATED : L2_DATA;
+  return empty && !(externalData && isCopied(high)) ? L2_UNALLOCATED : L2_DATA;
 }
 
 /** Host offset of a standard L2 entry that is not corrupt; 0 = none. */

@@ -86,6 +86,7 @@ function extentOf(state: ImageState, run: MappingRun, offset: number, length: nu
     length,
     kind: EXTENT_KINDS[run.kind],
     hostOffset: isMapped(run) ? run.host + inside : undefined,
+    ...(state.data.inImage ? {} : { file: state.data.storage.name }),
     compressed: run.kind === "compressed",
     depth: 0,
     zero: state.old.isZero(run, Math.floor(offset / state.geometry.subclusterSize)),

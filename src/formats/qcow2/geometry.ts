@@ -8,6 +8,8 @@ export interface Qcow2Geometry {
   readonly clusterBits: number;
   /** Bytes. */
   readonly clusterSize: number;
+  /** Guest data is in an external data file, where each byte has its guest offset. */
+  readonly externalData: boolean;
   /** Bytes per L2 entry: 8, or 16 with extended L2 entries. */
   readonly l2EntrySize: 8 | 16;
   /** Parts of a cluster with a state of their own: 32 with extended L2 entries, otherwise the cluster is its only part. */
@@ -37,6 +39,8 @@ export interface GeometryInput {
   readonly clusterBits: number;
   readonly refcountOrder: number;
   readonly extendedL2: boolean;
+  /** Default false. */
+  readonly externalData?: boolean;
 }
 
 /** Input must already be within the limits of `limits.ts`. */
@@ -53,6 +57,7 @@ export function qcow2Geometry(input: GeometryInput): Qcow2Geometry {
     version: input.version,
     clusterBits: input.clusterBits,
     clusterSize,
+    externalData: input.externalData ?? false,
     l2EntrySize,
     subclusters,
     subclusterSize: clusterSize / subclusters,

@@ -26,6 +26,11 @@ export interface GuestData {
   write(host: number, guest: number, from: Uint8Array): MaybePromise<void>;
   /** Makes `length` bytes read as zeros. */
   writeZeroes(host: number, guest: number, length: number): MaybePromise<void>;
+  /**
+   * Whole guest clusters, cut at the end of the disk, lost their data by a discard or a write of zeros; only called where
+   * `inImage` is false. `unmap`: their space may be given back.
+   */
+  erased(guest: number, length: number, unmap: boolean): MaybePromise<void>;
   /** Makes what was written durable, before any metadata that refers to it; the image file itself is flushed right after. */
   flush(): MaybePromise<void>;
   /** Closes what the image file does not include. Idempotent. */
@@ -54,6 +59,11 @@ export class ImageFileData implements GuestData {
 
   writeZeroes(host: number, _guest: number, length: number): MaybePromise<void> {
     return this.storage.writeZeroes(host, length);
+  }
+
+  /** Clusters of the image file are given back when nothing durable refers to them (reclaim.ts). */
+  erased(): undefined {
+    return undefined;
   }
 
   /** Nothing to do: whoever flushes metadata flushes the image file. */

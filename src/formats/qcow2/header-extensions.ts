@@ -116,7 +116,7 @@ export function checkDataFile(
   const external = (fields.incompatible & INCOMPATIBLE.externalData) !== 0n;
   const raw = (fields.autoclear & AUTOCLEAR.rawExternalData) !== 0n;
   const data = { structure: "header", field: "incompatible_features", value: fields.incompatible };
-  if (external && known.dataFileName === undefined) {
+  if (external && known.dataFileName === undefined && !verdict.dataFileGiven) {
     const message = "Header: incompatible bit 2 (external data file) is set, but the image names no data file";
     const fault = new ZcowError("QCOW2_DATA_FILE_MISSING", message, {
       data,

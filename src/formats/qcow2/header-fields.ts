@@ -13,6 +13,11 @@ import {
 /** "QFI\xfb" */
 export const QCOW2_MAGIC = 0x514649fb;
 
+/** The start of a file is that of a qcow2 image. */
+export function hasQcow2Magic(head: Uint8Array): boolean {
+  return head.length >= 4 && viewOf(head).getUint32(0) === QCOW2_MAGIC;
+}
+
 /** Byte offset of each header field (qcow2 specification, "Header"), big-endian. */
 export const FIELD = {
   magic: 0,

@@ -11,6 +11,8 @@ export interface HeaderUse {
   readonly mode?: HeaderMode;
   /** The image will be changed. Default false. */
   readonly writable?: boolean;
+  /** The external data file is at hand, whether the header names it or not. Default false. */
+  readonly dataFileGiven?: boolean;
   /** Receives the faults that this use tolerates. */
   readonly onFinding?: (finding: ZcowError) => void;
 }
@@ -19,12 +21,14 @@ export interface HeaderUse {
 export class Verdict {
   readonly mode: HeaderMode;
   readonly writable: boolean;
+  readonly dataFileGiven: boolean;
   #later: ZcowError | undefined;
   readonly #onFinding: (finding: ZcowError) => void;
 
   constructor(use: HeaderUse) {
     this.mode = use.mode ?? "open";
     this.writable = use.writable ?? false;
+    this.dataFileGiven = use.dataFileGiven ?? false;
     this.#onFinding = use.onFinding ?? (() => {});
   }
 

@@ -13,6 +13,7 @@ import {
   L2_DATA,
   L2_UNALLOCATED,
   L2_ZERO,
+  type L2Kind,
   l1Offset,
   l2Kind,
   l2Offset,
@@ -86,6 +87,7 @@ export class GuestMap {
   readonly isExtended: boolean;
   readonly #lowMask: number;
   readonly #reservedLow: number;
+  readonly #externalData: boolean;
 
   constructor(storage: Storage, geometry: Qcow2Geometry, l1: RootTable, cache: TableCache) {
     this.#storage = storage;
@@ -100,6 +102,7 @@ export class GuestMap {
     this.isExtended = geometry.subclusters > 1;
     this.#lowMask = geometry.clusterSize - 1;
     this.#reservedLow = l2ReservedLow(geometry);
+    this.#externalData = geometry.externalData;
   }
 
   /** The L1 entry that maps guest cluster `cluster`. */
@@ -229,6 +232,7 @@ export class GuestMap {
     if (run === "corrupt entry") throw this.#corruptEntry(slice, at, cluster);
     if (run === "corrupt maps") throw this.#corruptMaps(slice, at, cluster);
     if (run.kind === "compressed") this.#refuseCorruptDescriptor(slice, at, cluster);
+    if (isMapped(run)) this.#refuseElsewhere(slice, at, run.host, subcluster * this.#geometry.subclusterSize);
     return run;
   }
 
@@ -238,7 +242,7 @@ export class GuestMap {
     const end = Math.min(view.byteLength, first + limit * STANDARD_BYTES);
     const high = view.getUint32(first);
     const low = view.getUint32(first + 4);
-    const kind = l2Kind(high, low, this.#reservedLow);
+    const kind = this.#kindOf(high, low);
     if (kind === L2_CORRUPT) throw this.#corruptEntry(slice, first, cluster);
     if (kind === L2_COMPRESSED) {
       this.#refuseCorruptDescriptor(slice, first, cluster);
@@ -248,19 +252,20 @@ export class GuestMap {
     }
     if (kind === L2_UNALLOCATED || kind === L2_ZERO) {
       let at = first + STANDARD_BYTES;
-      while (at < end && l2Kind(view.getUint32(at), view.getUint32(at + 4), this.#reservedLow) === kind) {
+      while (at < end && this.#kindOf(view.getUint32(at), view.getUint32(at + 4)) === kind) {
         at += STANDARD_BYTES;
       }
       return { kind: kind === L2_ZERO ? "zero" : "unallocated", count: (at - first) / STANDARD_BYTES };
     }
     const host = l2Offset(high, low);
+    this.#refuseElsewhere(slice, first, host, cluster * this.#geometry.clusterSize);
     const copied = isCopied(high);
     let next = host + this.#geometry.clusterSize;
     let at = first + STANDARD_BYTES;
     for (; at < end; at += STANDARD_BYTES) {
       const nextHigh = view.getUint32(at);
       const nextLow = view.getUint32(at + 4);
-      if (l2Kind(nextHigh, nextLow, this.#reservedLow) !== kind || isCopied(nextHigh) !== copied) break;
+      if (this.#kindOf(nextHigh, nextLow) !== kind || isCopied(nextHigh) !== copied) break;
       if (l2Offset(nextHigh, nextLow) !== next) break;
       next += this.#geometry.clusterSize;
     }
@@ -270,6 +275,25 @@ export class GuestMap {
       host: hostOffset(host),
       copied,
     };
+  }
+
+  #kindOf(high: number, low: number): L2Kind {
+    return l2Kind(high, low, this.#reservedLow, this.#externalData);
+  }
+
+  /** In an external data file every byte has its guest offset. */
+  #refuseElsewhere(slice: TableSlice, at: number, host: number, guest: number): void {
+    if (!this.#externalData || host === guest) return;
+    const table = slice.at - (slice.at % this.#geometry.clusterSize);
+    const index = (slice.at - table + at) / this.#geometry.l2EntrySize;
+    throw new ZcowError(
+      "IMAGE_CORRUPT",
+      `L2 entry ${index} of the table at file offset ${table} maps guest offset ${guest} to offset ${host} of the external data file, where every byte has its guest offset`,
+      {
+        data: { structure: "L2 table", field: `entry ${index}`, offset: slice.at + at, value: host, limit: guest },
+        stockText: `External data file host cluster offset 0x${host.toString(16)} does not match guest cluster offset: 0x${guest.toString(16)}, L2 index: 0x${index.toString(16)})`,
+      },
+    );
   }
 
   #tablePastEnd(table: number, cluster: number): ZcowError {
@@ -288,7 +312,22 @@ export class GuestMap {
   #refuseCorruptDescriptor(slice: TableSlice, at: number, cluster: number): void {
     const high = slice.view.getUint32(at);
     const low = slice.view.getUint32(at + 4);
+    if (this.#externalData) throw this.#compressedOutside(slice, at, cluster);
     if (compressedIsCorrupt(high, low, this.#geometry.clusterBits)) throw this.#corruptEntry(slice, at, cluster);
+  }
+
+  #compressedOutside(slice: TableSlice, at: number, cluster: number): ZcowError {
+    const offset = cluster * this.#geometry.clusterSize;
+    const table = slice.at - (slice.at % this.#geometry.clusterSize);
+    const index = (slice.at - table + at) / this.#geometry.l2EntrySize;
+    return new ZcowError(
+      "IMAGE_CORRUPT",
+      `L2 entry ${index} of the table at file offset ${table} (guest offset ${offset}) is a compressed cluster, which an image with an external data file cannot have`,
+      {
+        data: { structure: "L2 table", field: `entry ${index}`, offset: slice.at + at },
+        stockText: `Compressed cluster entry found in image with external data file (L2 offset: 0x${table.toString(16)}, L2 index: 0x${index.toString(16)})`,
+      },
+    );
   }
 
   #corruptEntry(slice: TableSlice, at: number, cluster: number): ZcowError {

@@ -1,14 +1,17 @@
 import { ZcowError } from "../../base/errors.js";
 import { MiB } from "../../base/units.js";
-import type { OpenDeviceOptions } from "../../block/format-driver.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import type { FormatDriver, FormatLookup, OpenDeviceOptions } from "../../block/format-driver.js";
 import type { Storage } from "../../storage/storage.js";
+import { rawDriver } from "../raw/driver.js";
 import { Qcow2Device } from "./device.js";
 import { ClusterEngine } from "./engine.js";
 import { INCOMPATIBLE } from "./features.js";
-import { qcow2Geometry } from "./geometry.js";
+import { type Qcow2Geometry, qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
+import { hasQcow2Magic } from "./header-fields.js";
 import { readHeader } from "./header-read.js";
-import { permitImplicitFiles } from "./implicit-files.js";
+import type { ReferencedFiles } from "./referenced-files.js";
 import { readL1 } from "./root-table.js";
 import { sessionOf } from "./session.js";
 import { refuseUnsupported } from "./unsupported.js";
@@ -18,6 +21,28 @@ import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 /** Cache for L2 tables and refcount blocks: maps 192 GiB at a time with 64 KiB clusters. */
 export const DEFAULT_CACHE_BYTES = 32 * MiB;
 
+/** The formats of backing images when nobody says which there are. */
+const OWN_FORMATS: readonly FormatDriver[] = [
+  {
+    name: "qcow2",
+    creatable: true,
+    probe: hasQcow2Magic,
+    open: (storage, options): Promise<BlockDevice> => openQcow2(storage, options),
+  },
+  rawDriver,
+];
+const OWN_LOOKUP: FormatLookup = {
+  byName: (name) => {
+    const driver = OWN_FORMATS.find((candidate) => candidate.name === name);
+    if (driver !== undefined) return driver;
+    throw new ZcowError("FORMAT_UNKNOWN", `there is no format '${name}' here; known formats: qcow2, raw`, {
+      data: { option: "format", value: name },
+      stockText: `Unknown driver '${name}'`,
+    });
+  },
+  recognise: (head) => OWN_FORMATS.find((driver) => driver.probe(head)) ?? rawDriver,
+};
+
 /** What opening a qcow2 image can be told beside what every format can. */
 export type OpenQcow2Options = OpenDeviceOptions & Pick<OpenZonesOptions, "upgradeSeedLayout">;
 
@@ -25,10 +50,9 @@ export type OpenQcow2Options = OpenDeviceOptions & Pick<OpenZonesOptions, "upgra
  * Opens the disk of a qcow2 image; a zoned one when the image is zoned. Reads the header, the L1 table and the
  * write-pointer table only; the rest follows as it is needed.
  *
- * Files that the image names need the leave of `options.implicitFiles`: `IMPLICIT_FILE_DENIED`. Read-only opens change
- * nothing. An image with the dirty bit is repaired first when it is opened for writing; bad write pointers are refused.
- * Throws the `QCOW2_*` and `ZONED_*` codes of the header, `NOT_SUPPORTED` for features that are not
- * built yet, `IMAGE_CORRUPT` when a dirty image cannot be repaired, and the codes of the storage.
+ * Its backing image and its data file are opened with it, and closed with it. They need the leave of `options.implicitFiles`
+ * (`IMPLICIT_FILE_DENIED`), unless they are given in the options. Read-only opens change nothing. An image with the dirty bit is repaired first when it is opened for writing; bad write pointers are refused.
+ * Throws the `QCOW2_*` and `ZONED_*` codes of the header, `BACKING_*` and `FILE_REFERENCE` for chains that cannot be, `UNSUPPORTED_*` for features that are not built yet, `IMAGE_CORRUPT` when a dirty image cannot be repaired, and the codes of the storage.
  */
 export async function openQcow2(
   storage: Storage,
@@ -37,7 +61,12 @@ export async function openQcow2(
   const engine = await openEngine(storage, options);
   if (engine.header.zoned === undefined) return new Qcow2Device(engine);
   const { openZonedDevice } = await import("./zones/open-zones.js");
-  return openZonedDevice(engine, options);
+  try {
+    return await openZonedDevice(engine, options);
+  } catch (error) {
+    await engine.closeReferenced();
+    throw error;
+  }
 }
 
 /** Opens the engine alone: what the plain and the zoned device share. */
@@ -50,36 +79,52 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   const onWarning = options.onWarning ?? ((): void => undefined);
   const onFinding = (finding: ZcowError): void =>
     onWarning({ code: finding.code, message: finding.message, data: finding.data });
-  let header = await readHeader(storage, { writable, onFinding });
-  await permitImplicitFiles(header, storage.name, options.implicitFiles ?? "deny");
+  const dataFileGiven = options.dataFile !== undefined;
+  let header = await readHeader(storage, { writable, onFinding, dataFileGiven });
   refuseUnsupported(header, writable);
-  if (writable && sessionOf(header) !== undefined) {
-    const { resumeSession } = await import("./resume-session.js");
-    header = await resumeSession(storage, header, onWarning, options.journal);
+  const files = await openFiles(header, storage, { ...options, writable });
+  try {
+    if (writable && sessionOf(header) !== undefined) {
+      const { resumeSession } = await import("./resume-session.js");
+      header = await resumeSession(storage, header, onWarning, options.journal);
+    }
+    if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n)
+      header = await repairDirty(storage, header, dataFileGiven);
+    if (options.snapshot !== undefined) {
+      const { headerOfSnapshot } = await import("./snapshots/snapshot-view.js");
+      header = await headerOfSnapshot(storage, header, options.snapshot, writable);
+    }
+    const geometry = geometryOf(header);
+    const l1 = await readL1(storage, header);
+    const { journal } = options;
+    return new ClusterEngine({ storage, geometry, header, l1, writable, cacheBytes, onWarning, journal, ...files });
+  } catch (error) {
+    if (options.dataFile === undefined) await files.data?.close();
+    if (options.backing === undefined) await files.backing?.close();
+    throw error;
   }
-  if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n)
-    header = await repairDirty(storage, header);
-  if (options.snapshot !== undefined) {
-    const { headerOfSnapshot } = await import("./snapshots/snapshot-view.js");
-    header = await headerOfSnapshot(storage, header, options.snapshot, writable);
-  }
-  const geometry = qcow2Geometry({
+}
+
+/** Most images stand alone. */
+async function openFiles(
+  header: Qcow2Header,
+  storage: Storage,
+  options: OpenDeviceOptions & { readonly writable: boolean },
+): Promise<ReferencedFiles> {
+  const external = (header.features.incompatible & INCOMPATIBLE.externalData) !== 0n;
+  if (!external && header.backingFileName === undefined && options.backing === undefined) return {};
+  const { openReferencedFiles } = await import("./referenced-files.js");
+  return openReferencedFiles(header, storage, options, options.formats ?? OWN_LOOKUP);
+}
+
+function geometryOf(header: Qcow2Header): Qcow2Geometry {
+  return qcow2Geometry({
     size: header.size,
     version: header.version,
     clusterBits: header.clusterBits,
     refcountOrder: header.refcountOrder,
     extendedL2: (header.features.incompatible & INCOMPATIBLE.extendedL2) !== 0n,
-  });
-  const l1 = await readL1(storage, header);
-  return new ClusterEngine({
-    storage,
-    geometry,
-    header,
-    l1,
-    writable,
-    cacheBytes,
-    onWarning,
-    journal: options.journal,
+    externalData: (header.features.incompatible & INCOMPATIBLE.externalData) !== 0n,
   });
 }
 
@@ -91,12 +136,12 @@ function cacheBytesOf({ cacheBytes = DEFAULT_CACHE_BYTES }: OpenDeviceOptions): 
 }
 
 /** Refcounts were not up to date when the image was last in use: rebuilds them, silently as the stock tool does. */
-export async function repairDirty(storage: Storage, damaged: Qcow2Header): Promise<Qcow2Header> {
+export async function repairDirty(storage: Storage, damaged: Qcow2Header, dataFileGiven = false): Promise<Qcow2Header> {
   const { requireSoundPointers } = await import("./zones/stored-pointers.js");
   await requireSoundPointers(storage, damaged);
   const { checkQcow2 } = await import("./check/check.js");
   const result = await checkQcow2(storage, { repair: "all" });
-  const header = await readHeader(storage, { writable: true });
+  const header = await readHeader(storage, { writable: true, dataFileGiven });
   if ((header.features.incompatible & INCOMPATIBLE.dirty) === 0n) return header;
   throw new ZcowError(
     "IMAGE_CORRUPT",

@@ -20,11 +20,12 @@ export class SparseData {
   /** `extent`, cut at the borders of holes where it is worth looking; holes read as zeros. */
   async *split(extent: BlockExtent): AsyncGenerator<BlockExtent> {
     const { hostOffset } = extent;
-    if (extent.kind !== "data" || hostOffset === undefined || !(await this.#isExpected())) {
+    const { inImage } = this.#state.data;
+    if (!inImage || extent.kind !== "data" || hostOffset === undefined || !(await this.#isExpected())) {
       yield extent;
       return;
     }
-    for await (const run of this.#state.data.storage.extents(hostOffset, extent.length)) {
+    for await (const run of this.#state.storage.extents(hostOffset, extent.length)) {
       const offset = extent.offset + run.offset - hostOffset;
       yield { ...extent, offset, length: run.length, hostOffset: run.offset, zero: run.hole };
     }

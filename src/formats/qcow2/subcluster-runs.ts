@@ -38,10 +38,10 @@ export function subclusterRun(
   geometry: Qcow2Geometry,
   reservedLow: number,
 ): MappingRun | "corrupt entry" | "corrupt maps" {
-  const { clusterSize, clusterBits, subclusters, subclusterSize } = geometry;
+  const { clusterSize, clusterBits, subclusters, subclusterSize, externalData } = geometry;
   const high = view.getUint32(at);
   const low = view.getUint32(at + 4);
-  const kind = hostKind(high, low, reservedLow);
+  const kind = hostKind(high, low, reservedLow, externalData);
   if (kind === L2_CORRUPT) return "corrupt entry";
   const zeros = zeroMap(view, at);
   const stored = storedMap(view, at);
@@ -61,7 +61,7 @@ export function subclusterRun(
   for (let entry = at + ENTRY_BYTES; isWhole && count < limit && entry < view.byteLength; entry += ENTRY_BYTES) {
     const nextHigh = view.getUint32(entry);
     const nextLow = view.getUint32(entry + 4);
-    if (hostKind(nextHigh, nextLow, reservedLow) !== kind) break;
+    if (hostKind(nextHigh, nextLow, reservedLow, externalData) !== kind) break;
     if (isMapped && (l2Offset(nextHigh, nextLow) !== next || isCopied(nextHigh) !== copied)) break;
     const nextZeros = zeroMap(view, entry);
     const nextStored = storedMap(view, entry);

@@ -46,8 +46,13 @@ export function isStored(view: DataView, at: number, mask: number): boolean {
 }
 
 /** Kind of the first word alone: with extended entries its zero flag means nothing. */
-export function hostKind(high: number, low: number, reservedLow: number): ReturnType<typeof l2Kind> {
-  return l2Kind(high, low & ~ZERO_LOW, reservedLow);
+export function hostKind(
+  high: number,
+  low: number,
+  reservedLow: number,
+  externalData: boolean,
+): ReturnType<typeof l2Kind> {
+  return l2Kind(high, low & ~ZERO_LOW, reservedLow, externalData);
 }
 
 /** The maps break the rules; `kind` is that of the first word, not corrupt itself. */

@@ -1,6 +1,5 @@
 import type { ErrorCode } from "../../base/error-codes.js";
 import { ZcowError } from "../../base/errors.js";
-import { INCOMPATIBLE } from "./features.js";
 import type { UnresolvedHeader } from "./header.js";
 
 /**
@@ -15,22 +14,8 @@ interface UnsupportedFeature {
   readonly isUsed: (header: UnresolvedHeader) => boolean;
 }
 
-const has = (header: UnresolvedHeader, bit: bigint): boolean => (header.features.incompatible & bit) !== 0n;
-
 const FEATURES: readonly UnsupportedFeature[] = [
-  {
-    code: "UNSUPPORTED_BACKING_FILE",
-    what: "a backing file",
-    readable: false,
-    isUsed: (header) => header.backingFileName !== undefined,
-  },
   { code: "UNSUPPORTED_ENCRYPTION", what: "encryption", readable: false, isUsed: (header) => header.cryptMethod !== 0 },
-  {
-    code: "UNSUPPORTED_DATA_FILE",
-    what: "an external data file",
-    readable: false,
-    isUsed: (header) => has(header, INCOMPATIBLE.externalData),
-  },
   {
     code: "UNSUPPORTED_BITMAPS",
     what: "persistent bitmaps",

@@ -42,10 +42,24 @@ export async function eraseSubclusters(
     }
     const sliceEnd = Math.min(tableEnd, subcluster + map.subclustersToSliceEnd(subcluster));
     if (!(await eraseInSlice(state, subcluster, sliceEnd - subcluster, erasure))) done = false;
+    if (!state.data.inImage) await eraseOutside(state, subcluster, sliceEnd - subcluster, erasure);
     subcluster = sliceEnd;
     if (frees.isOverdue) await writeBack.flush(true);
   }
   return done;
+}
+
+/**
+ * The bytes of an external data file go after their mapping, and after the requests that found them by it. What is written
+ * from now on overlaps the erasure in time; where that may concern other bytes of a cluster, nothing is to be erased.
+ */
+async function eraseOutside(state: ImageState, first: number, count: number, erasure: Erasure): Promise<void> {
+  if (erasure === "rezero-keep" || erasure === "rezero-unmap") return;
+  const { subclusterSize } = state.geometry;
+  await state.requests.settled();
+  const erased = state.data.erased(first * subclusterSize, count * subclusterSize, erasure !== "zero-keep");
+  await state.requests.follow(erased);
+  state.writeBack.unflushedData = true;
 }
 
 /** Zero clusters are written even where nothing is mapped. */
@@ -178,6 +192,8 @@ function apply(
  * of the disk ends a cluster.
  */
 export async function discard(state: ImageState, offset: number, length: number, erasure: Erasure): Promise<void> {
+  // Version 2 has no zero clusters, and without a mapping the backing image would show.
+  if (state.geometry.version === 2 && hidesBacking(state)) return;
   const first = Math.ceil(offset / state.geometry.subclusterSize);
   const past = wholeSubclustersTo(state.geometry, offset + length);
   if (past > first) await eraseSubclusters(state, first, past - first, erasure);
@@ -205,6 +221,7 @@ export async function writeZeroes(
   write: ZeroWriter,
 ): Promise<void> {
   const { subclusterSize, version } = state.geometry;
+  if (version === 2 && hidesBacking(state)) return writeZeros(offset, offset + length, write);
   const erasure = version === 2 ? "discard-hint" : unmap ? "zero-unmap" : "zero-keep";
   const end = offset + length;
   const first = Math.ceil(offset / subclusterSize);

@@ -12,8 +12,10 @@ describe("permitImplicitFile", () => {
     });
   });
 
-  it("allows everything when told so", async () => {
-    await expect(permitImplicitFile("allow", backing)).resolves.toBeUndefined();
+  it("allows everything when told so, guessing of formats only when told that too", async () => {
+    expect(await permitImplicitFile("allow", backing)).toBe(false);
+    expect(await permitImplicitFile("probe", backing)).toBe(true);
+    expect(await permitImplicitFile(() => "probe", backing)).toBe(true);
   });
 
   it("asks the caller's function about each file", async () => {
@@ -23,7 +25,7 @@ describe("permitImplicitFile", () => {
       return file.name.startsWith("/images/");
     };
     await expect(permitImplicitFile(policy, backing)).rejects.toMatchObject({ code: "IMPLICIT_FILE_DENIED" });
-    await expect(permitImplicitFile(policy, { ...backing, name: "/images/base" })).resolves.toBeUndefined();
+    expect(await permitImplicitFile(policy, { ...backing, name: "/images/base" })).toBe(false);
     expect(asked.map((file) => file.name)).toEqual(["/etc/shadow", "/images/base"]);
   });
 });

@@ -168,9 +168,9 @@ describe("an image that needs what is not there", () => {
     ["encrypted", put32(32, 1), "UNSUPPORTED_ENCRYPTION"],
     ["with the incompatible bit 63", put64(72, 1n << 63n), "QCOW2_UNKNOWN_FEATURE"],
     [
-      "with an external data file",
-      all(put64(72, 4n), putExtensions([[0x4441_5441, text("data.raw")]])),
-      "UNSUPPORTED_DATA_FILE",
+      "with an external data file that is not there",
+      all(put64(72, 4n), putExtensions([[0x4441_5441, text("/nowhere/data.raw")]])),
+      "NOT_FOUND",
     ],
     ["with the bitmaps bit and no bitmaps", put64(88, 1n), "QCOW2_BITMAPS"],
   ] as const)("%s does not open, and is not changed", async (_name, change, code) => {
