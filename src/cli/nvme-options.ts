@@ -2,15 +2,13 @@ import { readFileSync } from "node:fs";
 import { isZcowError } from "../base/errors.js";
 import { parseSize } from "../base/size-text.js";
 import { type ChapGroup, type ChapHash, GROUPS, HASHES } from "../protocols/nvme/auth/chap-crypto.js";
-import { parseChapSecret } from "../protocols/nvme/auth/chap-secret.js";
-import { DhHmacChap, type DhHmacChapOptions } from "../protocols/nvme/auth/dh-hmac-chap.js";
 import type { TargetLimits } from "../protocols/nvme/limits.js";
 import type { BlockSize } from "../protocols/nvme/namespace.js";
 import { requireNqn } from "../protocols/nvme/nqn.js";
 import type { HostAccess } from "../protocols/nvme/subsystem.js";
 import { parseUuid } from "../servers/nvme-tcp/identity.js";
 import type { LogFormat } from "../servers/nvme-tcp/logger.js";
-import { nodeChapCrypto } from "../servers/nvme-tcp/security/node-chap-crypto.js";
+import { type ChapAccessOptions, chapAccess } from "../servers/nvme-tcp/security/chap-access.js";
 import { parseTlsKey, type TlsKey } from "../servers/nvme-tcp/security/tls-key.js";
 import type { ImageToServe } from "../servers/nvme-tcp/served-image.js";
 import type { TlsKeys } from "../servers/nvme-tcp/tls-accepting.js";
@@ -199,20 +197,14 @@ export function accessOptions(parsed: ParsedArguments): ReadonlyMap<string, Host
       access.set(nqn, {});
       continue;
     }
-    const options = {
-      crypto: nodeChapCrypto,
-      hostSecret: parseChapSecret(secretText("dhchap-secret", secret)),
-      ...(controllerSecret === undefined
-        ? {}
-        : { controllerSecret: parseChapSecret(secretText("dhchap-ctrl-secret", controllerSecret)) }),
-      ...algorithms,
-    };
-    access.set(nqn, { authenticate: (names) => new DhHmacChap({ ...options, ...names }) });
+    const controller =
+      controllerSecret === undefined ? {} : { controllerSecret: secretText("dhchap-ctrl-secret", controllerSecret) };
+    access.set(nqn, chapAccess(secretText("dhchap-secret", secret), { ...controller, ...algorithms }));
   }
   return access;
 }
 
-type ChapAlgorithms = Pick<DhHmacChapOptions, "hashes" | "groups">;
+type ChapAlgorithms = Pick<ChapAccessOptions, "hashes" | "groups">;
 
 function chapAlgorithms(parsed: ParsedArguments): ChapAlgorithms {
   const hashes = lastValue(parsed, "dhchap-hash");

@@ -10,7 +10,7 @@ import type { Namespace } from "./namespace.js";
 import { requireNqn } from "./nqn.js";
 import type { TargetEvent } from "./target-events.js";
 
-/** What one host may do, keyed by its NQN in {@link SubsystemOptions.hosts}. */
+/** What one host may do, keyed by its NQN in the hosts of a subsystem. */
 export interface HostAccess {
   /** Makes the check that every queue of this host must pass. Left out: none. */
   readonly authenticate?: (exchange: AuthenticationContext) => Authenticator;

@@ -1,13 +1,17 @@
 /** Records what a server does, a line per event. */
 export interface Logger {
+  /** What happens in the ordinary course. */
   info(event: string, fields?: LogFields): void;
+  /** What somebody may want to look at. */
   warn(event: string, fields?: LogFields): void;
+  /** What did not work that should have. */
   error(event: string, fields?: LogFields): void;
 }
 
 /** Values must be safe to show: no secrets. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>;
 
+/** How lines look: JSON objects, or text for people. */
 export type LogFormat = "json" | "text";
 
 type Level = "info" | "warn" | "error";

@@ -5,6 +5,7 @@ export interface MetricSample {
   readonly value: number;
 }
 
+/** A metric and its values. */
 export interface Metric {
   readonly name: string;
   readonly help: string;
@@ -14,6 +15,7 @@ export interface Metric {
 
 export const METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
+/** The metrics as Prometheus reads them. */
 export function renderMetrics(metrics: readonly Metric[]): string {
   return metrics.map(renderMetric).join("");
 }

@@ -18,7 +18,7 @@ export interface ImageToServe {
   readonly readOnly?: boolean;
   /** Default: as large as everything in the image allows. */
   readonly blockSize?: BlockSize;
-  /** 16 bytes; see {@link ImageIdentity}. */
+  /** 16 bytes; made from the machine and the path of the image when left out. */
   readonly uuid?: Uint8Array;
   /**
    * Where to keep what is acknowledged and not flushed yet, so that it outlives a killed server: `"beside"` the image (the

@@ -27,6 +27,7 @@ export interface SubsystemToServe extends Pick<SubsystemOptions, "hosts" | "shar
   readonly images: readonly ImageToServe[];
 }
 
+/** What is served, where, and within which limits. */
 export interface NvmeServiceOptions {
   readonly subsystems: readonly SubsystemToServe[];
   readonly host: string;

@@ -1,6 +1,7 @@
 /** What DH-HMAC-CHAP needs of cryptography, so that the protocol depends on no implementation of it. */
 import type { MaybePromise } from "../../../base/maybe-promise.js";
 
+/** Hash functions of DH-HMAC-CHAP. */
 export type ChapHash = "sha256" | "sha384" | "sha512";
 
 /** Diffie-Hellman groups; `null` exchanges no values. The others are those of RFC 7919. */
