@@ -44,6 +44,7 @@ export {
 } from "./jobs/info.js";
 export { describeChain } from "./jobs/info-chain.js";
 export { type MapEntry, mapImage } from "./jobs/map.js";
+export { type ResizeImageOptions, resizeImage } from "./jobs/resize.js";
 export {
   applySnapshot,
   type ChooseSnapshotOptions,

@@ -51,6 +51,7 @@ export const ERROR_CODES = {
     "EPERM",
     "A write would make a disk that was guessed to be raw look like an image of another format.",
   ),
+  SHRINK_NOT_ALLOWED: usage("EINVAL", "The new size is below the present one, and shrinking was not asked for."),
   SNAPSHOT_NOT_FOUND: usage("ENOENT", "The image has no snapshot of that id or name."),
   SNAPSHOT_LIMIT: usage("EFBIG", "The image would have more snapshots than the limit, or a larger table of them."),
 

@@ -39,6 +39,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: true,
     load: async () => (await import("./commands/amend.js")).amendCommand,
   },
+  resize: {
+    summary: "change the size of a disk",
+    stock: true,
+    load: async () => (await import("./commands/resize.js")).resizeCommand,
+  },
   snapshot: {
     summary: "list, take, apply and delete snapshots inside an image",
     stock: true,

@@ -339,6 +339,15 @@ export class NewRefcounts {
     return spans;
   }
 
+  /** The last cluster below `clusters` that is in use. To be asked for when the new table is in force. */
+  async lastUsed(clusters: number): Promise<number> {
+    for (let cluster = clusters - 1; cluster > 0; cluster--) {
+      const count = this.count(cluster);
+      if ((isPromise(count) ? await count : count) !== 0) return cluster;
+    }
+    return 0;
+  }
+
   #freedInBlock(spans: ClusterSpan[], index: number, old: Uint8Array, now: Uint8Array): void {
     const { refcountsPerBlock, refcountOrder } = this.#geometry;
     for (let within = 0; within < refcountsPerBlock; within++) {

@@ -1,0 +1,91 @@
+import { isZcowError, ZcowError } from "../../base/errors.js";
+import { parseSize } from "../../base/size-text.js";
+import { PREALLOCATIONS, type Preallocation } from "../../formats/qcow2/create-layout.js";
+import { describeImage } from "../../jobs/info.js";
+import { resizeImage } from "../../jobs/resize.js";
+import { FORMAT_OPTION, HELP_OPTION, IMAGE_OPTS_OPTION, namedImage, QUIET_OPTION } from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
+import { formatChoice, guessedRawText } from "../open.js";
+import { isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+
+const OPTIONS: readonly OptionSpec[] = [
+  FORMAT_OPTION,
+  { name: "shrink", long: "shrink" },
+  { name: "preallocation", long: "preallocation", value: true },
+  QUIET_OPTION,
+  IMAGE_OPTS_OPTION,
+  { name: "object", long: "object", value: true },
+  HELP_OPTION,
+];
+
+const HELP = `usage: zcow resize [-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE
+
+Changes the size of a disk; the size stands last. What is new reads as zeros.
+
+  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
+      --shrink          allow a smaller size: everything beyond it is lost
+      --preallocation   off (default), metadata, falloc or full, for the new part of a larger disk
+  -q, --quiet           say nothing but errors
+      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
+
+SIZE is a number of bytes, with an optional suffix k, M, G, T, P or E; with + or - it is added to or taken from the present size.
+`;
+
+const SHRINK_WARNING =
+  "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
+  "Before performing such an operation, make sure there is no important data there.";
+/** Sizes of the stock tools are signed 64-bit numbers. */
+const SIZE_LIMIT = 2 ** 63;
+
+export async function resizeCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  if (args.length === 1 && (args[0] === "-h" || args[0] === "--help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  // The size may begin with a dash, so it is taken away before options are looked for.
+  const sizeText = args.at(-1);
+  if (args.length < 2 || sizeText === undefined) throw new UsageError("Not enough arguments");
+  const parsed = parseArguments(args.slice(0, -1), OPTIONS);
+  if (parsed.positionals.length !== 1) throw new UsageError("Expecting image file name and size");
+  const preallocation = preallocationMode(lastValue(parsed, "preallocation") ?? "off");
+  const image = namedImage(parsed);
+  const [sign, change] = parseChange(sizeText);
+  const format = formatChoice(image.format);
+  const info = await describeImage(image.path, { format }).catch((error: unknown) => {
+    throw withSubject(`Could not open '${image.path}'`, error);
+  });
+  if (image.format === undefined && info.format === "raw") context.output.err(guessedRawText(image.path));
+  const size = sign === 0 ? change : info.virtualSize + sign * change;
+  if (size <= 0 || size >= SIZE_LIMIT) throw new UsageError("New image size must be positive", false);
+  const shrink = isGiven(parsed, "shrink");
+  try {
+    await resizeImage(image.path, { format, size, shrink, preallocation, implicitFiles: "allow" });
+  } catch (error) {
+    if (!isZcowError(error, "SHRINK_NOT_ALLOWED")) throw error;
+    printError(context, explain(error, context));
+    printError(context, SHRINK_WARNING);
+    return EXIT_FAILURE;
+  }
+  if (!isGiven(parsed, "quiet")) context.output.out("Image resized.\n");
+  return 0;
+}
+
+function preallocationMode(text: string): Preallocation {
+  const mode = PREALLOCATIONS.find((known) => known === text);
+  if (mode !== undefined) return mode;
+  throw new UsageError(`Invalid preallocation mode '${text}'`, false);
+}
+
+function parseChange(text: string): readonly [sign: -1 | 0 | 1, bytes: number] {
+  const sign = text.startsWith("+") ? 1 : text.startsWith("-") ? -1 : 0;
+  const bytes = parseSize(sign === 0 ? text : text.slice(1));
+  if (bytes !== undefined) return [sign, bytes];
+  throw new ZcowError("INVALID_ARGUMENT", `size '${text}' is not a number of bytes`, {
+    data: { option: "size", value: text },
+    stockText:
+      "Parameter 'size' expects a non-negative number below 2^64\n" +
+      "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
+  });
+}
