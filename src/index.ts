@@ -35,6 +35,7 @@ export type { Snapshot } from "./formats/qcow2/snapshots/snapshot.js";
 export type { ZonedExtension, ZonedLayout } from "./formats/qcow2/zoned-extension.js";
 export type { CreateRawOptions, RawPreallocation } from "./formats/raw/create.js";
 export { type FormatName, probeFormat } from "./formats/registry.js";
+export { type AmendImageOptions, amendImage } from "./jobs/amend.js";
 export { type CheckImageOptions, checkImage, type ImageCheck } from "./jobs/check.js";
 export {
   type DescribeImageOptions,

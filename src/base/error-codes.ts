@@ -168,6 +168,7 @@ export const ERROR_CODES = {
     ...unsupported("The image has persistent bitmaps, which the change would make wrong."),
     errno: "EBUSY",
   },
+  DOWNGRADE: unsupported("The image uses something that version 2 of the format does not have."),
   NOT_SUPPORTED: unsupported("The operation is not supported on this image; the message says why."),
   CHECK_UNSUPPORTED: unsupported("The format of the image has no metadata that could be checked."),
   AMEND_UNSUPPORTED: unsupported("The format of the image has no options that could be changed."),

@@ -5,6 +5,7 @@ import { SECTOR_SIZE } from "../base/units.js";
 import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import type { FormatChoice } from "../formats/open-image.js";
 import type { Preallocation } from "../formats/qcow2/create-layout.js";
+import type { ClusterEngine } from "../formats/qcow2/engine.js";
 import type { ImageAtRest } from "../formats/qcow2/rewrite/image-at-rest.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
 import { borrowedStorage } from "../storage/borrowed-storage.js";
@@ -130,10 +131,7 @@ async function resizeQcow2(storage: Storage, options: ResizeImageOptions): Promi
   await shrinkDisk(await Image.open(storage), size);
 }
 
-async function openQuietly(
-  storage: Storage,
-  { implicitFiles = "deny" }: ResizeImageOptions,
-): Promise<import("../formats/qcow2/engine.js").ClusterEngine> {
+async function openQuietly(storage: Storage, { implicitFiles = "deny" }: ResizeImageOptions): Promise<ClusterEngine> {
   const { openEngine } = await import("../formats/qcow2/open.js");
   return openEngine(borrowedStorage(storage), { readOnly: false, implicitFiles });
 }

@@ -1,7 +1,9 @@
 import { ZcowError } from "../../base/errors.js";
 import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
-import { amendImage } from "../../jobs/amend.js";
-import { describeImage } from "../../jobs/info.js";
+import { parseCreateOptions } from "../../formats/qcow2/create-options-parse.js";
+import { type AmendImageOptions, amendImage } from "../../jobs/amend.js";
+import { describeImage, type ImageInfo } from "../../jobs/info.js";
+import { amendOptionHelp, STOCK_AMENDABLE } from "../amend-options-text.js";
 import {
   FORMAT_OPTION,
   HELP_OPTION,
@@ -11,11 +13,10 @@ import {
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { optionHelp } from "../create-options-text.js";
 import { withSubject } from "../failure.js";
 import { splitOptionList } from "../image-options.js";
 import { formatChoice } from "../open.js";
-import { allValues, isGiven, type OptionSpec, parseArguments } from "../options.js";
+import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 const AMEND_OPTION: OptionSpec = { name: "options", short: "o", value: true };
@@ -33,28 +34,16 @@ const OPTIONS = [
   HELP_OPTION,
 ];
 
-const HELP = `usage: zcow amend [-f FORMAT] -o zone.layout=current [-p] [-q] FILE
+const HELP = `usage: zcow amend [-f FORMAT] -o NAME=VALUE[,...] [-o ...] [-p] [-q] FILE
 
 Changes options of an image in place.
 
-  -o NAME=VALUE         zone.layout=current: bring the zoned extension into the current layout
+  -o NAME=VALUE[,...]   may be repeated; '-o help' lists the options
   -f, --format FORMAT   qcow2; recognised by content when left out
   -p                    show progress
 `;
 
-/** The one option that can be changed so far. */
 const LAYOUT = "zone.layout";
-/** What the stock tool can change besides; refused by name. */
-const STOCK_AMENDABLE = [
-  "backing_file",
-  "backing_fmt",
-  "compat",
-  "data_file",
-  "data_file_raw",
-  "lazy_refcounts",
-  "refcount_bits",
-  "size",
-];
 
 export async function amendCommand(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parseArguments(args, OPTIONS);
@@ -64,40 +53,72 @@ export async function amendCommand(args: readonly string[], context: CommandCont
   }
   const lists = allValues(parsed, "options");
   if (lists.length === 0) throw new UsageError("Must specify options (-o)");
-  if (lists.some((list) => list.split(",").some((item) => item === "help" || item === "?"))) {
-    context.output.out(`Amend options for 'qcow2':\n${optionHelp("qcow2", [LAYOUT])}`);
-    return 0;
+  const wantsHelp = lists.some((list) => list.split(",").some((item) => item === "help" || item === "?"));
+  const format = lastValue(parsed, "format");
+  if (wantsHelp && format !== undefined && parsed.positionals.length === 0) {
+    if (format !== "qcow2") throw notAmendable(format, format);
+    return printHelp(context);
   }
-  const given = lists.flatMap((list) => splitOptionList(list));
+  if (wantsHelp && parsed.positionals.length === 0) throw new UsageError("Expecting one image file name", false);
+  const given = wantsHelp ? [] : lists.flatMap((list) => splitOptionList(list));
   const image = namedImage(parsed);
-  await requireAmendable(image);
-  for (const [name, value] of given) checkOption(name, value);
+  const info = await amendableInfo(image);
+  if (wantsHelp) return printHelp(context);
+  const options = new Map<string, string>();
+  for (const [name, value] of given) {
+    checkOption(name, value);
+    options.set(name, value);
+  }
+  refuseBacking(info, options);
   const showProgress = isGiven(parsed, "progress") && !isGiven(parsed, "quiet");
-  if (showProgress) context.output.out("    (0.00/100%)\r");
-  await amend(image);
-  if (showProgress) context.output.out("    (100.00/100%)\n");
+  const show = (done: number): void => {
+    if (showProgress) context.output.out(`    (${(done * 100).toFixed(2)}/100%)\r`);
+  };
+  show(0);
+  await amend(image, { ...parseOptions(options), onProgress: inSteps(show) });
+  show(1);
+  if (showProgress) context.output.out("\n");
   return 0;
 }
 
+function printHelp(context: CommandContext): number {
+  context.output.out(`Amend options for 'qcow2':\n${amendOptionHelp(context.standIn)}`);
+  return 0;
+}
+
+/** Told of the first and of every whole per cent. */
+function inSteps(show: (done: number) => void): (done: number) => void {
+  let shown = -1;
+  return (done) => {
+    if (done - shown < 0.01 && done < 1) return;
+    shown = done;
+    show(done);
+  };
+}
+
 /** The format is told about before the options, as in the stock tool. */
-async function requireAmendable({ path, format, forceShare }: NamedImage): Promise<void> {
+async function amendableInfo({ path, format, forceShare }: NamedImage): Promise<ImageInfo> {
   const info = await describeImage(path, { format: formatChoice(format), forceShare }).catch((error) => {
     throw withSubject(`Could not open '${path}'`, error);
   });
-  if (info.qcow2 !== undefined) return;
-  throw new ZcowError("AMEND_UNSUPPORTED", `${path} is ${info.format}, which has no options to change`, {
-    data: { path, value: info.format },
-    stockText: `Format driver '${info.format}' does not support option amendment`,
+  if (info.qcow2 !== undefined) return info;
+  throw notAmendable(path, info.format);
+}
+
+function notAmendable(path: string, format: string): ZcowError {
+  return new ZcowError("AMEND_UNSUPPORTED", `${path} is ${format}, which has no options to change`, {
+    data: { path, value: format },
+    stockText: `Format driver '${format}' does not support option amendment`,
   });
 }
 
-async function amend(image: NamedImage): Promise<void> {
+async function amend(image: NamedImage, options: Omit<AmendImageOptions, "format">): Promise<void> {
   try {
-    await amendImage(image.path, { format: formatChoice(image.format), zoneLayout: "current" });
+    await amendImage(image.path, { format: formatChoice(image.format), ...options });
   } catch (error) {
-    throw error instanceof ZcowError && error.category === "unsupported"
-      ? error
-      : withSubject(`Could not open '${image.path}'`, error);
+    throw error instanceof ZcowError && error.category === "storage"
+      ? withSubject(`Could not open '${image.path}'`, error)
+      : error;
   }
 }
 
@@ -109,14 +130,16 @@ function checkOption(name: string, value: string): void {
       data,
     });
   }
-  if (STOCK_AMENDABLE.includes(name) || name.startsWith("encrypt.")) {
+  if (STOCK_AMENDABLE.includes(name) && !name.startsWith("encrypt.")) return;
+  if (STOCK_AMENDABLE.includes(name)) {
     throw new ZcowError("NOT_SUPPORTED", `option '${name}' of an existing image cannot be changed by this version`, {
       data,
     });
   }
-  const creatable = OPTION_SPECS.some(
-    (spec) => spec.name === name || spec.aliases?.some((alias) => alias.name === name),
-  );
+  const creatable =
+    CREATION_ONLY.includes(name) ||
+    name.startsWith("encrypt.") ||
+    OPTION_SPECS.some((spec) => spec.name === name || spec.aliases?.some((alias) => alias.name === name));
   throw new ZcowError(
     "UNKNOWN_OPTION",
     creatable ? `option '${name}' is fixed when an image is created` : `qcow2 has no option '${name}'`,
@@ -125,4 +148,58 @@ function checkOption(name: string, value: string): void {
       stockText: `Invalid parameter '${name}'${creatable ? "\nThis option is only supported for image creation" : ""}`,
     },
   );
+}
+
+/** Options of creation in the stock tool, whether they can be created here or not. */
+const CREATION_ONLY = ["cluster_size", "compression_type", "encryption", "extended_l2", "preallocation"];
+
+/** As in the stock tool: the backing file is not one of the options, although it is listed. */
+function refuseBacking(info: ImageInfo, options: ReadonlyMap<string, string>): void {
+  const changes = (name: string, present: string | undefined): boolean => {
+    const wanted = options.get(name);
+    return wanted !== undefined && wanted !== present;
+  };
+  if (!changes("backing_file", info.backingFile) && !changes("backing_fmt", info.backingFormat)) return;
+  throw new ZcowError("NOT_SUPPORTED", "the backing file cannot be amended; rebase changes it", {
+    data: { option: "backing_file" },
+    stockText: "Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.",
+  });
+}
+
+function parseOptions(options: ReadonlyMap<string, string>): Omit<AmendImageOptions, "format"> {
+  const parsed = parseCreateOptions(
+    ["lazy_refcounts", "refcount_bits", "size"].flatMap((name) => {
+      const value = options.get(name);
+      return value === undefined ? [] : [`${name}=${value}`];
+    }),
+  );
+  return {
+    compat: compatLevel(options.get("compat")),
+    lazyRefcounts: parsed.lazyRefcounts,
+    refcountBits: parsed.refcountBits,
+    size: parsed.size,
+    dataFile: options.get("data_file"),
+    dataFileRaw: switchOf("data_file_raw", options.get("data_file_raw")),
+    zoneLayout: options.has(LAYOUT) ? "current" : undefined,
+  };
+}
+
+function compatLevel(text: string | undefined): "0.10" | "1.1" | undefined {
+  if (text === undefined) return undefined;
+  if (text === "0.10" || text === "v2") return "0.10";
+  if (text === "1.1" || text === "v3") return "1.1";
+  throw new ZcowError("INVALID_ARGUMENT", `compat=${text} is neither 0.10 nor 1.1`, {
+    data: { option: "compat", value: text },
+    stockText: `Unknown compatibility level ${text}`,
+  });
+}
+
+function switchOf(name: string, text: string | undefined): boolean | undefined {
+  if (text === undefined) return undefined;
+  if (["on", "yes", "true", "y"].includes(text)) return true;
+  if (["off", "no", "false", "n"].includes(text)) return false;
+  throw new ZcowError("INVALID_ARGUMENT", `Option ${name}: '${text}' is neither 'on' nor 'off'`, {
+    data: { option: name, value: text },
+    stockText: `Parameter '${name}' expects 'on' or 'off'`,
+  });
 }

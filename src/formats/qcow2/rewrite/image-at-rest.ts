@@ -122,8 +122,8 @@ export class ImageAtRest {
   }
 
   /** Puts everything in force with the header fields of `change`, and gives free clusters back to the host. */
-  async commit(change: HeaderChange): Promise<void> {
-    const table = await this.counts.finish();
+  async commit(change: HeaderChange, onProgress?: (done: number) => void): Promise<void> {
+    const table = await this.counts.finish(onProgress);
     const { features } = this.header;
     await switchTables(this.storage, {
       ...this.header,

@@ -251,10 +251,10 @@ export class NewRefcounts {
 
   /**
    * Counts what was taken, the new structures among it, and writes them. Not durable: nothing refers to them yet. Throws
-   * `FILE_TOO_LARGE` for a table above 8 MiB.
+   * `FILE_TOO_LARGE` for a table above 8 MiB. `onProgress` is told how much of a new width is done, 0 to 1.
    */
-  async finish(): Promise<NewReftable> {
-    if (this.#isNewWidth) await this.#convertAll();
+  async finish(onProgress: (done: number) => void = () => undefined): Promise<NewReftable> {
+    if (this.#isNewWidth) await this.#convertAll(onProgress);
     for (let i = 0; i < this.#old.table.bytes.length / this.#geometry.clusterSize; i++) {
       this.#replaced.push(this.#old.table.at / this.#geometry.clusterSize + i);
     }
@@ -284,12 +284,13 @@ export class NewRefcounts {
     return { offset: table.first * this.#geometry.clusterSize, clusters: table.clusters };
   }
 
-  async #convertAll(): Promise<void> {
+  async #convertAll(onProgress: (done: number) => void): Promise<void> {
     const covered = this.#old.table.entries * this.#oldGeometry.refcountsPerBlock;
     const clusters = Math.min(covered, ceilDiv(this.#storage.size(), this.#geometry.clusterSize));
     const last = ceilDiv(clusters, this.#geometry.refcountsPerBlock);
     for (let index = 0; index < last; index++) {
       if (!this.#blocks.has(index) && !this.#places.has(index)) await this.#load(index);
+      onProgress((index + 1) / last);
     }
     for (let index = 0; index < this.#old.table.entries; index++) {
       const offset = this.#old.blockOffset(index);

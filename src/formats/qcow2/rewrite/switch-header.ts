@@ -29,6 +29,7 @@ function setTables(view: DataView, header: Qcow2Header): void {
   view.setUint32(FIELD.snapshotCount, header.snapshotCount);
   writeU64(view, FIELD.snapshotsOffset, header.snapshotsOffset);
   if (header.version === 2) return;
+  view.setBigUint64(FIELD.compatible, header.features.compatible);
   view.setBigUint64(FIELD.autoclear, header.features.autoclear);
   view.setUint32(FIELD.refcountOrder, header.refcountOrder);
 }
