@@ -120,7 +120,7 @@ function invalid(option: string, value: string | number | boolean, why: string, 
 async function convertLayout(storage: Storage): Promise<void> {
   const { openEngine } = await import("../formats/qcow2/open.js");
   const { convertZonedLayout } = await import("../formats/qcow2/zones/open-zones.js");
-  const engine = await openEngine(storage, { readOnly: false });
+  const engine = await openEngine(borrowedStorage(storage), { readOnly: false });
   try {
     await convertZonedLayout(engine);
   } finally {
