@@ -1,6 +1,7 @@
 import { describe, it } from "vitest";
 import {
   COMPRESSED_GEOMETRIES,
+  EXTENDED_GEOMETRIES,
   OLD_LAYOUT_GEOMETRIES,
   PLAIN_GEOMETRIES,
   ZONED_GEOMETRIES,
@@ -12,16 +13,19 @@ import { seedFromEnvironment } from "../support/random.js";
 describe("a storage call that fails in the middle of a long workload", () => {
   const first = seedFromEnvironment(500);
 
-  it.each([...PLAIN_GEOMETRIES, ...ZONED_GEOMETRIES, ...OLD_LAYOUT_GEOMETRIES, ...COMPRESSED_GEOMETRIES])(
-    "loses nothing flushed, whichever call it is: $name",
-    async (geometry) => {
-      const { cacheBytes, from = 0, compressed = false } = geometry;
-      const image = await geometryImage(geometry);
-      for (let seed = first; seed < first + 4; seed++) {
-        const options = { image, seed, steps: 60, from, compressed, ...(cacheBytes && { cacheBytes }) };
-        const calls = await countCalls(options);
-        for (const kind of FAULT_KINDS) for (let nth = 1; nth <= calls; nth++) await runFault(options, nth, kind);
-      }
-    },
-  );
+  it.each([
+    ...PLAIN_GEOMETRIES,
+    ...EXTENDED_GEOMETRIES,
+    ...ZONED_GEOMETRIES,
+    ...OLD_LAYOUT_GEOMETRIES,
+    ...COMPRESSED_GEOMETRIES,
+  ])("loses nothing flushed, whichever call it is: $name", async (geometry) => {
+    const { cacheBytes, from = 0, compressed = false } = geometry;
+    const image = await geometryImage(geometry);
+    for (let seed = first; seed < first + 4; seed++) {
+      const options = { image, seed, steps: 60, from, compressed, ...(cacheBytes && { cacheBytes }) };
+      const calls = await countCalls(options);
+      for (const kind of FAULT_KINDS) for (let nth = 1; nth <= calls; nth++) await runFault(options, nth, kind);
+    }
+  });
 });

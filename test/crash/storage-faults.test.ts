@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import {
   COMPRESSED_GEOMETRIES,
   type CrashGeometry,
+  EXTENDED_GEOMETRIES,
   PLAIN_GEOMETRIES,
   ZONED_GEOMETRIES,
 } from "../support/crash-geometries.js";
@@ -14,6 +15,7 @@ const byName = (list: readonly CrashGeometry[], ...names: string[]): CrashGeomet
 
 /** Few steps and small disks. Every call fails once; in the rarer ways, and on the large disk, some do; all of them in the long suite. */
 const GEOMETRIES = [
+  ...byName(EXTENDED_GEOMETRIES, "extended L2, 16 KiB", "extended L2, lazy"),
   ...byName(PLAIN_GEOMETRIES, "512-byte clusters, tiny", "refcounts that outgrow", "lazy"),
   ...byName(ZONED_GEOMETRIES, "zones smaller", "zones wider"),
   ...byName(COMPRESSED_GEOMETRIES, "compressed, 2-bit", "compressed, zones, one"),

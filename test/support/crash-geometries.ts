@@ -35,6 +35,21 @@ export const PLAIN_GEOMETRIES: readonly CrashGeometry[] = [
   { name: "preallocated tables", options: { size: 256 * KIB, clusterSize: 4 * KIB, preallocation: "metadata" } },
 ];
 
+/** Subclusters of 512 bytes and more, of every state. */
+export const EXTENDED_GEOMETRIES: readonly CrashGeometry[] = (
+  [
+    { name: "16 KiB clusters", options: { size: 256 * KIB, clusterSize: 16 * KIB } },
+    { name: "64 KiB clusters, 1-bit refcounts", options: { size: 300 * KIB, clusterSize: 64 * KIB, refcountBits: 1 } },
+    { name: "lazy refcounts", options: { size: 256 * KIB, clusterSize: 32 * KIB, lazyRefcounts: true } },
+    { name: "preallocated tables", options: { size: 384 * KIB, clusterSize: 64 * KIB, preallocation: "metadata" } },
+    { name: "compressed", options: { size: 256 * KIB, clusterSize: 16 * KIB }, compressed: true },
+  ] satisfies CrashGeometry[]
+).map((geometry) => ({
+  ...geometry,
+  name: `extended L2, ${geometry.name}`,
+  options: { ...geometry.options, extendedL2: true },
+}));
+
 const hostManaged = (size: number, more: CreateQcow2Options["zone"] = {}): CreateQcow2Options["zone"] => ({
   mode: "host-managed",
   size,
@@ -75,6 +90,15 @@ export const ZONED_GEOMETRIES: readonly CrashGeometry[] = [
   {
     name: "zones of two sectors",
     options: { size: 256 * KIB, clusterSize: 4 * KIB, zone: hostManaged(32 * KIB, { capacity: KIB }) },
+  },
+  {
+    name: "extended L2, a capacity that ends inside a subcluster",
+    options: {
+      size: 1024 * KIB,
+      clusterSize: 64 * KIB,
+      extendedL2: true,
+      zone: hostManaged(128 * KIB, { capacity: 98.5 * KIB, conventionalZones: 1, maxActiveZones: 3 }),
+    },
   },
   {
     name: "zones wider than a table, tiny cache",

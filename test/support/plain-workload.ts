@@ -160,16 +160,16 @@ export class PlainWorkload {
     if (length <= 0) return;
     const start = position();
     const done = await this.#attempt(`discard ${offset}+${length}`, () => device.discard(offset, length));
-    const end = done ? position() : Number.POSITIVE_INFINITY;
-    if (!done) {
+    const after = new Uint8Array(length);
+    const seen = done && (await this.#attempt(`read ${offset}+${length}`, () => device.read(offset, after)));
+    const end = seen ? position() : Number.POSITIVE_INFINITY;
+    if (!seen) {
       // Unknown which sectors it reached: each may be zeros, and the old bytes are as good as before.
       const before = history.live.slice(offset, offset + length);
       history.zeroed(offset, length, { start, end });
       history.changed(offset, before, { start, end });
       return;
     }
-    const after = new Uint8Array(length);
-    if (!(await this.#attempt(`read ${offset}+${length}`, () => device.read(offset, after)))) return;
     for (let at = 0; at < length; at += SECTOR) {
       const now = after.subarray(at, at + SECTOR);
       if (isAllZero(now)) history.zeroed(offset + at, SECTOR, { start, end });

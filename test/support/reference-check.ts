@@ -82,10 +82,12 @@ class Walk {
 
   l2(table: number, entry: number, tableOffset: number, dirty: boolean): void {
     const image = this.image;
-    const raw = image.rawU64(tableOffset + entry * 8);
-    if (raw === 0n) return;
-    const mapping = image.decodeL2(raw);
+    const at = tableOffset + entry * image.l2EntryBytes;
+    const raw = image.rawU64(at);
     const what = `guest cluster ${table * image.l2Entries + entry}`;
+    const mapping = image.decodeL2(raw);
+    if (image.l2EntryBytes === 16) this.subclusters(what, mapping, image.rawU64(at + 8));
+    if (raw === 0n) return;
     if (mapping.kind === "compressed") return this.compressed(what, mapping);
     if ((raw & L2_RESERVED) !== 0n) this.bad(`${what} has reserved bits: 0x${raw.toString(16)}`);
     if (mapping.hostOffset === 0) {
@@ -95,6 +97,15 @@ class Walk {
     if (this.use(what, mapping.hostOffset, image.clusterSize)) {
       this.copied(what, mapping.hostOffset, mapping.copied, dirty);
     }
+  }
+
+  /** The maps of an extended entry. */
+  subclusters(what: string, { kind, hostOffset, raw }: ReferenceMapping, maps: bigint): void {
+    const stored = maps & 0xffff_ffffn;
+    if ((raw & 1n) !== 0n && kind !== "compressed") this.bad(`${what} has the zero flag in an extended entry`);
+    if ((stored & (maps >> 32n)) !== 0n) this.bad(`${what} has subclusters that are stored and zero`);
+    if (kind === "compressed" && maps !== 0n) this.bad(`${what} is compressed and has subclusters`);
+    if (hostOffset === 0 && stored !== 0n) this.bad(`${what} stores subclusters nowhere`);
   }
 
   /** Data up to the end of the last sector, which may lie past the end of the file; the data itself may not. */

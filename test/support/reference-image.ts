@@ -14,6 +14,7 @@ const ZONED_MAGIC = 0x007a6264;
 
 export const INCOMPATIBLE_DIRTY = 1n << 0n;
 export const INCOMPATIBLE_CORRUPT = 1n << 1n;
+export const INCOMPATIBLE_EXTENDED_L2 = 1n << 4n;
 export const INCOMPATIBLE_ZONED = 1n << 5n;
 
 export interface ReferenceZone {
@@ -45,6 +46,10 @@ export class ReferenceImage {
   readonly refcountTableOffset: number;
   readonly refcountTableClusters: number;
   readonly refcountBits: number;
+  /** Bytes of an L2 entry. */
+  readonly l2EntryBytes: number;
+  /** Bytes with a mapping of their own: a cluster, or a 32nd of it with extended L2 entries. */
+  readonly unit: number;
   readonly incompatible: bigint;
   readonly compatible: bigint;
   readonly autoclear: bigint;
@@ -68,6 +73,8 @@ export class ReferenceImage {
     this.compatible = v3 ? view.getBigUint64(80) : 0n;
     this.autoclear = v3 ? view.getBigUint64(88) : 0n;
     this.refcountBits = v3 ? 1 << view.getUint32(96) : 16;
+    this.l2EntryBytes = (this.incompatible & INCOMPATIBLE_EXTENDED_L2) !== 0n ? 16 : 8;
+    this.unit = this.l2EntryBytes === 16 ? this.clusterSize / 32 : this.clusterSize;
     this.zoned = this.#findZoned(v3 ? view.getUint32(100) : 72);
   }
 
@@ -84,17 +91,29 @@ export class ReferenceImage {
   }
 
   get l2Entries(): number {
-    return this.clusterSize / 8;
+    return this.clusterSize / this.l2EntryBytes;
   }
 
   l1Entry(index: number): bigint {
     return this.rawU64(this.l1Offset + index * 8);
   }
 
-  mapping(guestCluster: number): ReferenceMapping {
-    const l2Offset = Number(this.l1Entry(Math.floor(guestCluster / this.l2Entries)) & OFFSET_MASK);
+  /** How the cluster is mapped, or with extended entries the subcluster, that holds guest byte `offset`. */
+  mappingAt(offset: number): ReferenceMapping {
+    const cluster = Math.floor(offset / this.clusterSize);
+    const l2Offset = Number(this.l1Entry(Math.floor(cluster / this.l2Entries)) & OFFSET_MASK);
     if (l2Offset === 0) return { kind: "unallocated", hostOffset: 0, copied: false, raw: 0n };
-    return this.decodeL2(this.rawU64(l2Offset + (guestCluster % this.l2Entries) * 8));
+    const at = l2Offset + (cluster % this.l2Entries) * this.l2EntryBytes;
+    const mapping = this.decodeL2(this.rawU64(at));
+    if (this.l2EntryBytes === 8 || mapping.kind === "compressed") return mapping;
+    const subcluster = Math.floor((offset % this.clusterSize) / this.unit);
+    const hostOffset = mapping.hostOffset === 0 ? 0 : mapping.hostOffset + subcluster * this.unit;
+    return { ...mapping, kind: this.subclusterKind(this.rawU64(at + 8), subcluster), hostOffset };
+  }
+
+  subclusterKind(maps: bigint, subcluster: number): "data" | "zero" | "unallocated" {
+    if (((maps >> BigInt(subcluster)) & 1n) !== 0n) return "data";
+    return ((maps >> BigInt(32 + subcluster)) & 1n) !== 0n ? "zero" : "unallocated";
   }
 
   decodeL2(raw: bigint): ReferenceMapping {
@@ -106,7 +125,8 @@ export class ReferenceImage {
       const sectors = Number((raw & (COMPRESSED - 1n)) >> offsetBits);
       return { kind: "compressed", hostOffset: from, copied, raw, length: (sectors + 1) * 512 - (from % 512) };
     }
-    if ((raw & 1n) !== 0n && this.version >= 3) return { kind: "zero", hostOffset, copied, raw };
+    if ((raw & 1n) !== 0n && this.version >= 3 && this.l2EntryBytes === 8)
+      return { kind: "zero", hostOffset, copied, raw };
     return { kind: hostOffset === 0 ? "unallocated" : "data", hostOffset, copied, raw };
   }
 
@@ -116,15 +136,16 @@ export class ReferenceImage {
     let done = 0;
     while (done < length) {
       const at = offset + done;
-      const inCluster = at % this.clusterSize;
-      const piece = Math.min(length - done, this.clusterSize - inCluster);
-      const mapping = this.mapping(Math.floor(at / this.clusterSize));
+      const inUnit = at % this.unit;
+      const piece = Math.min(length - done, this.unit - inUnit);
+      const mapping = this.mappingAt(at);
       if (mapping.kind === "compressed") {
         const cluster = this.decompress(mapping);
+        const inCluster = at % this.clusterSize;
         out.set(cluster.subarray(inCluster, inCluster + piece), done);
       }
       if (mapping.kind === "data") {
-        const from = mapping.hostOffset + inCluster;
+        const from = mapping.hostOffset + inUnit;
         out.set(this.bytes.subarray(from, Math.min(from + piece, this.bytes.length)), done);
       }
       done += piece;
