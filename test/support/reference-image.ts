@@ -111,6 +111,11 @@ export class ReferenceImage {
     return { ...mapping, kind: this.subclusterKind(this.rawU64(at + 8), subcluster), hostOffset };
   }
 
+  /** How the first byte of a guest cluster is mapped. */
+  mapping(guestCluster: number): ReferenceMapping {
+    return this.mappingAt(guestCluster * this.clusterSize);
+  }
+
   subclusterKind(maps: bigint, subcluster: number): "data" | "zero" | "unallocated" {
     if (((maps >> BigInt(subcluster)) & 1n) !== 0n) return "data";
     return ((maps >> BigInt(32 + subcluster)) & 1n) !== 0n ? "zero" : "unallocated";
