@@ -59,6 +59,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: false,
     load: async () => (await import("./commands/nvme.js")).nvmeCommand,
   },
+  nbd: {
+    summary: "serve images over NBD, as qemu-nbd does",
+    stock: false,
+    load: async () => (await import("./commands/nbd.js")).nbdCommand,
+  },
   control: {
     summary: "ask and steer a running server",
     stock: false,
@@ -119,6 +124,12 @@ export async function runProgram(calledAs: string, args: readonly string[], outp
   const context: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output };
   try {
     return await (tool ?? runCommandLine)(args, context);
+  const standIn = calledAs === "qemu-img" || calledAs === "qemu-io" || calledAs === "qemu-nbd";
+  const context: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output };
+  try {
+    if (calledAs === "qemu-io") return await (await import("./commands/io.js")).ioCommand(args, context);
+    if (calledAs === "qemu-nbd") return await (await import("./commands/nbd.js")).nbdCommand(args, context);
+    return await runCommandLine(args, context);
   } catch (error) {
     return reportFailure(error, context);
   }

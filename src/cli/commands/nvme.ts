@@ -25,6 +25,7 @@ import {
 import { servingText, warnIfOpen } from "../nvme-text.js";
 import { formatChoice, printWarning } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
 
 const HELP = `usage: zcow nvme [OPTION]... IMAGE...
@@ -169,22 +170,4 @@ async function attendants(parsed: ParsedArguments, service: NvmeService, log: Lo
     control?.close();
     metrics?.close();
   };
-}
-
-/** Resolves to the first signal that asks to stop; `again` says what a second one does. */
-function stopSignal(): Promise<string> & { again(act: () => void): void } {
-  let act: (() => void) | undefined;
-  const first = new Promise<string>((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-      process.on(signal, () => {
-        act?.();
-        resolve(signal);
-      });
-    }
-  });
-  return Object.assign(first, {
-    again: (then: () => void) => {
-      act = then;
-    },
-  });
 }

@@ -1,6 +1,6 @@
-import { lstatSync, unlinkSync } from "node:fs";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { createServer, type Server, type Socket } from "node:net";
 import { isZcowError, ZcowError } from "../../base/errors.js";
+import { removeDeadSocket, unusablePath } from "../socket-path.js";
 import { LONGEST_LINE, readLines } from "./line-channel.js";
 
 /** Carries out one request; what it throws is told to whoever asked. */
@@ -32,8 +32,7 @@ export class ControlServer {
    * with `ADDRESS_IN_USE` or `ADDRESS_UNAVAILABLE`.
    */
   static async listen(path: string, handler: ControlHandler): Promise<ControlServer> {
-    // Any other file stays, and makes listening fail.
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) await removeDeadSocket(path);
+    await removeDeadSocket(path);
     const control = new ControlServer(handler);
     await control.#listen(path);
     return control;
@@ -47,7 +46,7 @@ export class ControlServer {
 
   #listen(path: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#server.once("error", (error: NodeJS.ErrnoException) => reject(unusable(path, error)));
+      this.#server.once("error", (error: NodeJS.ErrnoException) => reject(unusablePath(path, error)));
       const mask = process.umask(OWNER_ONLY);
       try {
         this.#server.listen({ path }, resolve);
@@ -103,29 +102,4 @@ function parsed(line: string): unknown {
 function errorReply(error: unknown): object {
   const code = isZcowError(error) ? error.code : "IO_ERROR";
   return { error: { code, message: error instanceof Error ? error.message : String(error) } };
-}
-
-/** Removes the socket at `path` when nobody listens at it. */
-function removeDeadSocket(path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const probe = connect({ path });
-    probe.once("connect", () => {
-      probe.destroy();
-      reject(new ZcowError("ADDRESS_IN_USE", `another server listens at ${path}`, { data: { path } }));
-    });
-    probe.once("error", (error: NodeJS.ErrnoException) => {
-      // Refused: no server. After anything else there may be one.
-      if (error.code !== "ECONNREFUSED") return reject(unusable(path, error));
-      unlinkSync(path);
-      resolve();
-    });
-  });
-}
-
-function unusable(path: string, error: NodeJS.ErrnoException): ZcowError {
-  const code = error.code === "EADDRINUSE" ? "ADDRESS_IN_USE" : "ADDRESS_UNAVAILABLE";
-  return new ZcowError(code, `cannot listen at ${path}: ${error.message}`, {
-    data: { path, ...(error.code === undefined ? {} : { errno: error.code }) },
-    cause: error,
-  });
 }

@@ -1,0 +1,267 @@
+import { writeFileSync } from "node:fs";
+import { ZcowError } from "../../base/errors.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import { isZonedDevice } from "../../block/zoned-device.js";
+import type { NbdExportOptions } from "../../protocols/nbd/export.js";
+import { DEFAULT_NBD_LIMITS } from "../../protocols/nbd/limits.js";
+import { depthContext, type MetaContext } from "../../protocols/nbd/meta-context.js";
+import type { ListenAddress } from "../../servers/nbd/listen-address.js";
+import { NbdService } from "../../servers/nbd/service.js";
+import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
+import type { CommandContext } from "../context.js";
+import { reportReady, runDetached } from "../detach.js";
+import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
+import { parseImageDescription } from "../image-options.js";
+import {
+  diskOptions,
+  exportNames,
+  handedOverSockets,
+  handshakeLimitOption,
+  NBD_OPTIONS,
+  type NbdDiskOptions,
+  nbdAddress,
+  sharedOption,
+} from "../nbd-options.js";
+import { tlsServerOptions } from "../nbd-tls.js";
+import { logFormatOption } from "../nvme-options.js";
+import { openForCommand } from "../open.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { stopSignal } from "../stop-signal.js";
+import { UsageError } from "../usage-error.js";
+import { VERSION_TEXT } from "../version.js";
+
+const HELP = `usage: zcow nbd [OPTION]... IMAGE...
+       zcow nbd -L [OPTION]...
+
+Serves images over NBD until it is told to stop (SIGINT, SIGTERM). Called as qemu-nbd it takes one image and one client,
+and stops when that has gone.
+
+Serving:
+  -p, --port PORT           default 10809; 0 takes a free one
+  -b, --bind ADDRESS        default 127.0.0.1; 0.0.0.0 for all
+  -k, --socket PATH         a Unix socket in place of TCP
+  -e, --shared N            clients at one time; 0, the default, for any number (as qemu-nbd: 1)
+  -t, --persistent          stay when the last client has gone (as qemu-nbd; otherwise always)
+  -x, --export-name NAME    once per image, in their order; default "" for one image, else the names of the files
+  -D, --description TEXT    what clients are told about the exports
+      --fork                go to the background when serving has begun
+      --pid-file PATH       file to write the number of the process to
+      --handshake-limit S   seconds for choosing an export (default 10; 0: no limit)
+  Sockets that systemd hands over (LISTEN_FDS) are used in place of -b, -p and -k.
+
+What is served:
+  -f, --format FORMAT       of the images; recognised by content when left out
+  -r, --read-only           refuse writes
+  -o, --offset BYTES        leave out so much at the start
+  -A, --allocation-depth    metadata context qemu:allocation-depth
+      --zoned-writes        let clients write to zoned images, which are read-only otherwise
+      --image-opts          IMAGE is a list of options: driver=qcow2,file.filename=PATH
+
+How the disk is used:
+      --cache MODE          writeback (default), writethrough, none, directsync, unsafe
+  -n, --nocache             the same as --cache none
+      --discard MODE        unmap (default) or ignore (default as qemu-nbd)
+      --detect-zeroes MODE  off (default), on, unmap: make writes of zeros holes
+
+Who may connect (TLS):
+      --object tls-creds-x509,id=ID,endpoint=server,dir=DIRECTORY[,verify-peer=off]
+      --object tls-creds-psk,id=ID,endpoint=server,dir=DIRECTORY
+      --object authz-simple,id=ID,identity=NAME   also authz-list and authz-list-file
+      --tls-creds ID        require TLS with these credentials
+      --tls-authz ID        only clients whose certificate this object allows
+
+Asking another server:
+  -L, --list                show its exports; with -b, -p, -k and the TLS options
+
+      --log-format FORM     text (default) or json, on standard error (as qemu-nbd: only with -v)
+  -v, --verbose
+`;
+
+const QUIET: Logger = { info: () => undefined, warn: () => undefined, error: () => undefined };
+const MILLISECONDS = 1000;
+
+export async function nbdCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, NBD_OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  if (isGiven(parsed, "version")) {
+    context.output.out(VERSION_TEXT);
+    return 0;
+  }
+  requireWhatThereIs(parsed, context);
+  if (isGiven(parsed, "fork")) return runDetached(process.argv.slice(2));
+  return serve(parsed, context);
+}
+
+function requireWhatThereIs(parsed: ParsedArguments, context: CommandContext): void {
+  const { positionals } = parsed;
+  if (isGiven(parsed, "connect") || isGiven(parsed, "disconnect")) {
+    throw new UsageError("/dev/nbd devices are attached and detached by nbd-client, not here", false);
+  }
+  if (isGiven(parsed, "selinux-label")) throw new UsageError("SELinux labels are not supported", false);
+  if (positionals.length === 0 || (context.standIn && positionals.length > 1)) {
+    throw new UsageError("Invalid number of arguments");
+  }
+}
+
+async function serve(parsed: ParsedArguments, context: CommandContext): Promise<number> {
+  const shared = sharedOption(parsed, context.standIn ? 1 : 0);
+  const persistent = !context.standIn || isGiven(parsed, "persistent");
+  const handshakeSeconds = handshakeLimitOption(parsed);
+  const disk = diskOptions(parsed, !context.standIn);
+  const tls = tlsServerOptions(parsed);
+  const log = logOption(parsed, context);
+  const handedOver = handedOverSockets(process.env, process.pid);
+  const addresses: ListenAddress[] = handedOver.length > 0 ? handedOver : [nbdAddress(parsed)];
+  const stop = stopSignal();
+  let idle: (() => void) | undefined;
+  const lastClientGone = new Promise<string>((resolve) => {
+    idle = () => resolve("the last client has gone");
+  });
+  const exports = await openExports(parsed, disk, shared !== 1, context);
+  const service = await NbdService.start({
+    exports,
+    addresses,
+    log,
+    limits: { handshakeMilliseconds: limitOf(handshakeSeconds) },
+    serverLimits: { clients: shared },
+    ...(tls === undefined ? {} : { tls }),
+    onIdle: () => {
+      if (!persistent) idle?.();
+    },
+  }).catch(async (error: unknown) => {
+    for (const { device } of exports) await device.close().catch(() => undefined);
+    throw error;
+  });
+  try {
+    writePidFile(parsed);
+    if (!context.standIn) context.output.out(servingText(service, tls !== undefined));
+    reportReady();
+    log.info("stopping", { reason: await Promise.race([stop, lastClientGone]) });
+  } finally {
+    stop.again(() => {
+      printError(context, "stopped at once by a second signal: what was not flushed is lost");
+      process.exit(EXIT_FAILURE);
+    });
+    await service.close().catch((error: unknown) => {
+      log.error("close-failed", { reason: explain(error, context) });
+      throw error;
+    });
+  }
+  return 0;
+}
+
+function limitOf(seconds: number | undefined): number {
+  return seconds === undefined ? DEFAULT_NBD_LIMITS.handshakeMilliseconds : seconds * MILLISECONDS;
+}
+
+/** The stock tool says nothing unless asked. */
+function logOption(parsed: ParsedArguments, context: CommandContext): Logger {
+  if (context.standIn && !isGiven(parsed, "verbose")) return QUIET;
+  return lineLogger(logFormatOption(parsed), (line) => context.output.err(line));
+}
+
+/** Opens the images; when one cannot be opened, none stays open. */
+async function openExports(
+  parsed: ParsedArguments,
+  disk: NbdDiskOptions,
+  multiConnection: boolean,
+  context: CommandContext,
+): Promise<NbdExportOptions[]> {
+  const names = exportNames(parsed, parsed.positionals);
+  const description = lastValue(parsed, "description");
+  const exports: NbdExportOptions[] = [];
+  try {
+    for (const [index, image] of parsed.positionals.entries()) {
+      const device = await openServed(image, parsed, disk, context);
+      exports.push({
+        name: names[index] ?? "",
+        device,
+        offset: disk.offset,
+        discard: disk.discard,
+        zeroDetection: disk.zeroDetection,
+        writeThrough: disk.cache.writeThrough,
+        multiConnection,
+        readOnly: isGiven(parsed, "read-only"),
+        contexts: chosenContexts(parsed, device),
+        ...(description === undefined ? {} : { description }),
+      });
+    }
+  } catch (error) {
+    for (const { device } of exports) await device.close();
+    throw error;
+  }
+  return exports;
+}
+
+function chosenContexts(parsed: ParsedArguments, device: BlockDevice): MetaContext[] {
+  return isGiven(parsed, "allocation-depth") ? [depthContext(device)] : [];
+}
+
+async function openServed(
+  image: string,
+  parsed: ParsedArguments,
+  disk: NbdDiskOptions,
+  context: CommandContext,
+): Promise<BlockDevice> {
+  const format = lastValue(parsed, "format");
+  const described = isGiven(parsed, "image-opts") ? parseImageDescription(image) : undefined;
+  if (described !== undefined && format !== undefined) {
+    throw new UsageError("--image-opts and -f are mutually exclusive", false);
+  }
+  const path = described === undefined ? image : described.path;
+  if (path === undefined) throw new UsageError(`image options '${image}' name no file`, false);
+  const choice = {
+    path,
+    format: described?.format ?? format,
+    forceShare: described?.forceShare ?? false,
+    cache: disk.cache,
+  };
+  const open = (readOnly: boolean): Promise<BlockDevice> =>
+    openForCommand({ ...choice, readOnly }, context).catch((error: unknown) => {
+      throw withSubject(`Failed to blk_new_open '${image}'`, error);
+    });
+  const readOnly = isGiven(parsed, "read-only") || described?.readOnly === true;
+  const device = await open(readOnly);
+  // Clients that know nothing of zones would write anywhere.
+  if (readOnly || !isZonedDevice(device) || isGiven(parsed, "zoned-writes")) return device;
+  await device.close();
+  return open(true);
+}
+
+function writePidFile(parsed: ParsedArguments): void {
+  const path = lastValue(parsed, "pid-file");
+  if (path === undefined) return;
+  try {
+    writeFileSync(path, `${process.pid}\n`);
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
+    throw new ZcowError(
+      missing ? "NOT_FOUND" : "ACCESS_DENIED",
+      `cannot create '${path}': ${(cause as Error).message}`,
+      {
+        data: { path },
+        cause,
+        stockText: `Could not create '${path}': ${missing ? "No such file or directory" : "Permission denied"}`,
+      },
+    );
+  }
+}
+
+function servingText(service: NbdService, tls: boolean): string {
+  const lines: string[] = [];
+  for (const address of service.server.addresses) {
+    for (const { name, size, readOnly } of service.exports) {
+      const scheme = tls ? "nbds" : "nbd";
+      const encoded = encodeURIComponent(name);
+      const uri =
+        typeof address === "string"
+          ? `${scheme}+unix:///${encoded}?socket=${address}`
+          : `${scheme}://${address.family === "IPv6" ? `[${address.address}]` : address.address}:${address.port}/${encoded}`;
+      lines.push(`serving ${uri} (${size} bytes${readOnly ? ", read-only" : ""})\n`);
+    }
+  }
+  return lines.join("");
+}

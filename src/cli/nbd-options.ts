@@ -1,0 +1,186 @@
+import { parseSize } from "../base/size-text.js";
+import type { ZeroDetection } from "../protocols/nbd/export.js";
+import type { ListenAddress } from "../servers/nbd/listen-address.js";
+import { type CacheMode, cacheMode, WRITE_BACK } from "./cache-mode.js";
+import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
+import { UsageError } from "./usage-error.js";
+
+const value = (name: string, short?: string): OptionSpec => ({
+  name,
+  long: name,
+  value: true,
+  ...(short === undefined ? {} : { short }),
+});
+const flag = (name: string, short?: string): OptionSpec => ({
+  name,
+  long: name,
+  ...(short === undefined ? {} : { short }),
+});
+
+/** The options of the stock tool, and ours behind them. */
+export const NBD_OPTIONS: readonly OptionSpec[] = [
+  flag("help", "h"),
+  flag("version", "V"),
+  value("port", "p"),
+  value("bind", "b"),
+  value("socket", "k"),
+  value("shared", "e"),
+  flag("persistent", "t"),
+  flag("verbose", "v"),
+  value("export-name", "x"),
+  value("description", "D"),
+  value("offset", "o"),
+  flag("allocation-depth", "A"),
+  value("bitmap", "B"),
+  flag("list", "L"),
+  value("object"),
+  value("tls-creds"),
+  value("tls-authz"),
+  value("tls-hostname"),
+  value("trace", "T"),
+  flag("fork"),
+  value("pid-file"),
+  value("selinux-label"),
+  value("connect", "c"),
+  flag("disconnect", "d"),
+  value("format", "f"),
+  flag("read-only", "r"),
+  flag("snapshot", "s"),
+  value("load-snapshot", "l"),
+  flag("nocache", "n"),
+  value("cache"),
+  value("aio"),
+  value("discard"),
+  value("detect-zeroes"),
+  flag("image-opts"),
+  value("handshake-limit"),
+  flag("zoned-writes"),
+  value("log-format"),
+];
+
+export const DEFAULT_NBD_PORT = 10_809;
+/** The stock server listens on all addresses; who wants that says so. */
+const LOOPBACK = "127.0.0.1";
+const LONGEST_NUMBER = 9;
+
+/** How the image is used, by options that the stock tool has too. */
+export interface NbdDiskOptions {
+  readonly cache: CacheMode;
+  readonly discard: boolean;
+  readonly zeroDetection: ZeroDetection;
+  /** Bytes. */
+  readonly offset: number;
+}
+
+/** `discard`: what discards do unless told. */
+export function diskOptions(parsed: ParsedArguments, discard: boolean): NbdDiskOptions {
+  requireAio(parsed);
+  const options = { cache: cacheOption(parsed), discard: discardOption(parsed, discard) };
+  const zeroDetection = detectZeroesOption(parsed);
+  if (zeroDetection === "unmap" && !options.discard) {
+    throw new UsageError(
+      "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
+      false,
+    );
+  }
+  return { ...options, zeroDetection, offset: offsetOption(parsed) };
+}
+
+function cacheOption(parsed: ParsedArguments): CacheMode {
+  if (isGiven(parsed, "nocache") && isGiven(parsed, "cache")) {
+    throw new UsageError("-n and --cache can only be specified once", false);
+  }
+  const name = isGiven(parsed, "nocache") ? "none" : lastValue(parsed, "cache");
+  if (name === undefined) return WRITE_BACK;
+  const mode = cacheMode(name);
+  if (mode === undefined) throw new UsageError(`Invalid cache mode \`${name}'`, false);
+  return mode;
+}
+
+function requireAio(parsed: ParsedArguments): void {
+  const mode = lastValue(parsed, "aio");
+  // What suits the disk is found out by itself; the names are taken so that scripts run.
+  if (mode === undefined || ["threads", "native", "io_uring"].includes(mode)) return;
+  throw new UsageError(`Invalid aio mode '${mode}'`, false);
+}
+
+function discardOption(parsed: ParsedArguments, byDefault: boolean): boolean {
+  const mode = lastValue(parsed, "discard");
+  if (mode === undefined) return byDefault;
+  if (mode === "unmap" || mode === "on") return true;
+  if (mode === "ignore" || mode === "off") return false;
+  throw new UsageError(`Invalid discard mode \`${mode}'`, false);
+}
+
+function detectZeroesOption(parsed: ParsedArguments): ZeroDetection {
+  const mode = lastValue(parsed, "detect-zeroes") ?? "off";
+  const modes: Readonly<Record<string, ZeroDetection>> = { off: "off", on: "zeroes", unmap: "unmap" };
+  const found = Object.hasOwn(modes, mode) ? modes[mode] : undefined;
+  if (found !== undefined) return found;
+  throw new UsageError(`Failed to parse detect_zeroes mode: invalid parameter value: ${mode}`, false);
+}
+
+function offsetOption(parsed: ParsedArguments): number {
+  const text = lastValue(parsed, "offset");
+  if (text === undefined) return 0;
+  // The stock tool takes plain numbers only; sizes as elsewhere do no harm.
+  const offset = parseSize(text);
+  if (offset === undefined || !Number.isSafeInteger(offset)) throw new UsageError(`Invalid offset '${text}'`, false);
+  return offset;
+}
+
+/** How many clients may be there at one time; 0 for any number. */
+export function sharedOption(parsed: ParsedArguments, byDefault: number): number {
+  const text = lastValue(parsed, "shared");
+  if (text === undefined) return byDefault;
+  if (/^\d+$/.test(text) && text.length <= LONGEST_NUMBER) return Number(text);
+  throw new UsageError(`Invalid shared device number '${text}'`, false);
+}
+
+/** Seconds for the handshake; 0 for any time. */
+export function handshakeLimitOption(parsed: ParsedArguments): number | undefined {
+  const text = lastValue(parsed, "handshake-limit");
+  if (text === undefined) return undefined;
+  if (/^\d+$/.test(text) && text.length <= 5) return Number(text);
+  throw new UsageError(`Invalid handshake limit '${text}'`, false);
+}
+
+/** Where to listen, or where the server is that is to be asked. */
+export function nbdAddress(parsed: ParsedArguments): Exclude<ListenAddress, { kind: "descriptor" }> {
+  const path = lastValue(parsed, "socket");
+  if (path !== undefined) {
+    if (!path.startsWith("/")) throw new UsageError("socket path must be absolute", false);
+    return { kind: "unix", path };
+  }
+  const host = lastValue(parsed, "bind") ?? LOOPBACK;
+  return { kind: "tcp", host, port: portOption(parsed, host) };
+}
+
+function portOption(parsed: ParsedArguments, host: string): number {
+  const text = lastValue(parsed, "port");
+  if (text === undefined) return DEFAULT_NBD_PORT;
+  if (/^\d{1,5}$/.test(text) && Number(text) <= 0xffff) return Number(text);
+  throw new UsageError(`address resolution failed for ${host}:${text}: Servname not supported for ai_socktype`, false);
+}
+
+/** First descriptor that is handed over (sd_listen_fds). */
+const FIRST_HANDED_OVER = 3;
+
+/** Sockets that whoever started this process listens at already (`LISTEN_FDS`, as systemd does it). */
+export function handedOverSockets(environment: NodeJS.ProcessEnv, pid: number): ListenAddress[] {
+  const { LISTEN_PID, LISTEN_FDS } = environment;
+  if (LISTEN_PID !== String(pid) || LISTEN_FDS === undefined || !/^\d{1,3}$/.test(LISTEN_FDS)) return [];
+  return Array.from({ length: Number(LISTEN_FDS) }, (_, index) => ({
+    kind: "descriptor",
+    fd: FIRST_HANDED_OVER + index,
+  }));
+}
+
+/** Names of the exports, one per image: those given, else nothing for a single image, else each image's own. */
+export function exportNames(parsed: ParsedArguments, paths: readonly string[]): string[] {
+  const given = allValues(parsed, "export-name");
+  if (paths.length === 1) return [given.at(-1) ?? ""];
+  if (given.length > paths.length)
+    throw new UsageError(`there are ${given.length} --export-name for ${paths.length} images`, false);
+  return paths.map((path, index) => given[index] ?? (path.split("/").at(-1) ?? path).replace(/\.(qcow2|img|raw)$/, ""));
+}

@@ -1,0 +1,499 @@
+/**
+ * The requests of one connection, after the handshake.
+ *
+ * Requests are parsed where they lie. What the disk answers at once is answered in the same call, without a promise;
+ * anything else is answered when the disk is done, in any order. Bounds: `NbdLimits` and limits.ts; above them no further
+ * request is read and the transport is paused, so that the client's own socket fills.
+ */
+import { viewOf } from "../../base/bytes.js";
+import { isZcowError, ZcowError } from "../../base/errors.js";
+import type { MaybePromise } from "../../base/maybe-promise.js";
+import { COMMAND, COMMAND_FLAG, ERROR_NUMBER, LENGTH, MAGIC, REQUEST, readU64 } from "../../codec/nbd/wire.js";
+import type { Transport } from "../nvme/transport.js";
+import { answerBlockStatus } from "./block-status.js";
+import { errorNumberOf } from "./error-number.js";
+import { isZero, type NbdExport } from "./export.js";
+import type { Agreement } from "./handshake.js";
+import { PIECE_BYTES, REQUEST_BYTES } from "./limits.js";
+import { PayloadWrites } from "./payload-writes.js";
+import { dataOf, Replies, type RequestId } from "./replies.js";
+import { ReplyBlocks, type ReplyRoom, SHARED_BYTES } from "./reply-blocks.js";
+import { SPARSE_BYTES, sendSparse } from "./sparse-read.js";
+import type { NbdTarget } from "./target.js";
+
+/** What a transmission tells its connection. */
+export interface TransmissionOwner {
+  /** The client wants to leave, and everything is answered. */
+  left(): void;
+  /** The stream cannot be understood, or its answers cannot be told, any more. */
+  broken(reason: string): void;
+  failed(operation: string, error: ZcowError): void;
+  /** A request was answered late: others may be started now. */
+  freed(): void;
+}
+
+const OPERATIONS: Readonly<Record<number, string>> = {
+  [COMMAND.read]: "read",
+  [COMMAND.write]: "write",
+  [COMMAND.flush]: "flush",
+  [COMMAND.trim]: "trim",
+  [COMMAND.cache]: "cache",
+  [COMMAND.writeZeroes]: "write zeroes",
+  [COMMAND.blockStatus]: "block status",
+};
+
+/** Flags that each command may have. */
+const ALLOWED_FLAGS: Readonly<Record<number, number>> = {
+  [COMMAND.read]: COMMAND_FLAG.dontFragment | COMMAND_FLAG.fua,
+  [COMMAND.write]: COMMAND_FLAG.fua | COMMAND_FLAG.payloadLength,
+  [COMMAND.flush]: COMMAND_FLAG.fua,
+  [COMMAND.trim]: COMMAND_FLAG.fua,
+  [COMMAND.cache]: COMMAND_FLAG.fua,
+  [COMMAND.writeZeroes]: COMMAND_FLAG.fua | COMMAND_FLAG.noHole | COMMAND_FLAG.fastZero,
+  [COMMAND.blockStatus]: COMMAND_FLAG.oneExtent | COMMAND_FLAG.fua,
+};
+
+export class Transmission {
+  readonly #target: NbdTarget;
+  readonly #transport: Transport;
+  readonly #owner: TransmissionOwner;
+  readonly #agreement: Agreement;
+  readonly #export: NbdExport;
+  readonly #replies: Replies;
+  readonly #blocks: ReplyBlocks;
+  readonly #writes: PayloadWrites;
+  readonly #headLength: number;
+  readonly #magic: number;
+  /** The start of a request whose end has not come. */
+  readonly #held = new Uint8Array(LENGTH.extendedRequest);
+  readonly #heldView = viewOf(this.#held);
+  #heldLength = 0;
+  /** Of the request that is being started; those that take longer keep a copy. */
+  readonly #id = { high: 0, low: 0, offset: 0 };
+  #length = 0;
+  /** Requests that wait for the disk, and bytes that are held for them. */
+  #busy = 0;
+  #busyBytes = 0;
+  #leaving = false;
+  #over = false;
+  /** Told when the backlog may have become shorter. */
+  #waiting: (() => void)[] = [];
+
+  constructor(target: NbdTarget, transport: Transport, agreement: Agreement, owner: TransmissionOwner) {
+    this.#target = target;
+    this.#transport = transport;
+    this.#owner = owner;
+    this.#agreement = agreement;
+    this.#export = agreement.export;
+    this.#blocks = new ReplyBlocks(transport, target.allocate);
+    this.#replies = new Replies(agreement.form, this.#blocks);
+    const extended = agreement.form === "extended";
+    this.#headLength = extended ? LENGTH.extendedRequest : LENGTH.request;
+    this.#magic = extended ? MAGIC.extendedRequest : MAGIC.request;
+    this.#writes = new PayloadWrites(target.buffers, {
+      write: (offset, from, durable) => this.#export.write(offset, from, durable),
+      hold: (bytes) => this.#begin(bytes),
+      release: (bytes) => this.#end(bytes),
+      written: (write) => this.#replies.done(write.high, write.low, write.offset),
+      failed: (write, error) => this.#fail(write, "write", error),
+    });
+  }
+
+  /** No further request may be started now. */
+  readonly halted = (): boolean => {
+    const { requestsInFlight, bytesInFlight } = this.#target.limits;
+    return (
+      this.#over ||
+      this.#blocks.inPieces ||
+      this.#busy >= requestsInFlight ||
+      this.#transport.backlog + this.#busyBytes > bytesInFlight
+    );
+  };
+
+  /** Uses bytes from `chunk`; returns how many. Fewer than all: {@link halted}. */
+  take(chunk: Uint8Array): number {
+    const view = viewOf(chunk);
+    const head = this.#headLength;
+    let at = 0;
+    while (at < chunk.length && !this.#leaving) {
+      if (this.#writes.receiving) {
+        const used = this.#writes.take(chunk, at, this.halted);
+        if (used === 0) break;
+        at += used;
+      } else if (this.halted()) {
+        break;
+      } else if (this.#heldLength === 0 && chunk.length - at >= head) {
+        at += head;
+        this.#request(view, at - head);
+      } else {
+        at += this.#hold(chunk, at);
+      }
+    }
+    this.#blocks.flush();
+    // What follows a farewell is nothing.
+    return this.#leaving ? chunk.length : at;
+  }
+
+  /** The backlog has become shorter. */
+  drained(): void {
+    const waiting = this.#waiting;
+    if (waiting.length === 0) return;
+    this.#waiting = [];
+    for (const go of waiting) go();
+  }
+
+  /** The connection is gone: answers are dropped from now on. */
+  finish(): void {
+    this.#over = true;
+    this.#writes.abandon();
+    this.drained();
+  }
+
+  // --- requests --------------------------------------------------------------------------------------
+
+  #hold(chunk: Uint8Array, at: number): number {
+    const taken = Math.min(this.#headLength - this.#heldLength, chunk.length - at);
+    this.#held.set(chunk.subarray(at, at + taken), this.#heldLength);
+    this.#heldLength += taken;
+    if (this.#heldLength === this.#headLength) {
+      this.#heldLength = 0;
+      this.#request(this.#heldView, 0);
+    }
+    return taken;
+  }
+
+  #request(view: DataView, at: number): void {
+    if (view.getUint32(at + REQUEST.magic) !== this.#magic)
+      return this.#break("a request does not start with its magic");
+    const flags = view.getUint16(at + REQUEST.flags);
+    const type = view.getUint16(at + REQUEST.type);
+    const id = this.#id;
+    id.high = view.getUint32(at + REQUEST.cookie);
+    id.low = view.getUint32(at + REQUEST.cookie + 4);
+    id.offset = readU64(view, at + REQUEST.offset);
+    const extended = this.#magic === MAGIC.extendedRequest;
+    const length = extended ? readU64(view, at + REQUEST.length) : view.getUint32(at + REQUEST.length);
+    this.#length = length;
+    switch (type) {
+      case COMMAND.read:
+        if (this.#permitted(type, flags)) this.#read(flags, length);
+        return;
+      case COMMAND.write:
+        return this.#write(flags, length);
+      case COMMAND.disconnect:
+        return this.#leave();
+      case COMMAND.flush:
+        if (this.#permitted(type, flags)) this.#whenDone("flush", () => this.#export.device.flush());
+        return;
+      case COMMAND.trim:
+        if (this.#permitted(type, flags)) this.#trim(flags, length);
+        return;
+      case COMMAND.cache:
+        if (this.#permitted(type, flags)) this.#cache(length);
+        return;
+      case COMMAND.writeZeroes:
+        if (this.#permitted(type, flags)) this.#writeZeroes(flags, length);
+        return;
+      case COMMAND.blockStatus:
+        if (this.#permitted(type, flags)) this.#blockStatus(flags, length);
+        return;
+      default:
+        // A request with data behind it, of a kind we do not know, leaves no way to find the next one.
+        if (extended && (flags & COMMAND_FLAG.payloadLength) !== 0)
+          return this.#break(`unknown command ${type} with data`);
+        return this.#refuse(type, ERROR_NUMBER.EINVAL, `unknown command ${type}`);
+    }
+  }
+
+  /** Refuses what can be refused before anything is done. The range is that of the request being started. */
+  #permitted(type: number, flags: number): boolean {
+    const offset = this.#id.offset;
+    const length = this.#length;
+    const allowed = ALLOWED_FLAGS[type] ?? 0;
+    if ((flags & ~allowed) !== 0) {
+      this.#refuse(type, ERROR_NUMBER.EINVAL, `flags 0x${flags.toString(16)} are not known for this command`);
+      return false;
+    }
+    if (type === COMMAND.flush) return true;
+    const changes = type === COMMAND.write || type === COMMAND.trim || type === COMMAND.writeZeroes;
+    if (changes && this.#export.readOnly) {
+      this.#refuse(type, ERROR_NUMBER.EPERM, "the export is read-only");
+      return false;
+    }
+    // Positions above 2^53 are infinite, and fail this.
+    if (offset + length <= this.#export.size) return true;
+    const error = changes && type !== COMMAND.trim ? ERROR_NUMBER.ENOSPC : ERROR_NUMBER.EINVAL;
+    this.#refuse(type, error, `offset ${offset} and length ${length} reach past the end at ${this.#export.size}`);
+    return false;
+  }
+
+  #read(flags: number, length: number): void {
+    const id = this.#id;
+    if (length > REQUEST_BYTES) {
+      return this.#refuse(COMMAND.read, ERROR_NUMBER.EINVAL, `a read of more than ${REQUEST_BYTES} bytes`);
+    }
+    if (length === 0) return this.#replies.doneReading(id.high, id.low, id.offset);
+    const fragments = this.#replies.form !== "simple" && (flags & COMMAND_FLAG.dontFragment) === 0;
+    if (length > PIECE_BYTES) {
+      const read = fragments ? this.#readInChunks({ ...id }, length) : this.#readInPieces({ ...id }, length);
+      read.catch((error: unknown) => this.#owner.broken(messageOf(error)));
+    } else if (length + this.#replies.dataHead > SHARED_BYTES) {
+      this.#readApart(fragments, length);
+    } else {
+      this.#readShared(fragments && length >= SPARSE_BYTES, length);
+    }
+  }
+
+  /** The hot path: the reply is built behind the one before it. */
+  #readShared(sparse: boolean, length: number): void {
+    const { dataHead } = this.#replies;
+    const id = this.#id;
+    const blocks = this.#blocks;
+    const start = blocks.claim(dataHead + length);
+    let wait: MaybePromise<void>;
+    try {
+      wait = this.#export.read(id.offset, blocks.block.subarray(start + dataHead, start + dataHead + length));
+    } catch (error) {
+      blocks.unclaim(start);
+      return this.#fail(id, "read", error);
+    }
+    if (wait !== undefined) return this.#sendWhenRead(wait, blocks.setAside(start), sparse);
+    if (sparse && isZero(blocks.block.subarray(start + dataHead, start + dataHead + length))) {
+      blocks.unclaim(start);
+      const at = blocks.claim(this.#replies.holeLength);
+      this.#replies.writeHole(blocks.view, at, id, id.offset, length, true);
+    } else {
+      this.#replies.writeDataHead(blocks.view, start, id, id.offset, length, true);
+    }
+  }
+
+  #readApart(sparse: boolean, length: number): void {
+    const { dataHead } = this.#replies;
+    const room = this.#blocks.apart(dataHead + length);
+    let wait: MaybePromise<void>;
+    try {
+      wait = this.#export.read(this.#id.offset, dataOf(room, dataHead));
+    } catch (error) {
+      this.#blocks.release(room);
+      return this.#fail(this.#id, "read", error);
+    }
+    this.#sendWhenRead(wait, room, sparse);
+  }
+
+  #sendWhenRead(wait: MaybePromise<void>, room: ReplyRoom, sparse: boolean): void {
+    if (wait === undefined) return this.#sendRead(room, this.#id, sparse);
+    const id = { ...this.#id };
+    this.#begin(room.length);
+    wait.then(
+      () => {
+        if (!this.#over) this.#sendRead(room, id, sparse);
+        this.#end(room.length);
+      },
+      (error: unknown) => {
+        this.#blocks.release(room);
+        this.#fail(id, "read", error);
+        this.#end(room.length);
+      },
+    );
+  }
+
+  #sendRead(room: ReplyRoom, id: RequestId, sparse: boolean): void {
+    const { dataHead } = this.#replies;
+    if (sparse) return sendSparse(this.#replies, room, id, id.offset, true);
+    this.#replies.writeDataHead(room.view, room.start, id, id.offset, room.length - dataHead, true);
+    this.#blocks.send(room);
+  }
+
+  /** A large read as several chunks, each of which is read when the ones before have left. */
+  async #readInChunks(id: RequestId, length: number): Promise<void> {
+    const { dataHead } = this.#replies;
+    this.#begin(PIECE_BYTES);
+    try {
+      for (let done = 0; done < length && !this.#over; done += PIECE_BYTES) {
+        const size = Math.min(PIECE_BYTES, length - done);
+        const room = this.#blocks.apart(dataHead + size);
+        await this.#export.read(id.offset + done, dataOf(room, dataHead));
+        if (this.#over) return;
+        sendSparse(this.#replies, room, id, id.offset + done, done + size === length);
+        await this.#whenShort();
+      }
+    } catch (error) {
+      this.#fail(id, "read", error);
+    } finally {
+      this.#end(PIECE_BYTES);
+    }
+  }
+
+  /** A large read whose data must come in one run. An error in its middle cannot be told: the connection ends. */
+  async #readInPieces(id: RequestId, length: number): Promise<void> {
+    const { dataHead } = this.#replies;
+    this.#begin(PIECE_BYTES);
+    this.#blocks.beginPieces();
+    try {
+      for (let done = 0; done < length && !this.#over; done += PIECE_BYTES) {
+        const size = Math.min(PIECE_BYTES, length - done);
+        const head = done === 0 ? dataHead : 0;
+        const room = this.#blocks.apart(head + size);
+        try {
+          await this.#export.read(id.offset + done, dataOf(room, head));
+        } catch (error) {
+          if (done > 0) throw error;
+          return this.#fail(id, "read", error);
+        }
+        if (this.#over) return;
+        if (head > 0) this.#replies.writeDataHead(room.view, 0, id, id.offset, length, true);
+        this.#blocks.sendPiece(room);
+        await this.#whenShort();
+      }
+    } finally {
+      this.#blocks.endPieces();
+      this.#end(PIECE_BYTES);
+    }
+  }
+
+  #write(flags: number, length: number): void {
+    const id = this.#id;
+    // The data follows in any case; so much of it is passed over to learn nothing.
+    if (length > REQUEST_BYTES) return this.#break(`a write of ${length} bytes; at most ${REQUEST_BYTES} are taken`);
+    // In extended headers every write says that data follows.
+    const payloadMissing = this.#replies.form === "extended" && (flags & COMMAND_FLAG.payloadLength) === 0;
+    if (payloadMissing) return this.#break("a write does not announce its data");
+    if (!this.#permitted(COMMAND.write, flags)) this.#writes.skip(length);
+    else if (length === 0) this.#replies.done(id.high, id.low, id.offset);
+    else this.#writes.start(id.high, id.low, id.offset, length, (flags & COMMAND_FLAG.fua) !== 0);
+  }
+
+  #trim(flags: number, length: number): void {
+    const { offset } = this.#id;
+    const durable = (flags & COMMAND_FLAG.fua) !== 0;
+    this.#whenDone("trim", () => {
+      const wait = this.#export.discard(offset, length);
+      if (!durable) return wait;
+      return wait === undefined ? this.#export.device.flush() : wait.then(() => this.#export.device.flush());
+    });
+  }
+
+  #writeZeroes(flags: number, length: number): void {
+    const { offset } = this.#id;
+    // A raw disk may have to write the zeros; an image with tables marks them there.
+    if ((flags & COMMAND_FLAG.fastZero) !== 0 && this.#export.device.format === "raw") {
+      return this.#refuse(COMMAND.writeZeroes, ERROR_NUMBER.ENOTSUP, "zeroing may take as long as writing");
+    }
+    const durable = (flags & COMMAND_FLAG.fua) !== 0;
+    const keepSpace = (flags & COMMAND_FLAG.noHole) !== 0;
+    this.#whenDone("write zeroes", () => this.#export.writeZeroes(offset, length, durable, keepSpace));
+  }
+
+  /** Reads the range into the host's page cache, as far as one request may reach. */
+  #cache(length: number): void {
+    const { offset } = this.#id;
+    const end = offset + Math.min(length, REQUEST_BYTES);
+    this.#whenDone("cache", async () => {
+      const scratch = this.#target.buffers.take(PIECE_BYTES);
+      try {
+        for (let at = offset; at < end && !this.#over; at += PIECE_BYTES) {
+          await this.#export.read(at, scratch.subarray(0, Math.min(PIECE_BYTES, end - at)));
+          await this.#yield();
+        }
+      } finally {
+        this.#target.buffers.give(scratch);
+      }
+    });
+  }
+
+  #blockStatus(flags: number, length: number): void {
+    const id = { ...this.#id };
+    const { contexts } = this.#agreement;
+    if (contexts.length === 0 || length === 0) {
+      const why = length === 0 ? "a query of nothing" : "no metadata context was chosen";
+      return this.#refuse(COMMAND.blockStatus, ERROR_NUMBER.EINVAL, why);
+    }
+    this.#begin(0);
+    const query = { id, length, only: (flags & COMMAND_FLAG.oneExtent) !== 0, start: this.#export.offset + id.offset };
+    answerBlockStatus(this.#replies, contexts, query, () => this.#over)
+      .catch((error: unknown) => this.#fail(id, "block status", error))
+      .finally(() => this.#end(0));
+  }
+
+  // --- answers ---------------------------------------------------------------------------------------
+
+  /** Answers the request being started when `work` is done. */
+  #whenDone(operation: string, work: () => MaybePromise<void>): void {
+    const id = this.#id;
+    let wait: MaybePromise<void>;
+    try {
+      wait = work();
+    } catch (error) {
+      return this.#fail(id, operation, error);
+    }
+    if (wait === undefined) return this.#replies.done(id.high, id.low, id.offset);
+    const { high, low, offset } = id;
+    this.#begin(0);
+    wait.then(
+      () => {
+        if (!this.#over) this.#replies.done(high, low, offset);
+        this.#end(0);
+      },
+      (error: unknown) => {
+        this.#fail({ high, low, offset }, operation, error);
+        this.#end(0);
+      },
+    );
+  }
+
+  #refuse(type: number, error: number, text: string): void {
+    this.#replies.failed(this.#id, error, `${OPERATIONS[type] ?? "request"}: ${text}`);
+  }
+
+  #fail(id: RequestId, operation: string, error: unknown): void {
+    if (this.#over) return;
+    this.#replies.failed(id, errorNumberOf(error), messageOf(error));
+    const known = isZcowError(error) ? error : new ZcowError("IO_ERROR", messageOf(error), { cause: error });
+    this.#owner.failed(operation, known);
+  }
+
+  #begin(bytes: number): void {
+    this.#busy += 1;
+    this.#busyBytes += bytes;
+  }
+
+  #end(bytes: number): void {
+    this.#busy -= 1;
+    this.#busyBytes -= bytes;
+    if (this.#over) return;
+    this.#blocks.flush();
+    if (this.#leaving && this.#busy === 0) this.#owner.left();
+    else this.#owner.freed();
+  }
+
+  #leave(): void {
+    this.#leaving = true;
+    this.#blocks.flush();
+    if (this.#busy === 0) this.#owner.left();
+  }
+
+  #break(reason: string): void {
+    this.#leaving = true;
+    this.#blocks.flush();
+    this.#owner.broken(reason);
+  }
+
+  // --- waiting ---------------------------------------------------------------------------------------
+
+  /** Resolves when the client has read most of what was sent, or is gone. */
+  async #whenShort(): Promise<void> {
+    while (!this.#over && this.#transport.backlog > this.#target.limits.bytesInFlight / 2) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    // Others want to be served, too.
+    await this.#yield();
+  }
+
+  #yield(): Promise<void> {
+    return new Promise((resolve) => this.#target.soon(resolve));
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,72 @@
+import type { Socket } from "node:net";
+import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
+import type { TlsServerCredentials } from "./tls-credentials.js";
+
+/** Does the server side of TLS handshakes inside connections that have begun in the clear. */
+export class TlsAcceptor {
+  readonly #credentials: TlsServerCredentials;
+  readonly #context: SecureContext;
+  readonly #handshakeMilliseconds: number;
+
+  /** Fails as Node does for keys and certificates that do not fit together. */
+  constructor(credentials: TlsServerCredentials, handshakeMilliseconds: number) {
+    this.#credentials = credentials;
+    this.#context = createSecureContext(credentials.context);
+    this.#handshakeMilliseconds = handshakeMilliseconds;
+  }
+
+  /** Exactly one of `accepted` and `refused` is called, once. */
+  accept(socket: Socket, accepted: (secure: TLSSocket) => void, refused: (reason: string) => void): void {
+    const { verifyPeer, pskOf, permits } = this.#credentials;
+    let settled = false;
+    const refuse = (reason: string): void => {
+      if (settled) return;
+      settled = true;
+      clearTimeout(timer);
+      secure.destroy();
+      refused(reason);
+    };
+    const secure = new TLSSocket(socket, {
+      isServer: true,
+      secureContext: this.#context,
+      requestCert: verifyPeer,
+      // Judged below, where the reason can be logged.
+      rejectUnauthorized: false,
+      ...(pskOf === undefined
+        ? {}
+        : { pskCallback: (_socket: TLSSocket, identity: string) => pskOf(identity) ?? null }),
+      // The types know the last option for servers only, but sockets are what servers hand it to.
+    } as ConstructorParameters<typeof TLSSocket>[1]);
+    const timer = setTimeout(() => refuse("the TLS handshake took too long"), this.#handshakeMilliseconds);
+    timer.unref();
+    secure.on("error", (error) => refuse(error.message));
+    secure.on("_tlsError", (error: Error) => refuse(error.message));
+    secure.on("close", () => refuse("the peer left during the TLS handshake"));
+    secure.on("secure", () => {
+      if (settled) return;
+      const verdict = verifyPeer ? verdictOn(secure, permits) : undefined;
+      if (verdict !== undefined) return refuse(verdict);
+      settled = true;
+      clearTimeout(timer);
+      accepted(secure);
+    });
+  }
+}
+
+/** What is wrong with the certificate of a client; undefined when nothing is. */
+function verdictOn(secure: TLSSocket, permits: ((name: string) => boolean) | undefined): string | undefined {
+  // Node verifies in the handshake and leaves the result where its own server finds it.
+  const handle = (secure as unknown as { _handle?: { verifyError?: () => Error | null } })._handle;
+  const failure =
+    handle?.verifyError === undefined ? new Error("cannot be verified by this Node") : handle.verifyError();
+  const certificate = secure.getPeerX509Certificate();
+  if (certificate === undefined) return "the client has no certificate";
+  if (failure !== null && failure !== undefined) return `the client's certificate: ${failure.message}`;
+  const name = distinguishedName(certificate.subject);
+  return permits === undefined || permits(name) ? undefined : `'${name}' is not allowed in`;
+}
+
+/** The subject of a certificate in one line, as `CN=client,O=Example`: last part first, as allow lists have it. */
+export function distinguishedName(subject: string): string {
+  return subject.split("\n").join(",");
+}
