@@ -105,13 +105,15 @@ export class PayloadWrites {
     if (wait === undefined) return this.#pieceDone(write, piece);
     write.pieces += 1;
     this.#hooks.hold(piece.length);
-    wait
-      .catch((error: unknown) => fail(write, error))
-      .then(() => {
-        write.pieces -= 1;
-        this.#pieceDone(write, piece);
-        this.#hooks.release(piece.length);
-      });
+    const done = (): void => {
+      write.pieces -= 1;
+      this.#pieceDone(write, piece);
+      this.#hooks.release(piece.length);
+    };
+    wait.then(done, (error: unknown) => {
+      fail(write, error);
+      done();
+    });
   }
 
   #pieceDone(write: PayloadWrite, piece: Uint8Array): void {

@@ -35,8 +35,7 @@ export class TlsAcceptor {
       ...(pskOf === undefined
         ? {}
         : { pskCallback: (_socket: TLSSocket, identity: string) => pskOf(identity) ?? null }),
-      // The types know the last option for servers only, but sockets are what servers hand it to.
-    } as ConstructorParameters<typeof TLSSocket>[1]);
+    });
     const timer = setTimeout(() => refuse("the TLS handshake took too long"), this.#handshakeMilliseconds);
     timer.unref();
     secure.on("error", (error) => refuse(error.message));
@@ -53,10 +52,16 @@ export class TlsAcceptor {
   }
 }
 
+/** Where Node keeps the TLS of a socket. */
+const HANDLE = "_handle";
+interface SocketWithHandle {
+  [HANDLE]?: { verifyError?: () => Error | null };
+}
+
 /** What is wrong with the certificate of a client; undefined when nothing is. */
 function verdictOn(secure: TLSSocket, permits: ((name: string) => boolean) | undefined): string | undefined {
   // Node verifies in the handshake and leaves the result where its own server finds it.
-  const handle = (secure as unknown as { _handle?: { verifyError?: () => Error | null } })._handle;
+  const handle = (secure as unknown as SocketWithHandle)[HANDLE];
   const failure =
     handle?.verifyError === undefined ? new Error("cannot be verified by this Node") : handle.verifyError();
   const certificate = secure.getPeerX509Certificate();
