@@ -110,6 +110,7 @@ async function runCommandLine(args: readonly string[], context: CommandContext):
 const STAND_INS: Readonly<Record<string, Command>> = {
   "qemu-img": runCommandLine,
   "qemu-io": async (args, context) => (await import("./commands/io.js")).ioCommand(args, context),
+  "qemu-nbd": async (args, context) => (await import("./commands/nbd.js")).nbdCommand(args, context),
 };
 
 /**
@@ -124,12 +125,6 @@ export async function runProgram(calledAs: string, args: readonly string[], outp
   const context: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output };
   try {
     return await (tool ?? runCommandLine)(args, context);
-  const standIn = calledAs === "qemu-img" || calledAs === "qemu-io" || calledAs === "qemu-nbd";
-  const context: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output };
-  try {
-    if (calledAs === "qemu-io") return await (await import("./commands/io.js")).ioCommand(args, context);
-    if (calledAs === "qemu-nbd") return await (await import("./commands/nbd.js")).nbdCommand(args, context);
-    return await runCommandLine(args, context);
   } catch (error) {
     return reportFailure(error, context);
   }
