@@ -34,7 +34,12 @@ export class BuiltCommand {
   }
 
   /** The same program called by the name of a stock tool. */
-  standIn(tool: "qemu-img" | "qemu-io", directory: string, args: readonly string[], stdin = ""): Promise<ToolResult> {
+  standIn(
+    tool: "qemu-img" | "qemu-io" | "qemu-nbd",
+    directory: string,
+    args: readonly string[],
+    stdin = "",
+  ): Promise<ToolResult> {
     return this.#run(tool, directory, args, stdin);
   }
 

@@ -28,7 +28,7 @@ import { openForCommand } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
 import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
-import { VERSION_TEXT } from "../version.js";
+import { versionText } from "../version.js";
 
 const HELP = `usage: zcow nbd [OPTION]... IMAGE...
        zcow nbd -L [OPTION]...
@@ -87,7 +87,7 @@ export async function nbdCommand(args: readonly string[], context: CommandContex
     return 0;
   }
   if (isGiven(parsed, "version")) {
-    context.output.out(VERSION_TEXT);
+    context.output.out(versionText(context));
     return 0;
   }
   requireWhatThereIs(parsed, context);
