@@ -5,7 +5,7 @@ import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js
 import { checkQcow2 } from "../../src/formats/qcow2/check/check.js";
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
-import { type Random, taggedBytes } from "../support/random.js";
+import { compressibleBytes, type Random, taggedBytes } from "../support/random.js";
 import { equalBytes } from "../support/sector-history.js";
 
 /**
@@ -76,11 +76,19 @@ class Exercise {
       const reach = random.chance(0.7) ? Math.min(device.size, FULL_READ_LIMIT) : device.size;
       if (reach < length) continue;
       const at = Math.floor(random.below(reach - length + 1) / unit) * unit;
-      const kind = random.weighted({ write: 5, zeroes: 2, discard: 2 });
+      const kind = random.weighted({ write: 5, zeroes: 2, discard: 2, compressed: 1 });
       if (kind === "write") await this.writeAndReadBack(device, at, taggedBytes(i, at, length));
+      else if (kind === "compressed") await this.writeCompressed(device, at);
       else if (kind === "zeroes") await this.step("zeroes", () => device.writeZeroes(at, length));
       else await this.step("discard", () => device.discard(at, length));
     }
+  }
+
+  async writeCompressed(device: BlockDevice, at: number): Promise<void> {
+    const { optimalAlignment: clusterSize } = device.limits;
+    const offset = at - (at % clusterSize);
+    const bytes = compressibleBytes(at, offset, Math.min(clusterSize, device.size - offset));
+    await this.step("write compressed", () => device.writeCompressed(offset, bytes));
   }
 
   async writeAndReadBack(device: BlockDevice, at: number, bytes: Uint8Array): Promise<void> {

@@ -70,6 +70,8 @@ function runChild(script: string, seed: number, from: number, to: number): Promi
     let hung = false;
     const child = spawn(process.execPath, ["--enable-source-maps", script, JSON.stringify({ seed, from, to })], {
       stdio: ["ignore", "pipe", "pipe"],
+      // The script is bundled elsewhere; the optional packages are here.
+      env: { ...process.env, NODE_PATH: join(import.meta.dirname, "../../node_modules") },
     });
     const hang = (): void => {
       hung = true;

@@ -165,7 +165,8 @@ function oneDamage(random: Random, parts: Parts): Damage {
     refcountBlock: 10,
     pointers: 15,
     truncate: 4,
-    bytes: 5,
+    // Compressed data is most of what else there is.
+    bytes: 8,
   });
   switch (kind) {
     case "header":
