@@ -19,16 +19,26 @@ import {
 const KIB = 1024;
 const STEPS = Number(process.env["ZCOW_STEPS"] ?? 5);
 
-const VARIANTS = [
+interface Variant {
+  readonly options: string;
+  readonly size: number;
+  /** Some of our writes are compressed. */
+  readonly compressed?: boolean;
+}
+
+const VARIANTS: readonly Variant[] = [
   { options: "cluster_size=64k", size: 4096 * KIB + 512 },
   { options: "cluster_size=512", size: 512 * KIB },
   { options: "cluster_size=512,refcount_bits=64,compat=1.1", size: 300 * KIB },
   { options: "cluster_size=4k,refcount_bits=4", size: 2048 * KIB },
   { options: "cluster_size=4k,compat=0.10", size: 2048 * KIB },
   { options: "cluster_size=64k,lazy_refcounts=on,refcount_bits=8", size: 4096 * KIB },
+  { options: "cluster_size=4k,refcount_bits=16", size: 512 * KIB, compressed: true },
+  { options: "cluster_size=64k,compression_type=zstd", size: 2048 * KIB + 512, compressed: true },
 ];
 
 interface Twin {
+  readonly compressed: boolean;
   readonly path: string;
   readonly raw: string;
   readonly live: LiveBytes;
@@ -41,7 +51,7 @@ async function stock(args: readonly string[]): Promise<void> {
   expect(result.code, `${args.join(" ")}: ${result.stdout}${result.stderr}`).toBe(0);
 }
 
-async function writeWithUs({ path, live }: Twin, random: Random): Promise<void> {
+async function writeWithUs({ path, live, compressed }: Twin, random: Random): Promise<void> {
   const device = await openImage(path, { format: "qcow2" });
   const clusterSize = device.limits.optimalAlignment;
   const workload = new PlainWorkload({
@@ -51,6 +61,7 @@ async function writeWithUs({ path, live }: Twin, random: Random): Promise<void> 
     position: () => 0,
     clusterSize,
     unaligned: true,
+    compressed,
   });
   await workload.run(15);
   await workload.verify();
@@ -112,14 +123,15 @@ async function judgeKept({ path, raw, kept }: Twin): Promise<void> {
 
 describeWithStock("snapshots taken by zcow and by the stock tool", () => {
   it.each(VARIANTS)(
-    "stay clean and hold what was taken ($options)",
-    async ({ options, size }) => {
+    "stay clean and hold what was taken ($options, compressed writes: $compressed)",
+    async ({ options, size, compressed = false }) => {
       const folder = temporaryDirectory();
       const seed = seedFromEnvironment(4);
       const random = new Random(seed);
       const path = join(folder, "image.qcow2");
       await stock(["create", "-q", "-f", "qcow2", "-o", options, path, String(size)]);
-      const twin: Twin = { path, raw: join(folder, "shadow.raw"), live: new LiveBytes(size), kept: new Map() };
+      const raw = join(folder, "shadow.raw");
+      const twin: Twin = { path, raw, live: new LiveBytes(size), kept: new Map(), compressed };
       const done: string[] = [];
       for (let step = 0; step < STEPS; step++) {
         if (random.chance(0.5)) await writeWithUs(twin, random);

@@ -218,7 +218,10 @@ export class ClusterAllocator {
   /** Marks clusters as used from now on; true when they never were before. */
   #use(offset: number, count: number): boolean {
     const fresh = offset >= this.#freshFrom;
-    this.#freshFrom = Math.max(this.#freshFrom, offset + count * this.#parts.geometry.clusterSize);
+    const end = offset + count * this.#parts.geometry.clusterSize;
+    this.#freshFrom = Math.max(this.#freshFrom, end);
+    // The compressed data that the tail followed is gone, whoever gave its cluster back.
+    if (this.#tail >= offset && this.#tail < end) this.#tail = 0;
     return fresh;
   }
 

@@ -7,13 +7,17 @@ import { codecTurns } from "./compression.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { CompressedReader, CompressedRun } from "./old-contents.js";
 
-/** Bytes of decompressed clusters that one image keeps: a guest reads a cluster in many small requests. */
+/** Most bytes of decompressed clusters that one image keeps: a guest reads a cluster in many small requests. */
 export const DECOMPRESSED_CACHE_BYTES = 16 * MiB;
+/** Never more than this part of what the image may use for tables, so that who asks for little memory gets it. */
+const SHARE_OF_TABLES = 1 / 2;
 
 export interface CompressedClustersParts {
   readonly storage: Storage;
   readonly geometry: Qcow2Geometry;
   readonly codec: () => Promise<ClusterCodec>;
+  /** Bytes that the image may use for tables. */
+  readonly cacheBytes: number;
 }
 
 /** A cluster that is being decompressed, or kept. */
@@ -39,7 +43,8 @@ export class CompressedClusters implements CompressedReader {
 
   constructor(parts: CompressedClustersParts) {
     this.#parts = parts;
-    this.#limit = Math.max(1, Math.floor(DECOMPRESSED_CACHE_BYTES / parts.geometry.clusterSize));
+    const bytes = Math.min(DECOMPRESSED_CACHE_BYTES, parts.cacheBytes * SHARE_OF_TABLES);
+    this.#limit = Math.max(1, Math.floor(bytes / parts.geometry.clusterSize));
   }
 
   read(run: CompressedRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void> {

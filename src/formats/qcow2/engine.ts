@@ -35,6 +35,7 @@ import { discard, writeZeroes } from "./zeroing.js";
  * R3  A new table or block is complete in the file, and durable, before the entry above it is written.
  * R4  A cluster that lost its mapping keeps its count until that loss is durable and every request that may still work on
  *     it is over; then the hole is punched, then the count goes down, then it can be handed out (deferred-frees.ts, reclaim.ts).
+ *     Compressed clusters share host clusters, and each counts. No compressed data joins a host cluster that is being given back.
  * R5  L2 tables, refcount blocks, L1 and refcount table entries are written by WriteBack only, as they were at one moment. Nothing
  *     is clean until the barrier after its write; a failed step leaves everything dirty for the next flush.
  * R6  No write goes to a cluster that another structure owns (overlap.ts). A violation, or an entry that breaks the format's

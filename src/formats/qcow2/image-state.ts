@@ -88,7 +88,7 @@ export class ImageState {
     const { compressionType } = input.header;
     const codec = onceDone(() => loadCodec(compressionType));
     this.codec = codec;
-    const compressed = new CompressedClusters({ storage, geometry, codec });
+    const compressed = new CompressedClusters({ storage, geometry, codec, cacheBytes: input.cacheBytes });
     this.compressed = compressed;
     this.old = new OldContents({ geometry, data, compressed, backing: input.backing });
     const barrier = (): MaybePromise<void> => this.writeBack.barrier();
