@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createImage } from "../../src/formats/create-image.js";
@@ -232,6 +232,37 @@ describe("zcow nvme", () => {
     const acknowledged = await appendUntilGone(await server.host({}, 2), server, "SIGKILL");
     expect((await command.zcow(newFolder(), ["zone", "finish", image, "52M"])).stderr).toContain("was killed");
     await expectAppended(image, acknowledged);
+  });
+
+  test("killed, and its journal lost: the disk has another NGUID from then on, and the same UUID", async () => {
+    const folder = newFolder();
+    const image = await zonedImage(folder);
+    const identifiers = async (): Promise<{ nguid: string; uuid: string }> => {
+      server = await NvmeServerProcess.start(command, [image]);
+      const host = await server.host();
+      // Descriptors of CNS 03: type, length, two reserved bytes, identifier.
+      const { data } = await host.identify(0x03, SEQUENTIAL);
+      const found = new Map<number, string>();
+      for (let at = 0; (data[at] ?? 0) !== 0; at += 4 + (data[at + 1] ?? 0)) {
+        found.set(data[at] ?? 0, Buffer.from(data.subarray(at + 4, at + 4 + (data[at + 1] ?? 0))).toString("hex"));
+      }
+      return { nguid: found.get(2) ?? "", uuid: found.get(3) ?? "" };
+    };
+    const before = await identifiers();
+    await server?.stop();
+    expect(await identifiers()).toEqual(before);
+    await server?.stop();
+    server = await NvmeServerProcess.start(command, [image]);
+    await appendUntilGone(await server.host({}, 2), server, "SIGKILL");
+    rmSync(`${image}.zcow-journal`);
+    const after = await identifiers();
+    expect(after.uuid).toBe(before.uuid);
+    expect(after.nguid).not.toBe(before.nguid);
+    expect(server.log).toContain("last flush is not there");
+    await server.stop();
+    expect(await identifiers()).toEqual(after);
+    await server.stop();
+    await expectClean(image);
   });
 
   /** Writes blocks of the conventional zones until the server is gone; resolves to those that were acknowledged. */

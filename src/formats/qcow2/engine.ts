@@ -11,14 +11,14 @@ import { backedExtents } from "./backed-extents.js";
 import { assertCompressible, storeCompressed, writeCompressed } from "./compressed-write.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
-import { autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./features.js";
+import { AUTOCLEAR, autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./features.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
 import { ImageState, type ImageStateInput } from "./image-state.js";
 import { GuestMap } from "./mapping.js";
 import { Reclaimer } from "./reclaim.js";
 import { RunReader } from "./run-reader.js";
-import { hasSessionMark, noJournal, withSession } from "./session.js";
+import { noJournal, sessionOf, withNextSession, withSession } from "./session.js";
 import { SparseData } from "./sparse-data.js";
 import { discard, writeZeroes } from "./zeroing.js";
 
@@ -249,8 +249,9 @@ export class ClusterEngine implements Qcow2Engine {
     const session = this.#beginJournal();
     if (stale !== 0n || incompatible !== features.incompatible || session !== undefined) {
       await this.updateHeader((header) => {
-        const prepared = { ...features, incompatible, autoclear: features.autoclear & ~stale };
-        return withSession({ ...header, features: prepared }, session);
+        const marked = withNextSession(header, session);
+        const autoclear = (features.autoclear & ~stale) | (marked.features.autoclear & AUTOCLEAR.session);
+        return { ...marked, features: { ...features, incompatible, autoclear } };
       });
     }
     this.#prepared = true;
@@ -371,7 +372,7 @@ export class ClusterEngine implements Qcow2Engine {
     if (writeBack.isDirty) await writeBack.flush(true);
     if (this.#prepared) await this.#endOnSector();
     const isDirty = (header.current.features.incompatible & INCOMPATIBLE.dirty) !== 0n;
-    if (!this.#prepared || !(isDirty || hasSessionMark(header.current))) return;
+    if (!this.#prepared || !(isDirty || sessionOf(header.current) !== undefined)) return;
     await header.update((current) => {
       const features = { ...current.features, incompatible: current.features.incompatible & ~INCOMPATIBLE.dirty };
       return withSession({ ...current, features }, undefined);

@@ -46,10 +46,23 @@ export function uuidText(uuid: Uint8Array): string {
 export class ImageIdentity {
   readonly #seed: string;
   readonly #given: Uint8Array | undefined;
+  readonly #generation: string;
 
-  /** `uuid`: given by the administrator; becomes the UUID of the first namespace as it is. */
-  constructor(realPath: string, uuid?: Uint8Array, machine = machineIdentity()) {
+  /**
+   * `uuid`: given by the administrator; becomes the UUID of the first namespace as it is. `generation`: of the image, when
+   * acknowledged writes were lost. It changes the NGUID alone: names on the host follow the UUID, but a host that was
+   * connected all the time finds another disk, and does not go on as if nothing had happened.
+   */
+  constructor(
+    realPath: string,
+    {
+      uuid,
+      generation,
+      machine = machineIdentity(),
+    }: { uuid?: Uint8Array | undefined; generation?: Uint8Array | undefined; machine?: string } = {},
+  ) {
     this.#given = uuid;
+    this.#generation = generation === undefined ? "" : ` ${Buffer.from(generation).toString("hex")}`;
     this.#seed = uuid === undefined ? `path\0${machine}\0${realPath}` : `uuid\0${uuidText(uuid)}`;
   }
 
@@ -57,7 +70,7 @@ export class ImageIdentity {
     // The sequential zones are the image; the conventional ones are what is split off.
     const uuid =
       this.#given !== undefined && part !== "conventional" ? this.#given : uuidFrom(this.#hash(`uuid ${part}`));
-    return { uuid, nguid: nguidFrom(this.#hash(`nguid ${part}`)) };
+    return { uuid, nguid: nguidFrom(this.#hash(`nguid ${part}${this.#generation}`)) };
   }
 
   /** The name of a subsystem that is made for this image. */

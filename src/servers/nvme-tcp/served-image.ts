@@ -3,6 +3,8 @@ import { realpath } from "node:fs/promises";
 import type { WarningSink } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { type FormatChoice, openImage } from "../../formats/open-image.js";
+import type { Qcow2Header } from "../../formats/qcow2/header.js";
+import { generationOf } from "../../formats/qcow2/session.js";
 import { type BlockSize, type Namespace, namespacesOf } from "../../protocols/nvme/namespace.js";
 import { ChangeJournal } from "../../storage/change-journal.js";
 import { JournalFile, journalPathBeside, journalPathIn } from "../../storage/journal-file.js";
@@ -50,7 +52,12 @@ export interface ServedImage {
 export async function openServedImage(image: ImageToServe): Promise<ServedImage> {
   const { path, format, readOnly, onWarning } = image;
   if (image.device !== undefined) {
-    return { realPath: path, device: image.device, identity: new ImageIdentity(path, image.uuid), journal: undefined };
+    return {
+      realPath: path,
+      device: image.device,
+      identity: new ImageIdentity(path, { uuid: image.uuid }),
+      journal: undefined,
+    };
   }
   const journal = journalOf(image);
   const device = await openImage(path, {
@@ -62,7 +69,14 @@ export async function openServedImage(image: ImageToServe): Promise<ServedImage>
     ...(onWarning === undefined ? {} : { onWarning }),
   });
   const realPath = await realpath(path);
-  return { realPath, device, identity: new ImageIdentity(realPath, image.uuid), journal };
+  const identity = new ImageIdentity(realPath, { uuid: image.uuid, generation: generationOfDisk(device) });
+  return { realPath, device, identity, journal };
+}
+
+/** Only qcow2 images can tell. */
+function generationOfDisk(device: BlockDevice): Uint8Array | undefined {
+  const { header } = device as BlockDevice & { readonly header?: Qcow2Header };
+  return device.format === "qcow2" && header !== undefined ? generationOf(header) : undefined;
 }
 
 function journalOf({ path, readOnly, journal = "beside" }: ImageToServe): ChangeJournal | undefined {

@@ -2,6 +2,7 @@ import { chmodSync, existsSync, readFileSync, symlinkSync, writeFileSync } from 
 import { describe, expect, test } from "vitest";
 import { createQcow2 } from "../../../src/formats/qcow2/create.js";
 import { openQcow2 } from "../../../src/formats/qcow2/open.js";
+import { generationOf } from "../../../src/formats/qcow2/session.js";
 import { checkImage } from "../../../src/jobs/check.js";
 import { ChangeJournal } from "../../../src/storage/change-journal.js";
 import { openFileStorage } from "../../../src/storage/file-storage.js";
@@ -202,38 +203,50 @@ async function killedImage(name: string, compat: "0.10" | "1.1" = "1.1"): Promis
   return { path, codes };
 }
 
-async function readBack(path: string): Promise<{ first: number | undefined; codes: string[] }> {
+async function readBack(
+  path: string,
+): Promise<{ first: number | undefined; codes: string[]; generation: Uint8Array | undefined }> {
   const codes: string[] = [];
   const storage = await openFileStorage(path, { writable: true, lock: false });
   const device = await openQcow2(storage, { onWarning: ({ code }) => codes.push(code) });
   const bytes = new Uint8Array(4096);
   await device.read(4096, bytes);
+  const generation = generationOf(device.header);
   await device.close();
-  return { first: bytes[0], codes };
+  return { first: bytes[0], codes, generation };
 }
 
 describe("an image with the mark of a session", () => {
   test("is completed from the journal beside it by whoever opens it", async () => {
     const { path } = await killedImage("completed.qcow2");
-    expect(await readBack(path)).toEqual({ first: 7, codes: ["SESSION_RESUMED"] });
+    expect(await readBack(path)).toMatchObject({ first: 7, codes: ["SESSION_RESUMED"] });
     expect(existsSync(journalPathBeside(path))).toBe(false);
-    expect(await readBack(path)).toEqual({ first: 7, codes: [] });
+    expect(await readBack(path)).toMatchObject({ first: 7, codes: [] });
   });
 
   test("is completed before it is repaired", async () => {
     const { path } = await killedImage("repaired.qcow2");
     await checkImage(path, { format: "qcow2", repair: "leaks" });
-    expect(await readBack(path)).toEqual({ first: 7, codes: [] });
+    expect(await readBack(path)).toMatchObject({ first: 7, codes: [] });
   });
 
   test("tells when its journal is gone, until somebody writes to it", async () => {
     const { path } = await killedImage("lost.qcow2");
     new JournalFile(journalPathBeside(path)).remove();
-    expect(await readBack(path)).toEqual({ first: 0, codes: ["SESSION_LOST"] });
+    expect(await readBack(path)).toMatchObject({ first: 0, codes: ["SESSION_LOST"] });
     const device = await openQcow2(await openFileStorage(path, { writable: true, lock: false }));
     await device.write(0, new Uint8Array(512));
     await device.close();
-    expect((await readBack(path)).codes).toEqual([]);
+    const { codes, generation } = await readBack(path);
+    expect(codes).toEqual([]);
+    // What was lost is remembered, over sessions that lose nothing.
+    expect(generation).toBeDefined();
+    const next = await openQcow2(await openFileStorage(path, { writable: true, lock: false }), {
+      journal: new ChangeJournal(new JournalFile(journalPathBeside(path))),
+    });
+    await next.write(0, new Uint8Array(512));
+    await next.close();
+    expect((await readBack(path)).generation).toEqual(generation);
   });
 
   test("of version 2 cannot be: there is a warning instead", async () => {

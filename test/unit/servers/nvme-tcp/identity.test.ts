@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ImageIdentity, parseUuid, uuidText } from "../../../../src/servers/nvme-tcp/identity.js";
 
-const identity = (path: string, machine = "m1") => new ImageIdentity(path, undefined, machine);
+const identity = (path: string, machine = "m1") => new ImageIdentity(path, { machine });
 
 describe("the names of a disk", () => {
   test("are the same every time", () => {
@@ -30,7 +30,7 @@ describe("the names of a disk", () => {
 
   test("follow a UUID that was given, wherever the image is", () => {
     const uuid = parseUuid("00112233-4455-6677-8899-AABBCCDDEEFF");
-    const [a, b] = [new ImageIdentity("/a", uuid, "m1"), new ImageIdentity("/b", uuid, "m2")];
+    const [a, b] = [new ImageIdentity("/a", { uuid, machine: "m1" }), new ImageIdentity("/b", { uuid, machine: "m2" })];
     expect(uuidText(a.namespace("whole").uuid)).toBe("00112233-4455-6677-8899-aabbccddeeff");
     expect(b.namespace("sequential").uuid).toEqual(uuid);
     expect(b.namespace("conventional").uuid).not.toEqual(uuid);
