@@ -26,6 +26,7 @@ const IMAGES = [
   "qemu-io -f qcow2 -c 'write 1M 64k' -c 'write 512k 64k' -c 'write 640k 64k' frag.qcow2",
   "qemu-img create -q -f qcow2 zlib.qcow2 1000k",
   "qemu-img create -q -f qcow2 -o compression_type=zstd,cluster_size=4k zstd.qcow2 1000k",
+  "qemu-img create -q -f qcow2 -o data_file=df2.raw df2.qcow2 1M",
   "qemu-img create -q -f qcow2 -o compression_type=zstd zstdinfo.qcow2 1M",
   "truncate -s 5000 odd.raw",
   "truncate -s 4096 text.raw",
@@ -471,8 +472,8 @@ describeWithStock("standing in for the stock tools, the command prints and exits
     await expectSameContents(join(ours, image), "qcow2", join(theirs, image), "qcow2");
   });
 
-  it("qemu-io: no compressed writes of raw images", async () => {
-    await expectSame("qemu-io", ["-f", "raw", "odd.raw", ...io("write -c 0 64k", "write -c 0 1")]);
+  it.each(["-f raw odd.raw", "-f qcow2 df2.qcow2"])("qemu-io: no compressed writes of %s", async (image) => {
+    await expectSame("qemu-io", [...wordsOf(image), ...io("write -c 0 64k", "write -c 0 1")]);
   });
 
   it("prompts on piped input, too", async () => {
