@@ -3,6 +3,7 @@ import type { ChangeJournal } from "../storage/change-journal.js";
 import type { Storage } from "../storage/storage.js";
 import type { BlockDevice } from "./block-device.js";
 import type { ImplicitFilePolicy } from "./open-policy.js";
+import type { PassphraseSource } from "./passphrase.js";
 
 /** How a format opens a disk on a storage. */
 export interface OpenDeviceOptions {
@@ -34,6 +35,8 @@ export interface OpenDeviceOptions {
   readonly dataFile?: Storage;
   /** The images that this one is a backing image of, nearest first, by the identity of their files. Set by who opens a chain. */
   readonly overlays?: readonly string[];
+  /** Opens encrypted images; asked for only when the image is one. */
+  readonly passphrase?: PassphraseSource | undefined;
 }
 
 /** Opens the file at `path`; writable for a data file of a writable image, read-only otherwise. */

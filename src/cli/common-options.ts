@@ -1,11 +1,15 @@
-import { parseImageDescription } from "./image-options.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
+import { ZcowError } from "../base/errors.js";
+import type { PassphraseSource } from "../block/passphrase.js";
+import type { SecretLookup } from "../formats/qcow2/create-options-parse.js";
+import { type ImageDescription, parseImageDescription } from "./image-options.js";
+import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
 import { UsageError } from "./usage-error.js";
 
 export const FORMAT_OPTION: OptionSpec = { name: "format", short: "f", long: "format", value: true };
 export const OUTPUT_OPTION: OptionSpec = { name: "output", long: "output", value: true };
 export const FORCE_SHARE_OPTION: OptionSpec = { name: "force-share", short: "U", long: "force-share" };
 export const IMAGE_OPTS_OPTION: OptionSpec = { name: "image-opts", long: "image-opts" };
+export const OBJECT_OPTION: OptionSpec = { name: "object", long: "object", value: true };
 export const QUIET_OPTION: OptionSpec = { name: "quiet", short: "q", long: "quiet" };
 export const HELP_OPTION: OptionSpec = { name: "help", short: "h", long: "help" };
 
@@ -14,19 +18,60 @@ export interface NamedImage {
   readonly path: string;
   readonly format: string | undefined;
   readonly forceShare: boolean;
+  /** Opens an encrypted image. */
+  readonly passphrase: PassphraseSource | undefined;
+}
+
+/** The secrets of the `--object` options. Throws `SECRET`. */
+export async function givenSecrets(parsed: ParsedArguments): Promise<SecretLookup> {
+  const objects = allValues(parsed, "object");
+  if (objects.length === 0) return unknownSecret;
+  const { readSecrets } = await import("./secrets.js");
+  return readSecrets(objects);
+}
+
+const unknownSecret: SecretLookup = (id) => () => {
+  throw new ZcowError("SECRET", `No secret with id '${id}'`, {
+    data: { option: "encrypt.key-secret", value: id },
+    stockText: `No secret with id '${id}'`,
+  });
+};
+
+/** What opens the image of a description; says so when the image is encrypted in another way than described. */
+export function describedPassphrase(
+  { keySecret, encryption }: ImageDescription,
+  secretOf: SecretLookup = unknownSecret,
+): PassphraseSource | undefined {
+  if (keySecret === undefined && encryption === undefined) return undefined;
+  const source = keySecret === undefined ? undefined : secretOf(keySecret);
+  return (request) => {
+    if (encryption !== undefined && encryption !== request.encryption) {
+      const stockText = `Header reported '${request.encryption}' encryption format but options specify '${encryption}'`;
+      throw new ZcowError("INVALID_ARGUMENT", stockText, {
+        data: { option: "encrypt.format", value: encryption },
+        stockText,
+      });
+    }
+    return typeof source === "function" ? source(request) : source;
+  };
 }
 
 /** The one image a command works on. */
-export function namedImage(parsed: ParsedArguments): NamedImage {
+export function namedImage(parsed: ParsedArguments, secretOf: SecretLookup = unknownSecret): NamedImage {
   const [name, ...more] = parsed.positionals;
   if (name === undefined || more.length > 0) throw new UsageError("Expecting one image file name");
   const format = lastValue(parsed, "format");
   const forceShare = isGiven(parsed, "force-share");
-  if (!isGiven(parsed, "image-opts")) return { path: name, format, forceShare };
+  if (!isGiven(parsed, "image-opts")) return { path: name, format, forceShare, passphrase: undefined };
   if (format !== undefined) throw new UsageError("--image-opts and --format are mutually exclusive", false);
   const described = parseImageDescription(name);
   if (described.path === undefined) throw new UsageError(`image options '${name}' name no file`, false);
-  return { path: described.path, format: described.format, forceShare: forceShare || described.forceShare };
+  return {
+    path: described.path,
+    format: described.format,
+    forceShare: forceShare || described.forceShare,
+    passphrase: describedPassphrase(described, secretOf),
+  };
 }
 
 /** The form of output that was asked for: one of `forms`, the first of which is the default. */

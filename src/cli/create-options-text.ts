@@ -15,6 +15,15 @@ const RAW_OPTIONS: readonly ShownOption[] = [
 
 /** Options of the stock tool in the order of its "Formatting" line; those with a value are always shown. */
 const STOCK_ORDER: readonly (readonly [name: string, shown: string | undefined])[] = [
+  ["encryption", undefined],
+  ["encrypt.format", undefined],
+  ["encrypt.key-secret", undefined],
+  ["encrypt.cipher-alg", undefined],
+  ["encrypt.cipher-mode", undefined],
+  ["encrypt.ivgen-alg", undefined],
+  ["encrypt.ivgen-hash-alg", undefined],
+  ["encrypt.hash-alg", undefined],
+  ["encrypt.iter-time", undefined],
   ["cluster_size", "65536"],
   ["extended_l2", "off"],
   ["preallocation", undefined],
@@ -34,6 +43,7 @@ const TYPE_NAMES: Readonly<Record<OptionSpec["type"], string>> = {
   number: "num",
   switch: "bool (on/off)",
   choice: "str",
+  secret: "str",
 };
 
 const NAME_COLUMN = 24;

@@ -7,6 +7,10 @@ export interface ImageDescription {
   readonly format: string | undefined;
   readonly readOnly: boolean;
   readonly forceShare: boolean;
+  /** Name of the secret that opens an encrypted image. */
+  readonly keySecret: string | undefined;
+  /** How the image is said to be encrypted: "luks" or "aes". */
+  readonly encryption: string | undefined;
 }
 
 /** The options of a list. Throws a usage error in the words of the stock tools for a list that is none. */
@@ -22,10 +26,14 @@ const FILE_DRIVERS = new Set(["file", "host_device"]);
 export function parseImageDescription(text: string | undefined): ImageDescription {
   let path: string | undefined;
   let format: string | undefined;
+  let keySecret: string | undefined;
+  let encryption: string | undefined;
   const flags = new Map<string, boolean>();
   for (const [name, value] of text === undefined ? [] : splitOptionList(text)) {
     if (name === "driver") format = FILE_DRIVERS.has(value) ? "raw" : value;
     else if (name === "file.filename" || name === "filename" || name === "file") path = value;
+    else if (name === "encrypt.key-secret") keySecret = value;
+    else if (name === "encrypt.format") encryption = value;
     else if (name === "read-only" || name === "force-share") flags.set(name, onOff(name, value));
     else if (name !== "file.driver" || !FILE_DRIVERS.has(value)) {
       throw new UsageError(`image option '${name}=${value}' is not supported`, false);
@@ -34,6 +42,8 @@ export function parseImageDescription(text: string | undefined): ImageDescriptio
   return {
     path,
     format,
+    keySecret,
+    encryption,
     readOnly: flags.get("read-only") ?? false,
     forceShare: flags.get("force-share") ?? false,
   };

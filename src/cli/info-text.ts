@@ -1,5 +1,6 @@
 import { formatSize } from "../base/size-text.js";
 import { resolveReference } from "../block/image-reference.js";
+import type { EncryptionInfo } from "../formats/qcow2/encryption/describe-encryption.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
 import type { ImageInfo, Qcow2Info, VmdkInfo } from "../jobs/info.js";
 import { effectiveMaxAppend } from "../zoned/zone-config.js";
@@ -20,6 +21,7 @@ function formatSpecific(info: Qcow2Info): Tree {
     "refcount-bits": info.refcountBits,
     ...(info.dataFile === undefined ? {} : { "data-file": info.dataFile }),
     ...(info.dataFileRaw === undefined ? {} : { "data-file-raw": info.dataFileRaw }),
+    ...(info.encryption === undefined ? {} : { encrypt: encryptionTree(info.encryption) }),
     ...(version3 ? { corrupt: info.corrupt, "extended-l2": info.extendedL2 } : {}),
     ...(info.zoned === undefined ? {} : { zoned: zonedTree(info.zoned) }),
   };
@@ -44,6 +46,25 @@ function vmdkTree(info: VmdkInfo): Tree {
 function specificTree(info: ImageInfo): Tree | undefined {
   if (info.qcow2 !== undefined) return formatSpecific(info.qcow2);
   return info.vmdk === undefined ? undefined : vmdkTree(info.vmdk);
+}
+
+/** In the key order of the stock tool. */
+function encryptionTree(info: EncryptionInfo): Tree {
+  if (info.format === "aes") return { format: "aes" };
+  return {
+    "ivgen-alg": info.ivgenAlg,
+    "hash-alg": info.hashAlg,
+    "cipher-alg": info.cipherAlg,
+    uuid: info.uuid,
+    ...(info.ivgenHashAlg === undefined ? {} : { "ivgen-hash-alg": info.ivgenHashAlg }),
+    format: "luks",
+    "cipher-mode": info.cipherMode,
+    slots: info.slots.map(({ active, iterations, keyOffset, stripes }) =>
+      active ? { active, iters: iterations, "key-offset": keyOffset, stripes } : { active, "key-offset": keyOffset },
+    ),
+    "payload-offset": info.payloadOffset,
+    "master-key-iters": info.masterKeyIterations,
+  };
 }
 
 function zonedTree(zoned: ZonedExtension): Tree {

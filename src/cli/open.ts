@@ -1,5 +1,6 @@
 import type { Warning } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
+import type { PassphraseSource } from "../block/passphrase.js";
 import { openImage } from "../formats/open-image.js";
 import { type FormatName, formatDriver } from "../formats/registry.js";
 import { DEEP_QUEUE_THREADS, requestThreadPool } from "../host/thread-pool.js";
@@ -18,6 +19,8 @@ export interface ImageChoice {
   readonly cache: CacheMode;
   /** An internal snapshot to read instead of the disk, by id or name. */
   readonly snapshot?: string | undefined;
+  /** Opens an encrypted image. */
+  readonly passphrase?: PassphraseSource | undefined;
 }
 
 /** The format to open `name` with; fails with `FORMAT_UNKNOWN`. */
@@ -35,6 +38,7 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
     // Who names an image on the command line means what belongs to it, too, as with the stock tools.
     implicitFiles: "probe",
     ...(choice.snapshot === undefined ? {} : { snapshot: choice.snapshot }),
+    passphrase: choice.passphrase,
     onWarning: (warning) => printWarning(warning, choice, context),
     file: { forceShare: choice.forceShare, direct: choice.cache.direct },
   });

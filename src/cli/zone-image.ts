@@ -1,4 +1,5 @@
 import { parseSize } from "../base/size-text.js";
+import type { PassphraseSource } from "../block/passphrase.js";
 import type { ZonedDevice } from "../block/zoned-device.js";
 import { requireZoned } from "../jobs/zone-report.js";
 import { WRITE_BACK } from "./cache-mode.js";
@@ -13,6 +14,8 @@ export interface ZoneImage {
   readonly format: string | undefined;
   readonly forceShare: boolean;
   readonly readOnly: boolean;
+  /** Opens an encrypted image. */
+  readonly passphrase?: PassphraseSource | undefined;
 }
 
 /** Opens a zoned image, runs `work` on it and closes it, whatever happens. */

@@ -77,6 +77,8 @@ async function openNamed(
       ...(options.implicitFiles === undefined ? {} : { implicitFiles: options.implicitFiles }),
       ...(options.onWarning === undefined ? {} : { onWarning: options.onWarning }),
       ...(options.openFile === undefined ? {} : { openFile: options.openFile }),
+      // A function is told which image asks; a passphrase by itself is that of the image it was given for.
+      passphrase: typeof options.passphrase === "function" ? options.passphrase : undefined,
     });
   } catch (error) {
     await storage.close();

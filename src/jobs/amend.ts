@@ -1,6 +1,8 @@
 import { ZcowError } from "../base/errors.js";
 import { isPromise } from "../base/maybe-promise.js";
+import type { PassphraseSource } from "../block/passphrase.js";
 import type { FormatChoice } from "../formats/open-image.js";
+import type { KeySlotChange } from "../formats/qcow2/encryption/key-slots.js";
 import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from "../formats/qcow2/features.js";
 import type { Qcow2Header } from "../formats/qcow2/header.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
@@ -25,6 +27,10 @@ export interface AmendImageOptions {
   readonly dataFileRaw?: boolean | undefined;
   /** Converts the zoned extension and the write-pointer table, in place. */
   readonly zoneLayout?: "current" | undefined;
+  /** Adds a passphrase to an image encrypted with LUKS, or erases some. */
+  readonly encrypt?: KeySlotChange | undefined;
+  /** Opens the image when it is encrypted. */
+  readonly passphrase?: PassphraseSource | undefined;
   /** Told how much is done, from 0 to 1. */
   readonly onProgress?: ((done: number) => void) | undefined;
 }
@@ -34,7 +40,7 @@ export interface AmendImageOptions {
  * several, those before the crash are changed. An image that is already as asked stays untouched. A storage that was passed in stays open.
  *
  * Fails with `AMEND_UNSUPPORTED` for formats without options, `INVALID_ARGUMENT`, `DOWNGRADE`, `REFCOUNT_OVERFLOW` for counts that are too
- * narrow for the image, `NOT_SUPPORTED` and the `ZONED_*` codes for `zoneLayout`, and as `openImage` and `resizeImage` do.
+ * narrow for the image, `NOT_SUPPORTED` and the `ZONED_*` codes for `zoneLayout`, the codes of `changeKeySlots` for `encrypt`, and as `openImage` and `resizeImage` do.
  */
 export async function amendImage(source: string | Storage, options: AmendImageOptions): Promise<void> {
   if (typeof source !== "string") return amendStorage(borrowedStorage(source), options);
@@ -57,7 +63,11 @@ async function amendStorage(storage: Storage, options: AmendImageOptions): Promi
   }
   const header = await readHeader(storage, { writable: true });
   requireConsistent(header, options);
-  if (options.zoneLayout !== undefined) await convertLayout(storage);
+  if (options.encrypt !== undefined) {
+    const { changeKeySlots } = await import("../formats/qcow2/encryption/key-slots.js");
+    await changeKeySlots(storage, header, options.passphrase, options.encrypt);
+  }
+  if (options.zoneLayout !== undefined) await convertLayout(storage, options.passphrase);
   if (options.compat === "1.1" && header.version === 2) {
     await (await import("../formats/qcow2/rewrite/change-version.js")).upgradeImage(storage);
   }
@@ -117,10 +127,10 @@ function invalid(option: string, value: string | number | boolean, why: string, 
   return new ZcowError("INVALID_ARGUMENT", `Option ${option}: ${value} ${why}`, { data: { option, value }, stockText });
 }
 
-async function convertLayout(storage: Storage): Promise<void> {
+async function convertLayout(storage: Storage, passphrase: PassphraseSource | undefined): Promise<void> {
   const { openEngine } = await import("../formats/qcow2/open.js");
   const { convertZonedLayout } = await import("../formats/qcow2/zones/open-zones.js");
-  const engine = await openEngine(borrowedStorage(storage), { readOnly: false });
+  const engine = await openEngine(borrowedStorage(storage), { readOnly: false, passphrase });
   try {
     await convertZonedLayout(engine);
   } finally {

@@ -2,6 +2,7 @@ import { alignUp } from "../base/integers.js";
 import { SECTOR_SIZE } from "../base/units.js";
 import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import type { FormatChoice } from "../formats/open-image.js";
+import type { EncryptionInfo } from "../formats/qcow2/encryption/describe-encryption.js";
 import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE } from "../formats/qcow2/features.js";
 import { qcow2Geometry } from "../formats/qcow2/geometry.js";
 import type { Qcow2Header } from "../formats/qcow2/header.js";
@@ -30,6 +31,8 @@ export interface Qcow2Info {
   readonly dataFile: string | undefined;
   /** The external data file is a raw image by itself; undefined without an external data file. */
   readonly dataFileRaw: boolean | undefined;
+  /** How the disk is encrypted; undefined when it is not. */
+  readonly encryption: EncryptionInfo | undefined;
   /** The zone configuration as stored; undefined when the image is not zoned. */
   readonly zoned: ZonedExtension | undefined;
 }
@@ -136,7 +139,7 @@ async function describeQcow2(storage: Storage): Promise<ImageInfo> {
     snapshotCount: header.snapshotCount,
     snapshots: header.snapshotCount === 0 ? [] : await snapshotsOf(storage, header),
     vmStateOffset: geometry.l1EntriesNeeded * geometry.l2Coverage,
-    qcow2: qcow2Info(header, extendedL2),
+    qcow2: qcow2Info(header, extendedL2, await encryptionInfo(storage, header)),
     vmdk: undefined,
   };
 }
@@ -147,7 +150,13 @@ async function snapshotsOf(storage: Storage, header: Qcow2Header): Promise<reado
   return (await readSnapshotTable(storage, header)).snapshots;
 }
 
-function qcow2Info(header: Qcow2Header, extendedL2: boolean): Qcow2Info {
+async function encryptionInfo(storage: Storage, header: Qcow2Header): Promise<EncryptionInfo | undefined> {
+  if (header.cryptMethod === 0) return undefined;
+  const { describeEncryption } = await import("../formats/qcow2/encryption/describe-encryption.js");
+  return describeEncryption(storage, header);
+}
+
+function qcow2Info(header: Qcow2Header, extendedL2: boolean, encryption: EncryptionInfo | undefined): Qcow2Info {
   const { incompatible, compatible, autoclear } = header.features;
   const external = hasBit(incompatible, INCOMPATIBLE.externalData);
   return {
@@ -159,6 +168,7 @@ function qcow2Info(header: Qcow2Header, extendedL2: boolean): Qcow2Info {
     extendedL2,
     dataFile: header.dataFileName,
     dataFileRaw: external ? hasBit(autoclear, AUTOCLEAR.rawExternalData) : undefined,
+    encryption,
     zoned: header.zoned,
   };
 }

@@ -65,8 +65,8 @@ const IMAGES: readonly StockImage[] = [
     what: "LUKS",
     make: [create("encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "--object", "secret,id=s,data=abc")],
     says: { cryptMethod: 2 },
-    writing: "UNSUPPORTED_ENCRYPTION",
-    reading: "UNSUPPORTED_ENCRYPTION",
+    writing: "PASSPHRASE_REQUIRED",
+    reading: "PASSPHRASE_REQUIRED",
   },
   {
     what: "two snapshots",
@@ -126,7 +126,7 @@ describeWithStock("an image of the stock tool", () => {
       if (image.what.startsWith("a backing file")) expect(header.backingFileName).toBe(base);
       if (image.what === "an external data file") expect(header.dataFileName).toBe(`${img}.data`);
       if (image.writing === "UNSUPPORTED_BITMAPS") expect(header.bitmaps?.count).toBe(2);
-      if (image.writing === "UNSUPPORTED_ENCRYPTION") expect(header.cryptHeader?.length).toBeGreaterThan(500);
+      if (image.writing === "PASSPHRASE_REQUIRED") expect(header.cryptHeader?.length).toBeGreaterThan(500);
       const bytes = encodeHeader(header);
       expect(Buffer.from(bytes).equals(firstCluster(img, bytes.length)), "header rewritten").toBe(true);
       expect(await openingCode(img, true)).toBe(image.writing);

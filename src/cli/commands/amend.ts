@@ -6,15 +6,18 @@ import { describeImage, type ImageInfo } from "../../jobs/info.js";
 import { amendOptionHelp, STOCK_AMENDABLE } from "../amend-options-text.js";
 import {
   FORMAT_OPTION,
+  givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
   type NamedImage,
   namedImage,
+  OBJECT_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
 import { splitOptionList } from "../image-options.js";
+import { keySlotChange } from "../key-slot-options.js";
 import { formatChoice } from "../open.js";
 import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
@@ -31,6 +34,7 @@ const OPTIONS = [
   FORCE_OPTION,
   QUIET_OPTION,
   IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
   HELP_OPTION,
 ];
 
@@ -39,6 +43,9 @@ const HELP = `usage: zcow amend [-f FORMAT] -o NAME=VALUE[,...] [-o ...] [-p] [-
 Changes options of an image in place.
 
   -o NAME=VALUE[,...]   may be repeated; '-o help' lists the options
+      --force           replace a key slot in use, or erase the last one: its data are lost then
+      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase
+      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH,encrypt.key-secret=ID
   -f, --format FORMAT   qcow2; recognised by content when left out
   -p                    show progress
 `;
@@ -61,7 +68,8 @@ export async function amendCommand(args: readonly string[], context: CommandCont
   }
   if (wantsHelp && parsed.positionals.length === 0) throw new UsageError("Expecting one image file name", false);
   const given = wantsHelp ? [] : lists.flatMap((list) => splitOptionList(list));
-  const image = namedImage(parsed);
+  const secretOf = await givenSecrets(parsed);
+  const image = namedImage(parsed, secretOf);
   const info = await amendableInfo(image);
   if (wantsHelp) return printHelp(context);
   const options = new Map<string, string>();
@@ -69,13 +77,14 @@ export async function amendCommand(args: readonly string[], context: CommandCont
     checkOption(name, value);
     options.set(name, value);
   }
+  const encrypt = keySlotChange(options, secretOf, isGiven(parsed, "force"));
   refuseBacking(info, options);
   const showProgress = isGiven(parsed, "progress") && !isGiven(parsed, "quiet");
   const show = (done: number): void => {
     if (showProgress) context.output.out(`    (${(done * 100).toFixed(2)}/100%)\r`);
   };
   show(0);
-  await amend(image, { ...parseOptions(options), onProgress: inSteps(show) });
+  await amend(image, { ...parseOptions(options), encrypt, onProgress: inSteps(show) });
   show(1);
   if (showProgress) context.output.out("\n");
   return 0;
@@ -114,9 +123,10 @@ function notAmendable(path: string, format: string): ZcowError {
 
 async function amend(image: NamedImage, options: Omit<AmendImageOptions, "format">): Promise<void> {
   try {
-    await amendImage(image.path, { format: formatChoice(image.format), ...options });
+    const { path, format, passphrase } = image;
+    await amendImage(path, { format: formatChoice(format), passphrase, ...options });
   } catch (error) {
-    throw error instanceof ZcowError && error.category === "storage"
+    throw error instanceof ZcowError && (error.category === "storage" || error.code.startsWith("PASSPHRASE"))
       ? withSubject(`Could not open '${image.path}'`, error)
       : error;
   }
@@ -130,12 +140,7 @@ function checkOption(name: string, value: string): void {
       data,
     });
   }
-  if (STOCK_AMENDABLE.includes(name) && !name.startsWith("encrypt.")) return;
-  if (STOCK_AMENDABLE.includes(name)) {
-    throw new ZcowError("NOT_SUPPORTED", `option '${name}' of an existing image cannot be changed by this version`, {
-      data,
-    });
-  }
+  if (STOCK_AMENDABLE.includes(name)) return;
   const creatable =
     CREATION_ONLY.includes(name) ||
     name.startsWith("encrypt.") ||

@@ -6,10 +6,12 @@ import { cacheMode } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
+  givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
   type NamedImage,
   namedImage,
+  OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
   QUIET_OPTION,
@@ -31,6 +33,7 @@ const OPTIONS = [
   QUIET_OPTION,
   FORCE_SHARE_OPTION,
   IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
   HELP_OPTION,
 ];
 
@@ -46,6 +49,7 @@ Looks for damage in the metadata of an image. Data are not read.
       --output FORM     human (default) or json
   -q, --quiet           findings only
   -U, --force-share     ignore the locks of other programs
+      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
       --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
 
 Exit status: 0 sound, 1 the check could not be done, 2 damage, 3 lost clusters only, 63 nothing to check.
@@ -59,7 +63,7 @@ export async function checkCommand(args: readonly string[], context: CommandCont
   }
   const repair = repairMode(parsed);
   const form = outputForm(parsed, ["human", "json"]);
-  const image = namedImage(parsed);
+  const image = namedImage(parsed, await givenSecrets(parsed));
   const cache = lastValue(parsed, "cache");
   if (cache !== undefined && cacheMode(cache) === undefined) {
     throw new UsageError(`Invalid source cache option: ${cache}`, false);

@@ -2,9 +2,9 @@ import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { type CreateImageOptions, createImage, requireCreatable } from "../../formats/create-image.js";
 import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
-import { parseCreateOptions } from "../../formats/qcow2/create-options-parse.js";
+import { parseCreateOptions, type SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { RAW_PREALLOCATIONS, type RawPreallocation } from "../../formats/raw/create.js";
-import { FORMAT_OPTION, HELP_OPTION, QUIET_OPTION } from "../common-options.js";
+import { FORMAT_OPTION, givenSecrets, HELP_OPTION, OBJECT_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { formattingLine, optionHelp } from "../create-options-text.js";
 import { errnoText, printError, withSubject } from "../failure.js";
@@ -23,6 +23,7 @@ const OPTIONS = [
   BACKING_FORMAT_OPTION,
   UNSAFE_OPTION,
   QUIET_OPTION,
+  OBJECT_OPTION,
   HELP_OPTION,
 ];
 
@@ -33,6 +34,7 @@ Makes an image. A file of that name is replaced.
   -f, --format FORMAT   qcow2 or raw (default)
   -o NAME=VALUE[,...]   options of the format; may be repeated; '-o help' lists them
   -q, --quiet           do not show what is made
+      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for -o encrypt.key-secret=ID
 
 SIZE is a number of bytes, with an optional suffix k, M, G, T, P or E; it may also be given as -o size=SIZE.
 
@@ -63,9 +65,10 @@ export async function createCommand(args: readonly string[], context: CommandCon
     ...allValues(parsed, "backing").map((name): Assignment => ["backing_file", name]),
     ...allValues(parsed, "backing-format").map((name): Assignment => ["backing_fmt", name]),
   ];
+  const secretOf = await givenSecrets(parsed);
   const given = [...lists.flatMap((list) => splitOptionList(list)), ...backing];
   try {
-    await create({ path, format, given, size, quiet: isGiven(parsed, "quiet") }, context);
+    await create({ path, format, given, size, quiet: isGiven(parsed, "quiet"), secretOf }, context);
     return 0;
   } catch (error) {
     throw withSubject(path, error);
@@ -121,12 +124,13 @@ interface Creation {
   /** The size given apart from the options. */
   readonly size: number | undefined;
   readonly quiet: boolean;
+  readonly secretOf: SecretLookup;
 }
 
 async function create(creation: Creation, context: CommandContext): Promise<void> {
-  const { path, format, given, quiet } = creation;
+  const { path, format, given, quiet, secretOf } = creation;
   requireFormat(format);
-  const parsed = format === "raw" ? parseRawOptions(given) : parseQcow2Options(given);
+  const parsed = format === "raw" ? parseRawOptions(given) : parseQcow2Options(given, secretOf);
   const sizeOption = given.findLast(([name]) => name === "size")?.[1];
   if (creation.size !== undefined && sizeOption !== undefined) {
     throw refusal(
@@ -153,10 +157,10 @@ type Parsed<Format> =
   | { readonly refusal: unknown };
 
 /** A choice that does not exist is told about after the "Formatting" line, everything else at once. */
-function parseQcow2Options(given: readonly Assignment[]): Parsed<"qcow2"> {
+function parseQcow2Options(given: readonly Assignment[], secretOf: SecretLookup): Parsed<"qcow2"> {
   const lists = given.map(([name, value]) => `${name}=${value.replaceAll(",", ",,")}`);
   try {
-    return { options: { format: "qcow2", ...parseCreateOptions(lists) } };
+    return { options: { format: "qcow2", ...parseCreateOptions(lists, secretOf) } };
   } catch (error) {
     const option = isZcowError(error, "INVALID_ARGUMENT") ? error.data.option : undefined;
     const isChoice = OPTION_SPECS.some((spec) => spec.name === option && spec.type === "choice");

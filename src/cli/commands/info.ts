@@ -3,9 +3,11 @@ import { describeImage, type ImageInfo } from "../../jobs/info.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
+  givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
   namedImage,
+  OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
 } from "../common-options.js";
@@ -17,7 +19,15 @@ import { formatChoice } from "../open.js";
 import { isGiven, type OptionSpec, parseArguments } from "../options.js";
 
 const CHAIN_OPTION: OptionSpec = { name: "backing-chain", long: "backing-chain" };
-const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, CHAIN_OPTION, FORCE_SHARE_OPTION, IMAGE_OPTS_OPTION, HELP_OPTION];
+const OPTIONS = [
+  FORMAT_OPTION,
+  OUTPUT_OPTION,
+  CHAIN_OPTION,
+  FORCE_SHARE_OPTION,
+  IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
+  HELP_OPTION,
+];
 
 const HELP = `usage: zcow info [-f FORMAT] [--output human|json] [--backing-chain] [-U] FILE
 
@@ -27,6 +37,7 @@ Shows what the image is, from its header alone.
       --output FORM     human (default) or json
       --backing-chain   show the images behind it, too
   -U, --force-share     ignore the locks of other programs
+      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
       --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
 `;
 
@@ -37,7 +48,7 @@ export async function infoCommand(args: readonly string[], context: CommandConte
     return 0;
   }
   const form = outputForm(parsed, ["human", "json"]);
-  const { path, format, forceShare } = namedImage(parsed);
+  const { path, format, forceShare } = namedImage(parsed, await givenSecrets(parsed));
   if (isGiven(parsed, "backing-chain")) {
     const chain = await describeAll(path, format, forceShare);
     context.output.out(form === "json" ? jsonText(chain.map(infoTree)) : chain.map(infoText).join("\n"));

@@ -1,4 +1,6 @@
+import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
+import { describedPassphrase, givenSecrets, OBJECT_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE } from "../failure.js";
 import { parseImageDescription } from "../image-options.js";
@@ -18,6 +20,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: "cache", short: "t", long: "cache", value: true },
   { name: "force-share", short: "U", long: "force-share" },
   { name: "image-opts", long: "image-opts" },
+  OBJECT_OPTION,
   // Taken for the sake of scripts, without effect: how requests reach the disk is decided here.
   { name: "ignored", short: "m", long: "misalign" },
   { name: "ignored", short: "k", long: "native-aio" },
@@ -37,6 +40,7 @@ Reads, writes and tests an image command by command. Without -c the commands com
   -n, --nocache         bypass the page cache, short for -t none
   -t, --cache MODE      none, writeback (default), unsafe, directsync or writethrough
   -U, --force-share     ignore the locks of other programs
+      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
       --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
 
 'zcow io -c help' lists the commands.
@@ -51,8 +55,9 @@ export async function ioCommand(args: readonly string[], context: CommandContext
 }
 
 async function runExerciser(parsed: ParsedArguments, context: CommandContext): Promise<number> {
-  const choice = imageChoice(parsed);
-  const session = new IoSession(context, ioCommands());
+  const secretOf = await givenSecrets(parsed);
+  const choice = imageChoice(parsed, secretOf);
+  const session = new IoSession(context, ioCommands(), secretOf);
   if (choice !== undefined) await session.open(choice);
   const commands = allValues(parsed, "command");
   const lines = commands.length > 0 ? commands : inputLines((prompt) => context.output.out(prompt));
@@ -61,7 +66,7 @@ async function runExerciser(parsed: ParsedArguments, context: CommandContext): P
   return ok ? 0 : EXIT_FAILURE;
 }
 
-function imageChoice(parsed: ParsedArguments): ImageChoice | undefined {
+function imageChoice(parsed: ParsedArguments, secretOf: SecretLookup): ImageChoice | undefined {
   const [name, ...more] = parsed.positionals;
   if (more.length > 0) throw new UsageError("Expecting at most one image file name");
   const cache = chosenCache(parsed);
@@ -79,6 +84,7 @@ function imageChoice(parsed: ParsedArguments): ImageChoice | undefined {
     readOnly: readOnly || described.readOnly,
     forceShare: forceShare || described.forceShare,
     cache,
+    passphrase: describedPassphrase(described, secretOf),
   };
 }
 

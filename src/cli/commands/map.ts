@@ -4,9 +4,11 @@ import { WRITE_BACK } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
+  givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
   namedImage,
+  OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
 } from "../common-options.js";
@@ -25,6 +27,7 @@ const OPTIONS = [
   LENGTH_OPTION,
   FORCE_SHARE_OPTION,
   IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
   HELP_OPTION,
 ];
 
@@ -49,7 +52,7 @@ export async function mapCommand(args: readonly string[], context: CommandContex
   const start = sizeOption(parsed, "start-offset", "start offset") ?? 0;
   const length = sizeOption(parsed, "max-length", "max length") ?? Number.MAX_SAFE_INTEGER - start;
   const form = outputForm(parsed, ["human", "json"]);
-  const image = namedImage(parsed);
+  const image = namedImage(parsed, await givenSecrets(parsed));
   const device = await openForCommand({ ...image, readOnly: true, cache: WRITE_BACK }, context).catch((error) => {
     throw withSubject(`Could not open '${image.path}'`, error);
   });

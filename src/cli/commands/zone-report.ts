@@ -2,8 +2,10 @@ import { reportZones, type ZoneReport } from "../../jobs/zone-report.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
+  givenSecrets,
   HELP_OPTION,
   namedImage,
+  OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
 } from "../common-options.js";
@@ -18,7 +20,15 @@ import { zoneSummary, zoneTable } from "../zone-table.js";
 
 const START_OPTION: OptionSpec = { name: "offset", short: "o", long: "offset", value: true };
 const COUNT_OPTION: OptionSpec = { name: "count", short: "n", long: "count", value: true };
-const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, START_OPTION, COUNT_OPTION, FORCE_SHARE_OPTION, HELP_OPTION];
+const OPTIONS = [
+  FORMAT_OPTION,
+  OUTPUT_OPTION,
+  START_OPTION,
+  COUNT_OPTION,
+  FORCE_SHARE_OPTION,
+  OBJECT_OPTION,
+  HELP_OPTION,
+];
 const FORMS = ["table", "picture", "json", "qemu"] as const;
 
 const HELP = `usage: zcow zone report [--output table|picture|json|qemu] [-o OFFSET] [-n COUNT] [-f FORMAT] [-U] FILE
@@ -44,7 +54,7 @@ export async function zoneReportCommand(args: readonly string[], context: Comman
   const offset = bytesArgument("offset", lastValue(parsed, "offset") ?? "0");
   const count = lastValue(parsed, "count");
   const limit = count === undefined ? undefined : countArgument("count", count);
-  const image = { ...namedImage(parsed), readOnly: true };
+  const image = { ...namedImage(parsed, await givenSecrets(parsed)), readOnly: true };
   await withZonedImage(image, context, async (device) => {
     const report = reportZones(device, offset, limit);
     context.output.out(render(form, image.path, report));

@@ -1,6 +1,7 @@
 import type { BlockExtent } from "../../block/block-device.js";
 import { describeImage } from "../../jobs/info.js";
 import { cacheMode } from "../cache-mode.js";
+import { describedPassphrase } from "../common-options.js";
 import { explain, printError } from "../failure.js";
 import { parseImageDescription } from "../image-options.js";
 import { formatSpecificText } from "../info-text.js";
@@ -88,6 +89,7 @@ async function open(session: IoSession, { options, operands }: IoArguments): Pro
     readOnly: options.has("r") || described.readOnly,
     forceShare: options.has("U") || described.forceShare,
     cache,
+    passphrase: describedPassphrase(described, session.secretOf),
   });
 }
 

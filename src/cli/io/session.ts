@@ -1,6 +1,7 @@
 import { ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { isZonedDevice, type ZonedDevice } from "../../block/zoned-device.js";
+import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import type { CommandContext } from "../context.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
 import { type ImageChoice, openForCommand } from "../open.js";
@@ -26,13 +27,16 @@ interface PendingRequest {
 /** One run of the exerciser: the image in use, requests in flight, and where to print. */
 export class IoSession {
   readonly context: CommandContext;
+  /** Passphrases that `open -o encrypt.key-secret=ID` may name. */
+  readonly secretOf: SecretLookup | undefined;
   readonly #commands: ReadonlyMap<string, IoCommand>;
   #image: { readonly device: BlockDevice; readonly choice: ImageChoice } | undefined;
   #pending: PendingRequest[] = [];
   finished = false;
 
-  constructor(context: CommandContext, commands: ReadonlyMap<string, IoCommand>) {
+  constructor(context: CommandContext, commands: ReadonlyMap<string, IoCommand>, secretOf?: SecretLookup) {
     this.context = context;
+    this.secretOf = secretOf;
     this.#commands = commands;
   }
 

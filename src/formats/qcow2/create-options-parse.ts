@@ -2,6 +2,7 @@ import type { ErrorCode } from "../../base/error-codes.js";
 import { ZcowError } from "../../base/errors.js";
 import { splitOptionList } from "../../base/option-list.js";
 import { parseSize } from "../../base/size-text.js";
+import type { PassphraseSource } from "../../block/passphrase.js";
 import { type CreateQcow2Options, OPTION_SPECS, type OptionSpec } from "./create-options.js";
 
 interface UnsupportedOption {
@@ -18,34 +19,49 @@ const UNSUPPORTED_OPTIONS: ReadonlyMap<string, UnsupportedOption> = new Map([
   ["backing_fmt", { code: "UNSUPPORTED_BACKING_FILE", harmless: [] }],
   ["data_file", { code: "UNSUPPORTED_DATA_FILE", harmless: [] }],
   ["data_file_raw", { code: "UNSUPPORTED_DATA_FILE", harmless: OFF }],
-  ["encryption", { code: "UNSUPPORTED_ENCRYPTION", harmless: OFF }],
 ]);
-const ENCRYPT: UnsupportedOption = { code: "UNSUPPORTED_ENCRYPTION", harmless: [] };
 
 /**
  * Parses the arguments of `-o`: `name=value` separated by commas, a comma in a value written twice, a name alone meaning
  * `on` (behind "no": `off`), sizes with a suffix k, M, G, T, P or E. Of an option given more than once the last one holds.
  *
- * Throws `UNKNOWN_OPTION`, `INVALID_ARGUMENT`, and the `UNSUPPORTED_*` code of a feature that cannot be created.
+ * `secretOf` finds the passphrases that options name. Throws `UNKNOWN_OPTION`, `INVALID_ARGUMENT`, `SECRET`, and the `UNSUPPORTED_*` code of a feature that cannot be created.
  * Ranges are checked by `createQcow2`.
  */
-export function parseCreateOptions(lists: string | readonly string[]): CreateQcow2Options {
+export function parseCreateOptions(
+  lists: string | readonly string[],
+  secretOf: SecretLookup = noSecret,
+): CreateQcow2Options {
   const assignments = (typeof lists === "string" ? [lists] : lists).flatMap(assignmentsOf);
   const options: Record<string, unknown> = {};
-  const zone: Record<string, unknown> = {};
+  const groups = new Map<string, Record<string, unknown>>();
   for (const [name, value] of assignments) {
     const found = findOption(name);
     if (found === undefined) {
       refuseUnknown(name, value);
       continue;
     }
-    const [group, key] = found.spec.property.startsWith("zone.")
-      ? [zone, found.spec.property.slice(5)]
-      : [options, found.spec.property];
-    group[key] = parseValue(found.spec, name, value, found.unit);
+    const parsed = found.spec.type === "secret" ? secretOf(value) : parseValue(found.spec, name, value, found.unit);
+    const [group, key] = found.spec.property.split(".") as [string, string | undefined];
+    if (key === undefined) {
+      options[group] = parsed;
+    } else {
+      const values = groups.get(group) ?? {};
+      values[key] = parsed;
+      groups.set(group, values);
+    }
   }
-  if (Object.keys(zone).length > 0) options["zone"] = zone;
-  return options;
+  return { ...options, ...Object.fromEntries(groups) };
+}
+
+/** The passphrase of the secret called `id`; whether there is one may turn out when it is asked for. */
+export type SecretLookup = (id: string) => PassphraseSource;
+
+function noSecret(id: string): never {
+  throw new ZcowError("SECRET", `There is no secret '${id}': no secrets were given`, {
+    data: { option: "encrypt.key-secret", value: id },
+    stockText: `No secret with id '${id}'`,
+  });
 }
 
 function assignmentsOf(list: string): [name: string, value: string][] {
@@ -67,7 +83,7 @@ function findOption(name: string): { readonly spec: OptionSpec; readonly unit: n
 }
 
 function refuseUnknown(name: string, value: string): void {
-  const known = name.startsWith("encrypt.") ? ENCRYPT : UNSUPPORTED_OPTIONS.get(name);
+  const known = UNSUPPORTED_OPTIONS.get(name);
   if (known === undefined) {
     throw new ZcowError("UNKNOWN_OPTION", `qcow2 has no creation option '${name}'`, {
       data: { option: name, value },

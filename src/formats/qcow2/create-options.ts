@@ -1,3 +1,4 @@
+import type { PassphraseSource } from "../../block/passphrase.js";
 import { PREALLOCATIONS } from "./create-layout.js";
 import { MAX_CLUSTER_BITS, MIN_CLUSTER_BITS } from "./limits.js";
 import { ZONED_LAYOUTS } from "./zoned-extension.js";
@@ -11,7 +12,7 @@ export interface OptionSpec {
   readonly name: string;
   /** Path in {@link CreateQcow2Options}. */
   readonly property: string;
-  readonly type: "size" | "number" | "switch" | "choice";
+  readonly type: "size" | "number" | "switch" | "choice" | "secret";
   /** Description in `-o help`; for options of the stock tool, its own words. */
   readonly help: string;
   /** For the documentation: unit, range, what it counts. */
@@ -65,6 +66,92 @@ export const CREATE_OPTIONS = [
     defaultText: "`zlib`",
     choices: ["zlib", "zstd"],
     stockParameter: "compression-type",
+  },
+  {
+    name: "encrypt.cipher-alg",
+    property: "encrypt.cipherAlg",
+    type: "choice",
+    help: "Name of encryption cipher algorithm",
+    doc: "Cipher of LUKS, with the bits of its key. `aes-192` goes with mode `xts` only.",
+    defaultText: "`aes-256`",
+    choices: ["aes-128", "aes-192", "aes-256"],
+    stockParameter: "cipher-alg",
+  },
+  {
+    name: "encrypt.cipher-mode",
+    property: "encrypt.cipherMode",
+    type: "choice",
+    help: "Name of encryption cipher mode",
+    doc: "Mode of the cipher.",
+    defaultText: "`xts`",
+    choices: ["cbc", "xts"],
+    stockParameter: "cipher-mode",
+  },
+  {
+    name: "encrypt.format",
+    property: "encrypt.format",
+    type: "choice",
+    help: "Encrypt the image, format choices: 'aes', 'luks'",
+    doc: "How the disk is encrypted: `luks`, or the old and weak `aes`, for programs that need it.",
+    defaultText: "not encrypted",
+    choices: ["aes", "luks"],
+    stockParameter: "format",
+  },
+  {
+    name: "encrypt.hash-alg",
+    property: "encrypt.hashAlg",
+    type: "choice",
+    help: "Name of encryption hash algorithm",
+    doc: "Hash that keys are derived with from passphrases.",
+    defaultText: "`sha256`",
+    choices: ["md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160"],
+    stockParameter: "hash-alg",
+  },
+  {
+    name: "encrypt.iter-time",
+    property: "encrypt.iterTime",
+    type: "number",
+    help: "Time to spend in PBKDF in milliseconds",
+    doc: "Milliseconds that trying a passphrase takes on this machine: what somebody who guesses has to pay for each guess.",
+    defaultText: "2000",
+    minimum: 0,
+    maximum: 600_000,
+  },
+  {
+    name: "encrypt.ivgen-alg",
+    property: "encrypt.ivgenAlg",
+    type: "choice",
+    help: "Name of IV generator algorithm",
+    doc: "How the IV of a sector follows from its number.",
+    defaultText: "`plain64`",
+    choices: ["plain", "plain64", "essiv"],
+    stockParameter: "ivgen-alg",
+  },
+  {
+    name: "encrypt.ivgen-hash-alg",
+    property: "encrypt.ivgenHashAlg",
+    type: "choice",
+    help: "Name of IV generator hash algorithm",
+    doc: "Hash of the IV generator `essiv`: one of 16, 24 or 32 bytes.",
+    defaultText: "`sha256` for `essiv`",
+    choices: ["md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160"],
+    stockParameter: "ivgen-hash-alg",
+  },
+  {
+    name: "encrypt.key-secret",
+    property: "encrypt.passphrase",
+    type: "secret",
+    help: "ID of secret providing qcow AES key or LUKS passphrase",
+    doc: "The passphrase. On the command line the name of a secret that `--object secret,id=NAME,...` gives.",
+    defaultText: "required for encryption",
+  },
+  {
+    name: "encryption",
+    property: "encryption",
+    type: "switch",
+    help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+    doc: "The same as `encrypt.format=aes`.",
+    defaultText: "`off`",
   },
   {
     name: "extended_l2",
@@ -201,17 +288,24 @@ type ValueOf<S> = S extends { readonly type: "choice"; readonly choices: readonl
   ? C
   : S extends { readonly type: "switch" }
     ? boolean
-    : number;
+    : S extends { readonly type: "secret" }
+      ? PassphraseSource
+      : number;
+
+type Group<Name extends string> = {
+  readonly [S in Spec as S["property"] extends `${Name}.${infer P}` ? P : never]?: ValueOf<S> | undefined;
+};
 
 /** Zones of a new image, as in the table: sizes in bytes. */
-export type CreateZoneOptions = {
-  readonly [S in Spec as S["property"] extends `zone.${infer P}` ? P : never]?: ValueOf<S> | undefined;
-};
+export type CreateZoneOptions = Group<"zone">;
+
+/** Encryption of a new image, as in the table. */
+export type CreateEncryptOptions = Group<"encrypt">;
 
 /** How a new qcow2 image is made, as in the table: sizes in bytes. */
 export type CreateQcow2Options = {
-  readonly [S in Spec as S["property"] extends `zone.${string}` ? never : S["property"]]?: ValueOf<S> | undefined;
-} & { readonly zone?: CreateZoneOptions | undefined };
+  readonly [S in Spec as S["property"] extends `${string}.${string}` ? never : S["property"]]?: ValueOf<S> | undefined;
+} & { readonly zone?: CreateZoneOptions | undefined; readonly encrypt?: CreateEncryptOptions | undefined };
 
 /** The table without its literal types, for code that walks over it. */
 export const OPTION_SPECS: readonly OptionSpec[] = CREATE_OPTIONS;

@@ -70,6 +70,12 @@ function checkValue(spec: OptionSpec, value: unknown): void {
     if (typeof value !== "boolean") throw invalid(spec, value, "true or false");
     return;
   }
+  if (spec.type === "secret") {
+    const isSecret = typeof value === "string" || typeof value === "function" || value instanceof Uint8Array;
+    // The value itself is never shown.
+    if (!isSecret) throw invalid(spec, typeof value, "text, bytes, or a function that gives them");
+    return;
+  }
   if (spec.type === "choice") {
     if (typeof value !== "string" || spec.choices?.includes(value) !== true)
       throw invalid(spec, value, `one of ${(spec.choices ?? []).join(", ")}`);

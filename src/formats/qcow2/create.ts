@@ -1,4 +1,5 @@
 import type { WarningSink } from "../../base/errors.js";
+import { alignUp, ceilDiv } from "../../base/integers.js";
 import { startEmpty } from "../../storage/start-empty.js";
 import type { Storage } from "../../storage/storage.js";
 import { type ImageLayout, planImage } from "./create-layout.js";
@@ -6,10 +7,12 @@ import type { CreateQcow2Options } from "./create-options.js";
 import { type ImagePlan, planOptions } from "./create-validation.js";
 import { writeTables } from "./create-write.js";
 import { planZones } from "./create-zones.js";
+import type { NewEncryption } from "./encryption/create-encryption.js";
 import { EXTENSION, encodeFeatureNames } from "./extensions.js";
 import { COMPATIBLE, INCOMPATIBLE, STOCK_FEATURE_NAMES, ZONED_FEATURE_NAMES } from "./features.js";
 import type { Qcow2Geometry } from "./geometry.js";
-import type { RawExtension, UnresolvedHeader } from "./header.js";
+import type { CryptHeader, RawExtension, UnresolvedHeader } from "./header.js";
+import { encodeCryptHeader } from "./header-crypt.js";
 import { encodeHeader } from "./header-encode.js";
 import { HEADER_LENGTH_V2, KNOWN_HEADER_LENGTH } from "./limits.js";
 import { emptyWritePointerTable } from "./write-pointer-table.js";
@@ -40,12 +43,18 @@ export async function createQcow2(
   const hasTable = zones !== undefined && LAYOUT_FORMATS[zones.layout].table !== undefined;
   const layout = planImage({ geometry, preallocation, tableZones: hasTable ? zones.zoneCount : 0 });
   const zoned = zones === undefined ? undefined : placeTable(zones, hasTable, layout, geometry);
-  const header = encodeHeader(newHeader(image, layout, zoned));
+  const encryption = await makeEncryption(options, storage.name);
+  const cryptHeader = placeLuks(encryption, layout, geometry);
+  const header = encodeHeader(newHeader(image, layout, zoned, { method: encryption?.method ?? 0, place: cryptHeader }));
 
-  await startEmpty(storage, layout.dataEnd);
+  const cryptEnd = cryptHeader === undefined ? 0 : cryptHeader.offset + cryptHeader.length;
+  await startEmpty(storage, Math.max(layout.dataEnd, alignUp(cryptEnd, geometry.clusterSize)));
   await writeTables(storage, layout, geometry);
   if (zoned !== undefined && hasTable) await writePointers(storage, zoned, layout, geometry);
   if (preallocation === "falloc" || preallocation === "full") await reserveData(storage, layout, geometry);
+  for (const { offset, bytes } of encryption?.pieces ?? []) {
+    await storage.write((cryptHeader?.offset ?? 0) + offset, bytes);
+  }
   await storage.flush();
   await storage.write(0, header);
   await storage.flush();
@@ -60,7 +69,31 @@ function placeTable(
   return hasTable ? { ...zones, tableOffset: layout.writePointerCluster * geometry.clusterSize } : zones;
 }
 
-function newHeader(image: ImagePlan, layout: ImageLayout, zoned: ZonedExtension | undefined): UnresolvedHeader {
+/** The keys of a new image; undefined when it is not to be encrypted. */
+async function makeEncryption(options: CreateQcow2Options, name: string): Promise<NewEncryption | undefined> {
+  if (options.encrypt === undefined && options.encryption !== true) return undefined;
+  const { newEncryption, planEncryption } = await import("./encryption/create-encryption.js");
+  const plan = planEncryption(options);
+  return plan === undefined ? undefined : newEncryption(plan, name);
+}
+
+/** Where the LUKS area goes: the stock tool allocates it when all else is there. */
+function placeLuks(
+  encryption: NewEncryption | undefined,
+  { plan }: ImageLayout,
+  { clusterSize }: Qcow2Geometry,
+): CryptHeader | undefined {
+  const length = encryption?.areaBytes ?? 0;
+  if (length === 0) return undefined;
+  return { offset: plan.allocate(ceilDiv(length, clusterSize)) * clusterSize, length };
+}
+
+function newHeader(
+  image: ImagePlan,
+  layout: ImageLayout,
+  zoned: ZonedExtension | undefined,
+  crypt: { readonly method: number; readonly place: CryptHeader | undefined },
+): UnresolvedHeader {
   const { geometry } = image;
   const isV3 = geometry.version === 3;
   const zonedBit = zoned !== undefined && LAYOUT_FORMATS[zoned.layout].featureBit;
@@ -71,7 +104,7 @@ function newHeader(image: ImagePlan, layout: ImageLayout, zoned: ZonedExtension 
     backingFormat: undefined,
     clusterBits: geometry.clusterBits,
     size: geometry.size,
-    cryptMethod: 0,
+    cryptMethod: crypt.method,
     l1Size: geometry.l1EntriesNeeded,
     l1TableOffset: layout.l1Cluster * geometry.clusterSize,
     refcountTableOffset: reftable.cluster * geometry.clusterSize,
@@ -93,9 +126,13 @@ function newHeader(image: ImagePlan, layout: ImageLayout, zoned: ZonedExtension 
     featureNames: [],
     dataFileName: undefined,
     bitmaps: undefined,
-    cryptHeader: undefined,
-    extensions: isV3 ? newExtensions(zoned, geometry.clusterSize) : [],
+    cryptHeader: crypt.place,
+    extensions: [...cryptExtension(crypt.place), ...(isV3 ? newExtensions(zoned, geometry.clusterSize) : [])],
   };
+}
+
+function cryptExtension(place: CryptHeader | undefined): readonly RawExtension[] {
+  return place === undefined ? [] : [{ type: EXTENSION.cryptHeader, data: encodeCryptHeader(place) }];
 }
 
 /** QEMU leaves the names out of small clusters, where they would take much of the room for names and extensions. */

@@ -85,7 +85,8 @@ function extentOf(state: ImageState, run: MappingRun, offset: number, length: nu
     offset,
     length,
     kind: EXTENT_KINDS[run.kind],
-    hostOffset: isMapped(run) ? run.host + inside : undefined,
+    // Where bytes are not stored as the guest has them, their place is no help.
+    hostOffset: isMapped(run) && state.data.direct !== undefined ? run.host + inside : undefined,
     ...(state.data.inImage ? {} : { file: state.data.storage.name }),
     compressed: run.kind === "compressed",
     depth: 0,

@@ -1,4 +1,4 @@
-import { viewOf } from "../../base/bytes.js";
+import { viewOf, writeU64 } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
 import type { CryptHeader } from "./header.js";
 import { FIELD, type HeaderFields } from "./header-fields.js";
@@ -69,6 +69,14 @@ export function decodeCryptHeader(data: Uint8Array, fields: HeaderFields): Crypt
     });
   }
   return { offset: Number(offset), length: Number(length) };
+}
+
+/** The data of the extension for a LUKS area at `offset`. */
+export function encodeCryptHeader({ offset, length }: CryptHeader): Uint8Array {
+  const data = new Uint8Array(CRYPT_HEADER_BYTES);
+  writeU64(viewOf(data), 0, offset);
+  writeU64(viewOf(data), 8, length);
+  return data;
 }
 
 function cryptFault(

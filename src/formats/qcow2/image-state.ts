@@ -176,6 +176,8 @@ export class ImageState {
   #claimMetadata(): void {
     const { geometry, owners, map } = this;
     owners.claim(OWNER_HEADER, 0, geometry.clusterSize);
+    const { cryptHeader } = this.header.current;
+    if (cryptHeader !== undefined) owners.protect("encryption header", cryptHeader.offset, cryptHeader.length);
     owners.claim(OWNER_L1, map.l1.at, map.l1.entries * TABLE_ENTRY_BYTES);
     for (let index = 0; index < map.l1.entries; index++) {
       const high = map.l1.high(index);

@@ -8,6 +8,7 @@ import { Qcow2Device } from "./device.js";
 import { ClusterEngine } from "./engine.js";
 import { INCOMPATIBLE } from "./features.js";
 import { type Qcow2Geometry, qcow2Geometry } from "./geometry.js";
+import { type GuestData, ImageFileData } from "./guest-data.js";
 import type { Qcow2Header } from "./header.js";
 import { hasQcow2Magic } from "./header-fields.js";
 import { readHeader } from "./header-read.js";
@@ -84,6 +85,8 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
   refuseUnsupported(header, writable);
   const files = await openFiles(header, storage, { ...options, writable });
   try {
+    // Before anything is changed: who cannot open the image does not repair it either.
+    const data = await decrypted(storage, header, options, files.data);
     if (writable && sessionOf(header) !== undefined) {
       const { resumeSession } = await import("./resume-session.js");
       header = await resumeSession(storage, header, onWarning, options.journal);
@@ -97,7 +100,18 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
     const geometry = geometryOf(header);
     const l1 = await readL1(storage, header);
     const { journal } = options;
-    return new ClusterEngine({ storage, geometry, header, l1, writable, cacheBytes, onWarning, journal, ...files });
+    return new ClusterEngine({
+      storage,
+      geometry,
+      header,
+      l1,
+      writable,
+      cacheBytes,
+      onWarning,
+      journal,
+      ...files,
+      ...data,
+    });
   } catch (error) {
     if (options.dataFile === undefined) await files.data?.close();
     if (options.backing === undefined) await files.backing?.close();
@@ -115,6 +129,18 @@ async function openFiles(
   if (!external && header.backingFileName === undefined && options.backing === undefined) return {};
   const { openReferencedFiles } = await import("./referenced-files.js");
   return openReferencedFiles(header, storage, options, options.formats ?? OWN_LOOKUP);
+}
+
+/** Guest data as it lies in `data` (default: in the image file), behind the cipher of the image if it is encrypted. */
+async function decrypted(
+  storage: Storage,
+  header: Qcow2Header,
+  { passphrase }: OpenDeviceOptions,
+  data: GuestData = new ImageFileData(storage),
+): Promise<{ readonly data?: GuestData }> {
+  if (header.cryptMethod === 0) return {};
+  const { openEncryptedData } = await import("./encryption/open-encryption.js");
+  return { data: await openEncryptedData(storage, header, passphrase, data) };
 }
 
 function geometryOf(header: Qcow2Header): Qcow2Geometry {

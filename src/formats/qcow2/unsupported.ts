@@ -15,7 +15,6 @@ interface UnsupportedFeature {
 }
 
 const FEATURES: readonly UnsupportedFeature[] = [
-  { code: "UNSUPPORTED_ENCRYPTION", what: "encryption", readable: false, isUsed: (header) => header.cryptMethod !== 0 },
   {
     code: "UNSUPPORTED_BITMAPS",
     what: "persistent bitmaps",

@@ -165,7 +165,7 @@ describe("flags that the user chose", () => {
 
 describe("an image that needs what is not there", () => {
   test.each([
-    ["encrypted", put32(32, 1), "UNSUPPORTED_ENCRYPTION"],
+    ["encrypted, without a passphrase", put32(32, 1), "PASSPHRASE_REQUIRED"],
     ["with the incompatible bit 63", put64(72, 1n << 63n), "QCOW2_UNKNOWN_FEATURE"],
     [
       "with an external data file that is not there",
