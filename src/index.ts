@@ -25,12 +25,15 @@ export type {
 } from "./block/block-device.js";
 export type { OpenDeviceOptions } from "./block/format-driver.js";
 export type { ImplicitFile, ImplicitFilePolicy, ImplicitFileRole } from "./block/open-policy.js";
+export type { Passphrase, PassphraseRequest, PassphraseSource } from "./block/passphrase.js";
 export { type ForcedZoneState, isZonedDevice, type ZonedDevice } from "./block/zoned-device.js";
 export { type CreateImageExtras, type CreateImageOptions, createImage } from "./formats/create-image.js";
 export { type FormatChoice, type OpenImageOptions, openImage } from "./formats/open-image.js";
 export type { CheckOptions } from "./formats/qcow2/check/check.js";
 export type { CheckFinding, CheckResult, FindingKind, FindingSeverity } from "./formats/qcow2/check/check-result.js";
-export type { CreateQcow2Options, CreateZoneOptions } from "./formats/qcow2/create-options.js";
+export type { CreateEncryptOptions, CreateQcow2Options, CreateZoneOptions } from "./formats/qcow2/create-options.js";
+export type { EncryptionInfo, KeySlotInfo } from "./formats/qcow2/encryption/describe-encryption.js";
+export type { KeySlotChange } from "./formats/qcow2/encryption/key-slots.js";
 export type { Snapshot } from "./formats/qcow2/snapshots/snapshot.js";
 export type { ZonedExtension, ZonedLayout } from "./formats/qcow2/zoned-extension.js";
 export type { CreateRawOptions, RawPreallocation } from "./formats/raw/create.js";

@@ -41,7 +41,7 @@ async function ourCreate(path: string, options: string): Promise<void> {
 async function takeTurns(path: string, seed: number): Promise<void> {
   const random = new Random(seed);
   const model = new Uint8Array(SIZE);
-  for (let turn = 0; turn < 4; turn++) {
+  for (let turn = 0; turn < 3; turn++) {
     const writes = Array.from({ length: 8 }, () => {
       const offset = random.below(SIZE - 1);
       const length = 1 + random.below(Math.min(200_000, SIZE - offset));
@@ -86,7 +86,6 @@ describeWithStock("encrypted images", () => {
     `${LUKS},encrypt.cipher-mode=cbc,encrypt.cipher-alg=aes-128,encrypt.ivgen-alg=plain,refcount_bits=1`,
     `${LUKS},encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=md5,lazy_refcounts=on`,
     `${LUKS},compat=0.10,cluster_size=2M`,
-    `${LUKS},extended_l2=on`,
     "encrypt.format=aes",
     "encryption=on,compat=0.10,cluster_size=1k",
   ])("are read and written by both programs in turns: %s", async (options) => {
@@ -101,10 +100,8 @@ describeWithStock("encrypted images", () => {
   test.each([
     "cluster_size=512",
     "cluster_size=4k,refcount_bits=64",
-    "cluster_size=64k",
     "cluster_size=2M,compat=0.10",
     "preallocation=metadata",
-    "preallocation=metadata,cluster_size=4k",
     "preallocation=full",
     "preallocation=falloc,cluster_size=4k",
   ])("are laid out as the stock tool lays them out: %s", async (options) => {

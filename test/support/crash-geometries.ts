@@ -157,3 +157,22 @@ export const COMPRESSED_GEOMETRIES: readonly CrashGeometry[] = (
     },
   ] satisfies CrashGeometry[]
 ).map((geometry) => ({ ...geometry, name: `compressed, ${geometry.name}`, compressed: true }));
+
+/** Opens the encrypted images of the crash tests. */
+export const CRASH_PASSPHRASE = "power cut";
+const encrypt = { format: "aes", passphrase: CRASH_PASSPHRASE } as const;
+
+/** Guest data encrypted by sectors: requests of any alignment rewrite sectors, and what surrounds them is never noise. */
+export const ENCRYPTED_GEOMETRIES: readonly CrashGeometry[] = [
+  { name: "encrypted, 512-byte clusters", options: { size: 96 * KIB, clusterSize: 512, encrypt } },
+  { name: "encrypted, 64 KiB clusters", options: { size: 1024 * KIB, clusterSize: 64 * KIB, encrypt } },
+  {
+    name: "encrypted, zones, one conventional",
+    options: {
+      size: 256 * KIB,
+      clusterSize: 4 * KIB,
+      encrypt,
+      zone: hostManaged(32 * KIB, { capacity: 26 * KIB, conventionalZones: 1 }),
+    },
+  },
+];

@@ -3,6 +3,7 @@ import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { type RecordingStorage, recordingStorage } from "../../src/storage/recording-storage.js";
+import { CRASH_PASSPHRASE } from "./crash-geometries.js";
 import { CRASH_KINDS, type CrashKind, crashedFile } from "./crash-images.js";
 import { JitteryStorage } from "./jittery-storage.js";
 import { PlainWorkload } from "./plain-workload.js";
@@ -118,7 +119,7 @@ export async function judgeCrash(file: Uint8Array, history: DiskHistory, moment:
   const verdict = referenceCheck(file);
   if (verdict.corruptions.length > 0) return verdict.corruptions.map((text) => `crashed image: ${text}`);
   const storage = memoryStorage(file);
-  const device = await openQcow2(storage, {});
+  const device = await openQcow2(storage, { passphrase: CRASH_PASSPHRASE });
   const problems = await judgeContents(device, history, moment);
   await useALittle(device);
   await device.close();
@@ -162,7 +163,10 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
     const history = new DiskHistory(new ReferenceImage(image));
     const memory = memoryStorage(image);
     const recorder = recordingStorage(random.chance(0.7) ? new JitteryStorage(memory, random) : memory, memory);
-    const device = await openQcow2(recorder, { ...(plan.cacheBytes && { cacheBytes: plan.cacheBytes }) });
+    const device = await openQcow2(recorder, {
+      passphrase: CRASH_PASSPHRASE,
+      ...(plan.cacheBytes && { cacheBytes: plan.cacheBytes }),
+    });
     await useDisk({
       device,
       history,
@@ -212,7 +216,7 @@ async function nextLife(
   const moment = resets.length > 0 && random.chance(0.6) ? random.pick(resets) : random.below(recorder.moment() + 1);
   const storage = memoryStorage(crashedFile(calls, moment, kind, random));
   const keeper = storage.clone();
-  const device = await openQcow2(storage, {});
+  const device = await openQcow2(storage, { passphrase: CRASH_PASSPHRASE });
   await device.close();
   return random.chance(0.5) ? keeper.bytes() : storage.bytes();
 }

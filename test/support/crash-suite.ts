@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
-import type { CrashGeometry } from "./crash-geometries.js";
+import { CRASH_PASSPHRASE, type CrashGeometry } from "./crash-geometries.js";
 import { runCrashPlan } from "./crash-run.js";
 import { geometryImage } from "./new-image.js";
 import { INCOMPATIBLE_DIRTY, ReferenceImage } from "./reference-image.js";
@@ -50,8 +50,13 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
 async function stockCheck(path: string, file: Uint8Array, where: string): Promise<void> {
   await writeFile(path, file);
   const dirty = (new ReferenceImage(await readFile(path)).incompatible & INCOMPATIBLE_DIRTY) !== 0n;
-  if (dirty) await qemuImg(["check", "-q", "-r", "all", "-f", "qcow2", path]);
-  const result = await qemuImg(["check", "-f", "qcow2", path]);
+  const encrypted = new ReferenceImage(file).cryptMethod !== 0;
+  const secret = ["--object", `secret,id=s,data=${CRASH_PASSPHRASE}`, "--image-opts"];
+  const image = encrypted
+    ? [...secret, `driver=qcow2,encrypt.key-secret=s,file.filename=${path}`]
+    : ["-f", "qcow2", path];
+  if (dirty) await qemuImg(["check", "-q", "-r", "all", ...image]);
+  const result = await qemuImg(["check", ...image]);
   if (result.code !== 0 && result.code !== 3)
     throw new Error(`${where}: qemu-img check says ${result.stdout}${result.stderr}`);
 }

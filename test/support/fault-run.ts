@@ -3,6 +3,7 @@ import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { type Fault, type FaultPlan, type FaultStorage, faultStorage } from "../../src/storage/fault-storage.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../src/storage/recording-storage.js";
+import { CRASH_PASSPHRASE } from "./crash-geometries.js";
 import { crashedFile } from "./crash-images.js";
 import { DiskHistory, judgeCrash, useDisk } from "./crash-run.js";
 import { JitteryStorage } from "./jittery-storage.js";
@@ -79,7 +80,10 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
   try {
     // Odd seeds answer late and out of order.
     const used = options.seed % 2 === 1 ? new JitteryStorage(storage, new Random(options.seed)) : storage;
-    const device = await openQcow2(used, { ...(options.cacheBytes && { cacheBytes: options.cacheBytes }) });
+    const device = await openQcow2(used, {
+      passphrase: CRASH_PASSPHRASE,
+      ...(options.cacheBytes && { cacheBytes: options.cacheBytes }),
+    });
     await useDisk({
       device,
       history,

@@ -1,4 +1,6 @@
+import { createDecipheriv } from "node:crypto";
 import { constants, inflateRawSync } from "node:zlib";
+import { CRASH_PASSPHRASE } from "./crash-geometries.js";
 import { type ReferenceZoned, readReferenceEntry, readReferenceZoned } from "./reference-zones.js";
 
 /**
@@ -41,6 +43,7 @@ export class ReferenceImage {
   readonly version: number;
   readonly clusterSize: number;
   readonly size: number;
+  readonly cryptMethod: number;
   readonly l1Size: number;
   readonly l1Offset: number;
   readonly refcountTableOffset: number;
@@ -64,6 +67,7 @@ export class ReferenceImage {
     this.version = view.getUint32(4);
     this.clusterSize = 1 << view.getUint32(20);
     this.size = this.u64(24);
+    this.cryptMethod = view.getUint32(32);
     this.l1Size = view.getUint32(36);
     this.l1Offset = this.u64(40);
     this.refcountTableOffset = this.u64(48);
@@ -150,12 +154,28 @@ export class ReferenceImage {
         out.set(cluster.subarray(inCluster, inCluster + piece), done);
       }
       if (mapping.kind === "data") {
-        const from = mapping.hostOffset + inUnit;
-        out.set(this.bytes.subarray(from, Math.min(from + piece, this.bytes.length)), done);
+        const stored = this.storedBytes(mapping.hostOffset, at - inUnit, this.unit);
+        out.set(stored.subarray(inUnit, inUnit + piece), done);
       }
       done += piece;
     }
     return out;
+  }
+
+  /** Bytes of a data cluster, decrypted where the image is encrypted with the old method. */
+  storedBytes(host: number, guest: number, length: number): Uint8Array {
+    const stored = this.bytes.subarray(host, host + length);
+    if (this.cryptMethod === 0) return stored;
+    const key = Buffer.alloc(16);
+    key.write(CRASH_PASSPHRASE);
+    const sectors: Uint8Array[] = [];
+    for (let at = 0; at < stored.length; at += 512) {
+      const iv = Buffer.alloc(16);
+      iv.writeBigUInt64LE(BigInt((guest + at) / 512));
+      const cipher = createDecipheriv("aes-128-cbc", key, iv).setAutoPadding(false);
+      sectors.push(cipher.update(stored.subarray(at, at + 512)));
+    }
+    return Buffer.concat(sectors);
   }
 
   /** The whole cluster; throws when the data is damaged. */
