@@ -47,6 +47,15 @@ export {
   type Qcow2Info,
 } from "./jobs/info.js";
 export { describeChain } from "./jobs/info-chain.js";
+export { type InspectImageOptions, inspectImage } from "./jobs/inspect/inspect.js";
+export type {
+  ImageReference,
+  InspectFinding,
+  InspectLevel,
+  InspectReport,
+  InspectResources,
+  ReferenceReach,
+} from "./jobs/inspect/report.js";
 export { type MapEntry, mapImage } from "./jobs/map.js";
 export { type ResizeImageOptions, resizeImage } from "./jobs/resize.js";
 export {

@@ -24,6 +24,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: true,
     load: async () => (await import("./commands/info.js")).infoCommand,
   },
+  inspect: {
+    summary: "tell what to know of a foreign image before it is opened",
+    stock: false,
+    load: async () => (await import("./commands/inspect.js")).inspectCommand,
+  },
   check: {
     summary: "look for damage, and repair it",
     stock: true,

@@ -60,7 +60,8 @@ async function embedded(
   return text.trim() === "" ? undefined : parseDescriptor(text, storage.name);
 }
 
-async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Promise<OpenedVmdk> {
+/** The descriptor in a file of its own. Fails with `FORMAT_FIELD`. */
+export async function readDescriptorFile(storage: Storage): Promise<VmdkDescriptor> {
   const length = storage.size();
   if (length > MAX_DESCRIPTOR_FILE) {
     throw new ZcowError(
@@ -72,7 +73,11 @@ async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Pro
       },
     );
   }
-  const descriptor = parseDescriptor(await readText(storage, 0, length), storage.name);
+  return parseDescriptor(await readText(storage, 0, length), storage.name);
+}
+
+async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Promise<OpenedVmdk> {
+  const descriptor = await readDescriptorFile(storage);
   requireKnownKind(storage, descriptor);
   refuseParent(storage, descriptor);
   const opened: Storage[] = [];

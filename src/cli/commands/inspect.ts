@@ -1,0 +1,66 @@
+import { parseSize } from "../../base/size-text.js";
+import type { FormatName } from "../../formats/registry.js";
+import { formatDriver } from "../../formats/registry.js";
+import { inspectImage } from "../../jobs/inspect/inspect.js";
+import type { InspectReport } from "../../jobs/inspect/report.js";
+import {
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  HELP_OPTION,
+  namedImage,
+  OUTPUT_OPTION,
+  outputForm,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { withSubject } from "../failure.js";
+import { inspectText, inspectTree } from "../inspect-text.js";
+import { jsonText } from "../json.js";
+import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { UsageError } from "../usage-error.js";
+
+const MAX_SIZE_OPTION: OptionSpec = { name: "max-size", long: "max-size", value: true };
+const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, MAX_SIZE_OPTION, FORCE_SHARE_OPTION, HELP_OPTION];
+
+/** By verdict. 1 is left for what could not be inspected. */
+const EXIT_STATUS: Readonly<Record<InspectReport["verdict"], number>> = { none: 0, danger: 2, decision: 3 };
+
+const HELP = `usage: zcow inspect [-f FORMAT] [--max-size SIZE] [--output human|json] [-U] FILE
+
+Tells what is to be known of an image from somebody else before it is opened: its format by content, the files it names, its
+limits, what it holds that is not known, what it would take. Reads headers only and opens no other file.
+
+  -f, --format FORMAT   what the image is said to be; something else is a danger
+      --max-size SIZE   largest disk that is fine (bytes, with suffix k, M, G, T, ...)
+      --output FORM     human (default) or json
+  -U, --force-share     ignore the locks of other programs
+
+Exit status: 0 nothing against it, 3 something to decide first, 2 a danger, 1 it could not be inspected.
+`;
+
+export async function inspectCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const form = outputForm(parsed, ["human", "json"]);
+  const maxVirtualSize = maxSize(parsed);
+  const { path, format, forceShare } = namedImage(parsed);
+  const report = await inspectImage(path, {
+    ...(format === undefined ? {} : { expectedFormat: formatDriver(format).name as FormatName }),
+    ...(maxVirtualSize === undefined ? {} : { maxVirtualSize }),
+    forceShare,
+  }).catch((error: unknown) => {
+    throw withSubject(`Could not open '${path}'`, error);
+  });
+  context.output.out(form === "json" ? jsonText(inspectTree(report)) : inspectText(report));
+  return EXIT_STATUS[report.verdict];
+}
+
+function maxSize(parsed: ParsedArguments): number | undefined {
+  const text = lastValue(parsed, "max-size");
+  if (text === undefined) return undefined;
+  const size = parseSize(text);
+  if (size === undefined || size <= 0) throw new UsageError(`--max-size '${text}' is no size above 0`);
+  return size;
+}
