@@ -30,8 +30,10 @@ async function race(seed: number): Promise<void> {
   const recorder = recordingStorage(new JitteryStorage(memory, random), memory);
   const faults = faultStorage(recorder, {});
   const device = await open(faults, random.pick([4 * KIB, undefined]));
-  if (random.chance(0.4))
-    faults.plan({ rules: [{ fault: { type: "error" }, kinds: ["write"], every: random.between(20, 60) }] });
+  // One that stores the bytes all the same leaves them behind the pointer.
+  const type = random.pick(["error", "lost"] as const);
+  if (random.chance(0.6))
+    faults.plan({ rules: [{ fault: { type }, kinds: ["write"], every: random.between(10, 60) }] });
   const races = new ZoneRaces({ device, random, moment: () => recorder.moment() });
   await races.run(120);
   const calls = { initial: image, changes: recorder.changes, flushes: recorder.flushes };

@@ -19,6 +19,14 @@ interface Append {
   readonly event: number;
 }
 
+/** A write that was sent, whatever came of it. */
+interface Write {
+  readonly zone: number;
+  readonly epoch: number;
+  readonly number: number;
+  failed: boolean;
+}
+
 /** A promise about the epoch of a zone that held from a moment on, as the recorder counts moments. */
 interface Milestone {
   readonly zone: number;
@@ -46,7 +54,9 @@ export class ZoneRaces {
   readonly #running: Promise<void>[] = [];
   readonly #appends: Append[] = [];
   /** For every write that was ever sent: where it may show. */
-  readonly #sent: { readonly zone: number; readonly epoch: number; readonly number: number }[] = [];
+  readonly #sent: Write[] = [];
+  /** Zones in which a write has just failed: what it stored lies behind the pointer. */
+  #spoilt: number[] = [];
   readonly #flushes: { readonly event: number; readonly moment: number }[] = [];
   readonly #resetsSent: Milestone[] = [];
   readonly #resetsDone: Milestone[] = [];
@@ -65,6 +75,8 @@ export class ZoneRaces {
   async run(count: number): Promise<void> {
     const { random } = this.#o;
     for (let i = 0; i < count; i++) {
+      const spoilt = this.#spoilt.pop();
+      if (spoilt !== undefined && random.chance(0.5)) this.#finish(spoilt);
       const zone = random.below(this.#zoneCount);
       const kind = random.weighted({ append: 60, reset: 10, finish: 5, flush: 15 });
       if (kind === "append") this.#append(zone);
@@ -90,7 +102,11 @@ export class ZoneRaces {
       // Only a finish moves the pointer over what was not written.
       const mayHaveGaps = this.#finishesSent.some((one) => one.zone === index && one.epoch >= oldest);
       for (let at = 0; at < written; at += SECTOR) {
-        const epoch = this.#epochOf(index, bytes.subarray(at, at + SECTOR));
+        const writer = this.#writerOf(index, bytes.subarray(at, at + SECTOR));
+        const epoch = writer === GAP || writer === FOREIGN ? writer : writer.epoch;
+        if (writer !== GAP && writer !== FOREIGN && writer.failed) {
+          problems.push(`zone ${index} at +${at}: data of a write that failed`);
+        }
         if (epoch === GAP && !mayHaveGaps) problems.push(`zone ${index} at +${at}: nothing below the pointer`);
         else if (epoch === FOREIGN) problems.push(`zone ${index} at +${at}: foreign data`);
         else if (epoch !== GAP && epoch < oldest) problems.push(`zone ${index} at +${at}: data from before a reset`);
@@ -111,11 +127,10 @@ export class ZoneRaces {
       .map((one) => `zone ${zone} at +${one.offset - start}: ${one.bytes.length} flushed bytes are gone`);
   }
 
-  /** The epoch in which a sector was written. */
-  #epochOf(zone: number, sector: Uint8Array): number {
+  /** The write that a sector is from. */
+  #writerOf(zone: number, sector: Uint8Array): Write | typeof GAP | typeof FOREIGN {
     if (sector.every((byte) => byte === 0)) return GAP;
-    const writer = this.#sent.findLast((one) => one.zone === zone && isFrom(sector, one.number));
-    return writer?.epoch ?? FOREIGN;
+    return this.#sent.findLast((one) => one.zone === zone && isFrom(sector, one.number)) ?? FOREIGN;
   }
 
   #append(zone: number): void {
@@ -124,11 +139,22 @@ export class ZoneRaces {
     const number = this.#sent.length;
     // Where it lands is not known yet, so each sector is tagged by its number alone.
     const bytes = taggedSectors(number, random.between(1, 12));
-    this.#sent.push({ zone, epoch, number });
+    const write: Write = { zone, epoch, number, failed: false };
+    this.#sent.push(write);
     this.#start(async () => {
-      const offset = await device.append(zone * this.#zoneSize, bytes);
+      const offset = await this.#noteFailure(write, async () => device.append(zone * this.#zoneSize, bytes));
       this.#appends.push({ zone, epoch, offset, bytes, event: this.#events++ });
     });
+  }
+
+  async #noteFailure(write: Write, append: () => Promise<number>): Promise<number> {
+    try {
+      return await append();
+    } catch (error) {
+      write.failed = true;
+      if (isZcowError(error, "IO_ERROR")) this.#spoilt.push(write.zone);
+      throw error;
+    }
   }
 
   #reset(zone: number): void {
