@@ -11,6 +11,7 @@ import type { MetadataOwners } from "./overlap.js";
 import { type ClusterRun, clusterAt, clusterStart, clustersTouched } from "./positions.js";
 import { planGrowth, writeGrowth } from "./refcount-growth.js";
 import type { Refcounts } from "./refcounts.js";
+import { ZeroedClusters } from "./zeroed-clusters.js";
 
 export interface AllocatorParts {
   readonly storage: Storage;
@@ -31,7 +32,7 @@ export interface AllocatorParts {
 export interface Allocation {
   readonly offset: HostOffset;
   readonly count: number;
-  /** Never used since the file got there: reads as zeros. */
+  /** Never used since the file got there, or made a hole since: reads as zeros. */
   readonly fresh: boolean;
 }
 
@@ -46,6 +47,8 @@ export class ClusterAllocator {
   #firstFree = 0;
   /** Host offset from which on no byte was ever written. */
   #freshFrom: number;
+  /** Below it, clusters that read as zeros again. */
+  readonly #zeroed = new ZeroedClusters();
   /** Where the next compressed data goes: inside a cluster that holds some already. 0: in a new cluster. */
   #tail = 0;
 
@@ -60,9 +63,8 @@ export class ClusterAllocator {
    */
   async allocate(wanted: number, exact: boolean): Promise<Allocation> {
     // Were the lock taken for what needs no waiting, one slow request would make all that follow it slow, for ever.
-    const freshFrom = this.#freshFrom;
-    const offset = this.allocateNow(wanted, false);
-    if (offset !== undefined) return { offset, count: wanted, fresh: offset >= freshFrom };
+    const allocation = this.#allocateNow(wanted, false);
+    if (allocation !== undefined) return allocation;
     return this.#lock.run(() => this.#allocate(wanted, exact));
   }
 
@@ -71,18 +73,21 @@ export class ClusterAllocator {
    * not be fresh although `mustBeFresh`. Then nothing has changed, and `allocate` is the way.
    */
   allocateNow(count: number, mustBeFresh: boolean): HostOffset | undefined {
+    return this.#allocateNow(count, mustBeFresh)?.offset;
+  }
+
+  #allocateNow(count: number, mustBeFresh: boolean): Allocation | undefined {
     const { refcounts, geometry, header, owners, storage } = this.#parts;
     if (this.#lock.isBusy || header.isUncertain) return undefined;
     const first = refcounts.findFreeNow(this.#firstFree, count);
     if (first < 0) return undefined;
     for (let i = 0; i < count; i++) if (owners.ownerOf(first + i) !== 0) return undefined;
     const offset = clusterStart(first, geometry);
-    if (mustBeFresh && offset < this.#freshFrom) return undefined;
+    if (mustBeFresh && offset < this.#freshFrom && !this.#zeroed.has(first, count)) return undefined;
     if (!storage.capabilities.resizable && offset + count * geometry.clusterSize > storage.size()) return undefined;
     if (!refcounts.raiseNow(first, count)) return undefined;
     this.#firstFree = first + count;
-    this.#use(offset, count);
-    return offset;
+    return { offset, count, fresh: this.#use(offset, count) };
   }
 
   /** Gives back clusters that no mapping in the file has ever referred to; they can be handed out at once. */
@@ -146,6 +151,11 @@ export class ClusterAllocator {
     const end = start + length;
     this.#tail = end % geometry.clusterSize === 0 ? 0 : end;
     return start;
+  }
+
+  /** A hole was punched in clusters that are about to become free: they read as zeros. Must come before their counts go down. */
+  noteZeroed(first: number, count: number): void {
+    this.#zeroed.add(first, count);
   }
 
   /** The count of `cluster` went to 0. */
@@ -217,7 +227,9 @@ export class ClusterAllocator {
 
   /** Marks clusters as used from now on; true when they never were before. */
   #use(offset: number, count: number): boolean {
-    const fresh = offset >= this.#freshFrom;
+    const first = clusterAt(offset, this.#parts.geometry);
+    const fresh = offset >= this.#freshFrom || this.#zeroed.has(first, count);
+    this.#zeroed.remove(first, count);
     const end = offset + count * this.#parts.geometry.clusterSize;
     this.#freshFrom = Math.max(this.#freshFrom, end);
     // The compressed data that the tail followed is gone, whoever gave its cluster back.

@@ -55,20 +55,31 @@ export class Reclaimer {
     for (let done = 0; done < count; ) {
       const equal = await refcounts.runOfEqual(first + done, count - done);
       const run = { first: clusterAt(range.offset + done * geometry.clusterSize, geometry), count: equal.clusters };
-      if (equal.count === 1) await this.#punch(run.first * geometry.clusterSize, run.count * geometry.clusterSize);
+      const zeroed =
+        equal.count === 1 && (await this.#punch(run.first * geometry.clusterSize, run.count * geometry.clusterSize));
+      // While they are counted: once they are not, somebody may write to them at any moment.
+      if (zeroed) allocator.noteZeroed(run.first, run.count);
       await refcounts.decrease(run);
       if (equal.count === 1) allocator.noteFree(run.first);
       done += equal.clusters;
     }
   }
 
-  async #punch(offset: number, length: number): Promise<void> {
+  /** True when the range reads as zeros now. */
+  async #punch(offset: number, length: number): Promise<boolean> {
     const { storage } = this.#state;
-    if (!storage.capabilities.discard) return;
+    const { discard, efficientZeroes } = storage.capabilities;
+    if (!discard) return false;
     try {
-      await storage.discard(offset, length);
+      // Beyond the end there are zeros, and there must be no end beyond.
+      const inside = Math.min(length, storage.size() - offset);
+      if (inside <= 0) return true;
+      if (efficientZeroes) await storage.writeZeroes(offset, inside, { unmap: true });
+      else await storage.discard(offset, inside);
+      return efficientZeroes;
     } catch {
       // Host space stays in use; the clusters are free all the same.
+      return false;
     }
   }
 }

@@ -126,9 +126,28 @@ describe("flush", () => {
     expect(calls.at(-1)).toBe(`write ${at(6)}`);
     calls.length = 0;
     await device.flush();
-    expect(calls).toEqual([`write ${at(2)}`, "flush", `write ${at(4)}`, "flush", `discard ${at(5)}`]);
+    expect(calls).toEqual([`write ${at(2)}`, "flush", `write ${at(4)}`, "flush", `writeZeroes ${at(5)}`]);
     await device.write(2 * CLUSTER, data(3));
     expect(calls.at(-1)).toBe(`write ${at(5)}`);
+    await device.close();
+    expectSound(storage.bytes());
+  });
+
+  it("writes no zeros around a small write to a cluster that was made a hole", async () => {
+    const { device, calls, storage } = await traced();
+    await device.write(0, data(1));
+    await device.flush();
+    await device.discard(0, CLUSTER);
+    await device.flush();
+    const written = storage.bytes().length;
+    calls.length = 0;
+    await device.write(CLUSTER + 512, data(2).subarray(0, 512));
+    expect(calls).toEqual([`write ${at(5) + 512}`]);
+    const bytes = new Uint8Array(CLUSTER);
+    await device.read(CLUSTER, bytes);
+    expect(bytes.findIndex((byte) => byte !== 0)).toBe(512);
+    expect(bytes.findLastIndex((byte) => byte !== 0)).toBe(1023);
+    expect(storage.bytes().length).toBe(written);
     await device.close();
     expectSound(storage.bytes());
   });
