@@ -54,6 +54,7 @@ export const ERROR_CODES = {
   KEYSLOT_INACTIVE: usage("EINVAL", "The key slot to erase holds no key, or not that of the old passphrase."),
   KEYSLOT_LAST: usage("EINVAL", "No key slot would be left that opens the image, and its data would be lost."),
   KEYSLOTS_FULL: usage("EINVAL", "All key slots are in use."),
+  TARGET_TOO_SMALL: usage("EINVAL", "The target of a copy is smaller than what is to be copied."),
   FORMAT_MARK: usage(
     "EPERM",
     "A write would make a disk that was guessed to be raw look like an image of another format.",

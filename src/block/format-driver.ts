@@ -58,6 +58,8 @@ export interface FormatDriver {
   readonly name: string;
   /** Whether images of this format can be made. */
   readonly creatable: boolean;
+  /** Whether `writeCompressed` can work. */
+  readonly compresses: boolean;
   /** True when `head`, the start of a file, has the mark of this format. Formats without a mark always say no. */
   probe(head: Uint8Array): boolean;
   /** The device owns the storage: closing the one closes the other. When opening fails, the storage stays the caller's. */

@@ -54,6 +54,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: true,
     load: async () => (await import("./commands/snapshot.js")).snapshotCommand,
   },
+  convert: {
+    summary: "copy an image into another format",
+    stock: true,
+    load: async () => (await import("./commands/convert.js")).convertCommand,
+  },
   zone: {
     summary: "report and manage the zones of a zoned image",
     stock: false,

@@ -13,6 +13,7 @@ function readOnlyDriver(name: string, probe: FormatDriver["probe"], openDisk: Di
     name,
     probe,
     creatable: false,
+    compresses: false,
     open: async (storage, options): Promise<BlockDevice> => {
       requireReadOnly(name, storage, options);
       const disk = await openDisk(storage, options);

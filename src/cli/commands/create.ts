@@ -1,12 +1,11 @@
 import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
-import { type CreateImageOptions, createImage, requireCreatable } from "../../formats/create-image.js";
-import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
-import { parseCreateOptions, type SecretLookup } from "../../formats/qcow2/create-options-parse.js";
-import { RAW_PREALLOCATIONS, type RawPreallocation } from "../../formats/raw/create.js";
+import { createImage } from "../../formats/create-image.js";
+import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, OBJECT_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { formattingLine, optionHelp } from "../create-options-text.js";
+import { type Assignment, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, printError, withSubject } from "../failure.js";
 import { splitOptionList } from "../image-options.js";
 import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
@@ -44,8 +43,6 @@ Example: zcow create -f qcow2 -o zone.mode=host-managed -o zone.size=64M disk.qc
 /** Largest size the stock tools can name: 2^63 - 1. */
 const LARGEST_SIZE = 2 ** 63;
 
-type Assignment = readonly [name: string, value: string];
-
 export async function createCommand(args: readonly string[], context: CommandContext): Promise<number> {
   const parsed = parseArguments(args, OPTIONS);
   if (isGiven(parsed, "help")) {
@@ -76,7 +73,7 @@ export async function createCommand(args: readonly string[], context: CommandCon
 }
 
 function printOptionHelp(format: string, path: string | undefined, context: CommandContext): number {
-  requireFormat(format);
+  requireFileFormat(format);
   if (path === undefined) {
     context.output.out(
       `Supported ${format} options:\n${optionHelp(format)}\n` +
@@ -87,18 +84,6 @@ function printOptionHelp(format: string, path: string | undefined, context: Comm
     context.output.out(`Supported options:\n${optionHelp(format)}`);
   }
   return 0;
-}
-
-function requireFormat(format: string): void {
-  try {
-    requireCreatable(format);
-  } catch (error) {
-    if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
-    throw new ZcowError("FORMAT_UNKNOWN", error.message, {
-      data: error.data,
-      stockText: `Unknown file format '${format}'`,
-    });
-  }
 }
 
 function imageSize(text: string): number {
@@ -129,8 +114,8 @@ interface Creation {
 
 async function create(creation: Creation, context: CommandContext): Promise<void> {
   const { path, format, given, quiet, secretOf } = creation;
-  requireFormat(format);
-  const parsed = format === "raw" ? parseRawOptions(given) : parseQcow2Options(given, secretOf);
+  requireFileFormat(format);
+  const parsed = parseCreationOptions(format, given, secretOf);
   const sizeOption = given.findLast(([name]) => name === "size")?.[1];
   if (creation.size !== undefined && sizeOption !== undefined) {
     throw refusal(
@@ -150,62 +135,6 @@ async function create(creation: Creation, context: CommandContext): Promise<void
   } catch (error) {
     throw describeFileError(error, path);
   }
-}
-
-type Parsed<Format> =
-  | { readonly options: Extract<CreateImageOptions, { format: Format }> }
-  | { readonly refusal: unknown };
-
-/** A choice that does not exist is told about after the "Formatting" line, everything else at once. */
-function parseQcow2Options(given: readonly Assignment[], secretOf: SecretLookup): Parsed<"qcow2"> {
-  const lists = given.map(([name, value]) => `${name}=${value.replaceAll(",", ",,")}`);
-  try {
-    return { options: { format: "qcow2", ...parseCreateOptions(lists, secretOf) } };
-  } catch (error) {
-    const option = isZcowError(error, "INVALID_ARGUMENT") ? error.data.option : undefined;
-    const isChoice = OPTION_SPECS.some((spec) => spec.name === option && spec.type === "choice");
-    if (!isChoice) throw error;
-    return { refusal: error };
-  }
-}
-
-function parseRawOptions(given: readonly Assignment[]): Parsed<"raw"> {
-  let preallocation: RawPreallocation = "off";
-  for (const [name, value] of given) {
-    if (name === "preallocation") {
-      const known = RAW_PREALLOCATIONS.find((candidate) => candidate === value);
-      if (known === undefined) return { refusal: notAccepted(name, value) };
-      preallocation = known;
-    } else if (name !== "size") {
-      throw new ZcowError("UNKNOWN_OPTION", `raw has no creation option '${name}'`, {
-        data: { option: name, value },
-        stockText: `Invalid parameter '${name}'`,
-      });
-    } else if (parseSize(value) === undefined) {
-      throw notASize(value);
-    }
-  }
-  return { options: { format: "raw", size: 0, preallocation } };
-}
-
-function notAccepted(name: string, value: string): ZcowError {
-  return new ZcowError(
-    "INVALID_ARGUMENT",
-    `option ${name}: '${value}' is not one of ${RAW_PREALLOCATIONS.join(", ")}`,
-    {
-      data: { option: name, value },
-      stockText: `invalid parameter value: ${value}`,
-    },
-  );
-}
-
-function notASize(value: string): ZcowError {
-  return new ZcowError("INVALID_ARGUMENT", `option size: '${value}' is not a size`, {
-    data: { option: "size", value },
-    stockText:
-      "Parameter 'size' expects a non-negative number below 2^64\n" +
-      "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
-  });
 }
 
 function refusal(message: string, stockText: string): ZcowError {

@@ -5,6 +5,7 @@ import { hasQcow2Magic } from "./header-fields.js";
 export const qcow2Driver: FormatDriver = {
   name: "qcow2",
   creatable: true,
+  compresses: true,
   probe: hasQcow2Magic,
   open: async (storage, options) => (await import("./open.js")).openQcow2(storage, options),
 };

@@ -27,6 +27,7 @@ const OWN_FORMATS: readonly FormatDriver[] = [
   {
     name: "qcow2",
     creatable: true,
+    compresses: true,
     probe: hasQcow2Magic,
     open: (storage, options): Promise<BlockDevice> => openQcow2(storage, options),
   },

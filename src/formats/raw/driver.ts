@@ -5,6 +5,7 @@ import { openRaw } from "./device.js";
 export const rawDriver: FormatDriver = {
   name: "raw",
   creatable: true,
+  compresses: false,
   probe: () => false,
   open: async (storage, options) =>
     openRaw(storage, options.readOnly === undefined ? {} : { readOnly: options.readOnly }),

@@ -1,0 +1,86 @@
+import { isZcowError, ZcowError } from "../base/errors.js";
+import { parseSize } from "../base/size-text.js";
+import { type CreateImageOptions, requireCreatable } from "../formats/create-image.js";
+import { OPTION_SPECS } from "../formats/qcow2/create-options.js";
+import { parseCreateOptions, type SecretLookup } from "../formats/qcow2/create-options-parse.js";
+import { RAW_PREALLOCATIONS, type RawPreallocation } from "../formats/raw/create.js";
+
+/** One `NAME=VALUE` of `-o`. */
+export type Assignment = readonly [name: string, value: string];
+
+/** What the options make, or why they make nothing. */
+export type ParsedCreation = { readonly options: CreateImageOptions } | { readonly refusal: unknown };
+
+/** Fails as the stock tool does when there is no format of that name to make images in. */
+export function requireFileFormat(format: string): void {
+  try {
+    requireCreatable(format);
+  } catch (error) {
+    if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
+    throw new ZcowError("FORMAT_UNKNOWN", error.message, {
+      data: error.data,
+      stockText: `Unknown file format '${format}'`,
+    });
+  }
+}
+
+/** The creation options of `format`; a refusal is for the caller to throw, once it has said what it is about to do. */
+export function parseCreationOptions(
+  format: string,
+  given: readonly Assignment[],
+  secretOf: SecretLookup,
+): ParsedCreation {
+  return format === "raw" ? parseRawOptions(given) : parseQcow2Options(given, secretOf);
+}
+
+/** A choice that does not exist is told about after the "Formatting" line, everything else at once. */
+function parseQcow2Options(given: readonly Assignment[], secretOf: SecretLookup): ParsedCreation {
+  const lists = given.map(([name, value]) => `${name}=${value.replaceAll(",", ",,")}`);
+  try {
+    return { options: { format: "qcow2", ...parseCreateOptions(lists, secretOf) } };
+  } catch (error) {
+    const option = isZcowError(error, "INVALID_ARGUMENT") ? error.data.option : undefined;
+    const isChoice = OPTION_SPECS.some((spec) => spec.name === option && spec.type === "choice");
+    if (!isChoice) throw error;
+    return { refusal: error };
+  }
+}
+
+function parseRawOptions(given: readonly Assignment[]): ParsedCreation {
+  let preallocation: RawPreallocation = "off";
+  for (const [name, value] of given) {
+    if (name === "preallocation") {
+      const known = RAW_PREALLOCATIONS.find((candidate) => candidate === value);
+      if (known === undefined) return { refusal: notAccepted(name, value) };
+      preallocation = known;
+    } else if (name !== "size") {
+      throw new ZcowError("UNKNOWN_OPTION", `raw has no creation option '${name}'`, {
+        data: { option: name, value },
+        stockText: `Invalid parameter '${name}'`,
+      });
+    } else if (parseSize(value) === undefined) {
+      throw notASize(value);
+    }
+  }
+  return { options: { format: "raw", size: 0, preallocation } };
+}
+
+function notAccepted(name: string, value: string): ZcowError {
+  return new ZcowError(
+    "INVALID_ARGUMENT",
+    `option ${name}: '${value}' is not one of ${RAW_PREALLOCATIONS.join(", ")}`,
+    {
+      data: { option: name, value },
+      stockText: `invalid parameter value: ${value}`,
+    },
+  );
+}
+
+function notASize(value: string): ZcowError {
+  return new ZcowError("INVALID_ARGUMENT", `option size: '${value}' is not a size`, {
+    data: { option: "size", value },
+    stockText:
+      "Parameter 'size' expects a non-negative number below 2^64\n" +
+      "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
+  });
+}

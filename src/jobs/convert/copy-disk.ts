@@ -1,0 +1,165 @@
+import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
+import { KiB, MiB, SECTOR_SIZE } from "../../base/units.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import { BufferPool } from "./buffer-pool.js";
+import type { JoinedDisk } from "./joined-disk.js";
+import { dataSpans } from "./zero-scan.js";
+
+/** Bytes that are read at once. */
+const PIECE_BYTES = MiB;
+/** Pieces in flight: memory for a copy is this many MiB. */
+const DEFAULT_PIECES = 8;
+export const DEFAULT_SPARSE_BYTES = 4 * KiB;
+
+export interface CopyOptions {
+  /** The target reads as zeros everywhere: nothing is written where the source is zero. */
+  readonly targetIsZero: boolean;
+  /** Runs of zeros of this many bytes (a multiple of 512) are not written as data; 0: everything is. Default 4 KiB. */
+  readonly sparseBytes?: number;
+  /** Pieces in flight, 1 to 64. Default 8. */
+  readonly piecesInFlight?: number;
+  /** Unreadable sectors become zeros; told of here. Undefined: the first one ends the copy. */
+  readonly onUnreadable?: (offset: number, length: number, error: unknown) => void;
+  /** Bytes done, and to do; called often. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/**
+ * Copies `source` to the start of `target`, which is at least as large. What the source knows to be zero is never read. Data
+ * is read in order, in pieces of 1 MiB, and written while the next pieces are read. The target is not flushed.
+ *
+ * Fails with the first error of either side, when nothing is in flight any more.
+ */
+export async function copyDisk(source: JoinedDisk, target: BlockDevice, options: CopyOptions): Promise<void> {
+  const copier = new Copier(source, target, options);
+  try {
+    await copier.run();
+  } finally {
+    await copier.settled();
+  }
+  copier.throwFailure();
+}
+
+class Copier {
+  readonly #source: JoinedDisk;
+  readonly #target: BlockDevice;
+  readonly #options: CopyOptions;
+  readonly #buffers: BufferPool;
+  #failure: { readonly error: unknown } | undefined;
+  #done = 0;
+
+  constructor(source: JoinedDisk, target: BlockDevice, options: CopyOptions) {
+    this.#source = source;
+    this.#target = target;
+    this.#options = options;
+    this.#buffers = new BufferPool(options.piecesInFlight ?? DEFAULT_PIECES, PIECE_BYTES);
+  }
+
+  async run(): Promise<void> {
+    for await (const extent of this.#source.extents()) {
+      if (this.#failure !== undefined) return;
+      if (extent.zero) await this.#zero(extent.offset, extent.length);
+      else await this.#copy(extent.offset, extent.offset + extent.length);
+    }
+  }
+
+  settled(): Promise<void> {
+    return this.#buffers.allBack();
+  }
+
+  throwFailure(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  async #zero(offset: number, length: number): Promise<void> {
+    if (this.#options.sparseBytes === 0) {
+      await this.#copy(offset, offset + length);
+      return;
+    }
+    if (!this.#options.targetIsZero) await this.#target.writeZeroes(offset, length);
+    this.#progress(length);
+  }
+
+  async #copy(from: number, end: number): Promise<void> {
+    for (let at = from; at < end && this.#failure === undefined; ) {
+      const length = Math.min(end - at, PIECE_BYTES - (at % PIECE_BYTES));
+      const buffer = this.#buffers.takeNow() ?? (await this.#buffers.take());
+      this.#startPiece(at, buffer, length);
+      at += length;
+    }
+  }
+
+  /** Reads and writes a piece; the buffer goes back when that is done, now or later. */
+  #startPiece(offset: number, buffer: Uint8Array, length: number): void {
+    const bytes = buffer.subarray(0, length);
+    let work: MaybePromise<void>;
+    try {
+      const read = this.#read(offset, bytes);
+      work = isPromise(read) ? read.then(() => this.#write(offset, bytes)) : this.#write(offset, bytes);
+    } catch (error) {
+      work = Promise.reject(error);
+    }
+    if (isPromise(work)) {
+      work.then(
+        () => this.#endPiece(buffer, length),
+        (error: unknown) => {
+          this.#failure ??= { error };
+          this.#endPiece(buffer, length);
+        },
+      );
+    } else {
+      this.#endPiece(buffer, length);
+    }
+  }
+
+  #endPiece(buffer: Uint8Array, length: number): void {
+    this.#buffers.give(buffer);
+    this.#progress(length);
+  }
+
+  #progress(length: number): void {
+    this.#done += length;
+    this.#options.onProgress?.(this.#done, this.#source.size);
+  }
+
+  #read(offset: number, bytes: Uint8Array): MaybePromise<void> {
+    if (this.#options.onUnreadable === undefined) return this.#source.read(offset, bytes);
+    return this.#readWhatCanBe(offset, bytes);
+  }
+
+  /** Halves the range until what cannot be read is single sectors, which become zeros. */
+  async #readWhatCanBe(offset: number, bytes: Uint8Array): Promise<void> {
+    try {
+      await this.#source.read(offset, bytes);
+    } catch (error) {
+      if (bytes.length <= SECTOR_SIZE) {
+        bytes.fill(0);
+        this.#options.onUnreadable?.(offset, bytes.length, error);
+        return;
+      }
+      const half = Math.ceil(bytes.length / 2 / SECTOR_SIZE) * SECTOR_SIZE;
+      await this.#readWhatCanBe(offset, bytes.subarray(0, half));
+      await this.#readWhatCanBe(offset + half, bytes.subarray(half));
+    }
+  }
+
+  #write(offset: number, bytes: Uint8Array): MaybePromise<void> {
+    const { sparseBytes = DEFAULT_SPARSE_BYTES, targetIsZero } = this.#options;
+    if (sparseBytes === 0) return this.#target.write(offset, bytes);
+    const waits: Promise<void>[] = [];
+    let written = 0;
+    const follow = (wait: MaybePromise<void>): void => {
+      if (isPromise(wait)) waits.push(wait);
+    };
+    for (const { start, end } of dataSpans(bytes, offset, sparseBytes)) {
+      if (!targetIsZero && start > written) follow(this.#target.writeZeroes(offset + written, start - written));
+      follow(this.#target.write(offset + start, bytes.subarray(start, end)));
+      written = end;
+    }
+    if (!targetIsZero && written < bytes.length) {
+      follow(this.#target.writeZeroes(offset + written, bytes.length - written));
+    }
+    if (waits.length === 0) return undefined;
+    return waits.length === 1 ? waits[0] : whenAll(waits);
+  }
+}
