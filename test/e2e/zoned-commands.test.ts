@@ -345,7 +345,7 @@ describe("the built command", () => {
     command = await BuiltCommand.build(join(folder, "built"));
   });
 
-  it("is one file that runs by itself", async () => {
+  it("runs by itself", async () => {
     expect(await command.zcow(folder, ["--version"])).toEqual({ code: 0, stdout: "zcow 0.0.0-test\n", stderr: "" });
     expect((await command.zcow(folder, ["info", "z.qcow2"])).stdout).toContain("zone capacity: 786432");
     expect((await command.zcow(folder, ["nonsense"])).code).toBe(1);
