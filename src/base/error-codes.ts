@@ -99,6 +99,7 @@ export const ERROR_CODES = {
   QCOW2_SNAPSHOTS_OFFSET: format("The snapshot table is misaligned or lies where no table can lie."),
   QCOW2_SNAPSHOT_TABLE: format("The snapshot table or one of its entries is larger than the limit."),
   QCOW2_SNAPSHOT_L1: format("The L1 table of a snapshot is misaligned, too large, or lies where no table can lie."),
+  SNAPSHOT_POINTERS: format("A snapshot of a zoned image has no write pointers, or damaged ones."),
   QCOW2_CRYPT_METHOD: format("The encryption method is not one the format defines."),
   QCOW2_CRYPT_HEADER: format("The encryption header extension is missing, not expected, or breaks its rules."),
   LUKS_HEADER: format("The LUKS header breaks the rules of its format."),

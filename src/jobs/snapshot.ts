@@ -7,6 +7,7 @@ import type { Snapshot } from "../formats/qcow2/snapshots/snapshot.js";
 import { findSnapshot } from "../formats/qcow2/snapshots/snapshot-lookup.js";
 import { readSnapshotTable } from "../formats/qcow2/snapshots/snapshot-table.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
+import { borrowedStorage } from "../storage/borrowed-storage.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
 
@@ -103,10 +104,21 @@ async function withImage<T>(
       });
     }
     const { ImageAtRest: Image } = await import("../formats/qcow2/rewrite/image-at-rest.js");
+    await settlePointers(storage);
     const image = await Image.open(storage);
     refuseUnsuited(image);
-    return work(image);
+    const result = await work(image);
+    await settlePointers(storage);
+    return result;
   });
+}
+
+/** Opening a zoned image brings the write pointers of a snapshot that was applied into their table. */
+async function settlePointers(storage: Storage): Promise<void> {
+  const header = await readHeader(storage, { writable: true });
+  if (header.zoned?.tableOffset === undefined || header.snapshotCount === 0) return;
+  const { openQcow2 } = await import("../formats/qcow2/open.js");
+  await (await openQcow2(borrowedStorage(storage), { readOnly: false, implicitFiles: "allow" })).close();
 }
 
 function refuseUnsuited({ header, storage }: ImageAtRest): void {
@@ -115,10 +127,6 @@ function refuseUnsuited({ header, storage }: ImageAtRest): void {
     const message = `${storage.name} keeps its data in an external file, of which there are no snapshots`;
     throw new ZcowError("NOT_SUPPORTED", message, { data });
   }
-  if (header.zoned === undefined) return;
-  throw new ZcowError("NOT_SUPPORTED", `${storage.name} is zoned, and snapshots of zoned images are not supported`, {
-    data,
-  });
 }
 
 async function isQcow2(storage: Storage, { format }: SnapshotImageOptions): Promise<boolean> {

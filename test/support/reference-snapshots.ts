@@ -77,6 +77,7 @@ export function referenceCounts(bytes: Uint8Array, leaksAllowed: boolean): strin
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (snapshots.length > 0) use(Number(view.getBigUint64(64)), tableBytes);
+  if (image.zoned !== undefined) use(image.zoned.tableOffset, image.zoned.zoneCount * 8);
   const flags: { what: string; cluster: number; copied: boolean }[] = [];
   const tree = (what: string, l1Offset: number, l1Size: number, active: boolean): void => {
     if (l1Size > 0) use(l1Offset, l1Size * 8);

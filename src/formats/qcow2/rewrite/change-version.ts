@@ -77,6 +77,11 @@ function requireDowngradable({ header, snapshots, storage }: ImageAtRest): void 
   );
   if (isOdd)
     refuse("a snapshot has another disk size, or much VM state", "Internal snapshots prevent downgrade of image");
+  if (header.zoned !== undefined) {
+    throw new ZcowError("ZONED_VERSION", `${storage.name} is zoned, and a zoned image needs version 3 (compat=1.1)`, {
+      data: { path: storage.name, option: "compat" },
+    });
+  }
   const features = header.features.incompatible & ~INCOMPATIBLE.dirty;
   if (features !== 0n) {
     const bits = `0x${features.toString(16)}`;

@@ -1,10 +1,12 @@
 import { ZcowError } from "../../../base/errors.js";
 import { ceilDiv } from "../../../base/integers.js";
 import { MAX_L1_BYTES, TABLE_ENTRY_BYTES } from "../limits.js";
-import type { ImageAtRest } from "../rewrite/image-at-rest.js";
+import type { HeaderChange, ImageAtRest } from "../rewrite/image-at-rest.js";
 import { activeL1, countTree, readSnapshotL1, replaceActiveL1, settleTree } from "./mapping-rewrite.js";
 import type { Snapshot } from "./snapshot.js";
 import { snapshotL1 } from "./snapshot-lookup.js";
+import { replaceSnapshotTable } from "./table-rewrite.js";
+import { pointersOfSnapshot, withPending } from "./zone-pointers.js";
 
 /**
  * Makes the disk what it was when the snapshot was taken, its size included. What was written since is lost unless another
@@ -16,6 +18,9 @@ import { snapshotL1 } from "./snapshot-lookup.js";
 export async function applySnapshot(image: ImageAtRest, snapshot: Snapshot): Promise<void> {
   const { header, geometry } = image;
   if (header.bitmaps !== undefined) throw bitmapsInTheWay(image);
+  if (header.zoned !== undefined) {
+    await pointersOfSnapshot(image.storage, header, header.zoned, geometry, snapshot);
+  }
   const place = snapshotL1(snapshot, header);
   const size = diskSizeOf(image, snapshot);
   const taken = await readSnapshotL1(image, place);
@@ -25,7 +30,15 @@ export async function applySnapshot(image: ImageAtRest, snapshot: Snapshot): Pro
   const l1 = new Uint8Array(entries * TABLE_ENTRY_BYTES);
   l1.set(taken);
   await settleTree(image, l1);
-  await image.commit({ ...(await replaceActiveL1(image, l1)), size });
+  const active = await replaceActiveL1(image, l1);
+  await image.commit({ ...active, ...(await markedTable(image, snapshot)), size });
+}
+
+/** The write pointers of a zoned image follow the mapping: until they are in their table, the snapshot's own count. */
+async function markedTable(image: ImageAtRest, snapshot: Snapshot): Promise<HeaderChange> {
+  if (image.header.zoned === undefined) return {};
+  const marked = image.snapshots.snapshots.map((other) => (other === snapshot ? withPending(other) : other));
+  return replaceSnapshotTable(image, marked);
 }
 
 /** Version 2 entries may not say how large the disk was; then it has the size it has now. */

@@ -5,10 +5,14 @@ import type { ImageAtRest } from "../rewrite/image-at-rest.js";
 import { activeL1, replaceActiveL1, shareTree } from "./mapping-rewrite.js";
 import type { Snapshot } from "./snapshot.js";
 import { newSnapshotId } from "./snapshot-lookup.js";
+import { KNOWN_EXTRA_BYTES } from "./snapshot-table.js";
 import { replaceSnapshotTable } from "./table-rewrite.js";
+import { keepPointers } from "./zone-pointers.js";
 
 /** Longest name that the stock tools can hold, in bytes of UTF-8. */
 export const MAX_SNAPSHOT_NAME_BYTES = 255;
+
+const NO_EXTRA = new Uint8Array(0);
 
 /**
  * Keeps the disk as it is now as a snapshot: the L1 table is copied, and everything under it belongs to both from then on. Names need
@@ -28,18 +32,20 @@ export async function createSnapshot(image: ImageAtRest, name: string, date: Dat
   try {
     const l1 = activeL1(image);
     await shareTree(image, l1);
+    const kept =
+      header.zoned === undefined ? { l1, unknownExtra: NO_EXTRA } : await keepPointers(image, header.zoned, l1);
     const snapshot: Snapshot = {
       id: newSnapshotId(snapshots.snapshots),
       name,
-      l1Offset: BigInt(await image.place(l1)),
-      l1Entries: l1.length / TABLE_ENTRY_BYTES,
+      l1Offset: BigInt(await image.place(kept.l1)),
+      l1Entries: kept.l1.length / TABLE_ENTRY_BYTES,
       ...timeOf(date),
       vmClock: 0n,
       vmStateSize: 0n,
       diskSize: BigInt(header.size),
       icount: 0n,
-      unknownExtra: new Uint8Array(0),
-      extraLength: 0,
+      unknownExtra: kept.unknownExtra,
+      extraLength: KNOWN_EXTRA_BYTES + kept.unknownExtra.length,
     };
     const active = await replaceActiveL1(image, l1);
     const table = await replaceSnapshotTable(image, [...snapshots.snapshots, snapshot]);

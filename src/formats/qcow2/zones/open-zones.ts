@@ -17,6 +17,8 @@ export interface OpenZonesOptions {
    * is writable, convert it to layout `current` first. Default false.
    */
   readonly upgradeSeedLayout?: boolean | undefined;
+  /** The engine reads this snapshot: its write pointers are the ones that were kept with it. */
+  readonly snapshot?: string | undefined;
 }
 
 /**
@@ -29,6 +31,11 @@ export async function openZonedDevice(engine: Qcow2Engine, options: OpenZonesOpt
   const validated = validate(engine, zoned);
   for (const warning of validated.warnings) warn(warning);
   const { config } = validated;
+  if (options.snapshot !== undefined) {
+    const { pointersOfNamed } = await import("./snapshot-pointers.js");
+    const pointers = await pointersOfNamed(engine, zoned, options.snapshot);
+    return new ZonedQcow2Device(engine, new ZoneModel(config, engine.geometry.size, pointers), undefined);
+  }
   if (zoned.tableOffset === undefined) {
     const pointers = await reconstructPointers(engine, config);
     if (!engine.writable || options.upgradeSeedLayout !== true) {
@@ -39,7 +46,12 @@ export async function openZonedDevice(engine: Qcow2Engine, options: OpenZonesOpt
     zoned = zonedExtension(engine);
   }
   const table = await PointerTable.load(engine, zoned, zoned.tableOffset ?? 0);
-  const model = new ZoneModel(config, engine.geometry.size, storedIn(engine, zoned, table));
+  let pointers = storedIn(engine, zoned, table);
+  if (engine.header.snapshotCount > 0) {
+    const { appliedPointers } = await import("./snapshot-pointers.js");
+    pointers = (await appliedPointers(engine, zoned, table)) ?? pointers;
+  }
+  const model = new ZoneModel(config, engine.geometry.size, pointers);
   warnOfActiveZones(model, warn);
   return new ZonedQcow2Device(engine, model, validated.readOnly ? undefined : table);
 }
