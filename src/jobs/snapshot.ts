@@ -7,7 +7,6 @@ import type { Snapshot } from "../formats/qcow2/snapshots/snapshot.js";
 import { findSnapshot } from "../formats/qcow2/snapshots/snapshot-lookup.js";
 import { readSnapshotTable } from "../formats/qcow2/snapshots/snapshot-table.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
-import { borrowedStorage } from "../storage/borrowed-storage.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
 
@@ -113,12 +112,14 @@ async function withImage<T>(
   });
 }
 
-/** Opening a zoned image brings the write pointers of a snapshot that was applied into their table. */
+/** The write pointers of a snapshot that was applied go into their table: at once, or now when a crash came between. */
 async function settlePointers(storage: Storage): Promise<void> {
   const header = await readHeader(storage, { writable: true });
-  if (header.zoned?.tableOffset === undefined || header.snapshotCount === 0) return;
-  const { openQcow2 } = await import("../formats/qcow2/open.js");
-  await (await openQcow2(borrowedStorage(storage), { readOnly: false, implicitFiles: "allow" })).close();
+  if (header.zoned === undefined || header.snapshotCount === 0) return;
+  const { settleApplied } = await import("../formats/qcow2/snapshots/zone-pointers.js");
+  const { geometryOf } = await import("../formats/qcow2/rewrite/image-at-rest.js");
+  const { snapshots } = await readSnapshotTable(storage, header);
+  await settleApplied(storage, header, geometryOf(header, header.refcountOrder), snapshots);
 }
 
 function refuseUnsuited({ header, storage }: ImageAtRest): void {

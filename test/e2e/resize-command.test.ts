@@ -38,6 +38,9 @@ describeWithStock("resize, beside the stock tool", () => {
     await run("create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image("small.qcow2"), "1M");
     await qemuIo(["-c", "write -P 5 0 1M", image("small.qcow2")]);
     await run("create", "-q", "-f", "raw", image("r.raw"), "1M");
+    await run("create", "-q", "-f", "raw", image("base.raw"), "4M");
+    await qemuIo(["-f", "raw", "-c", "write -P 7 0 4M", image("base.raw")]);
+    await run("create", "-q", "-f", "qcow2", "-b", image("base.raw"), "-F", "raw", image("over.qcow2"), "1M");
   });
 
   it.each([
@@ -77,6 +80,10 @@ describeWithStock("resize, beside the stock tool", () => {
     "resize small.qcow2 1T",
     "resize --preallocation=metadata small.qcow2 2M",
     "resize --shrink small.qcow2 16k",
+    "resize over.qcow2 3M",
+    "resize over.qcow2 9M",
+    "resize --preallocation=metadata over.qcow2 3M",
+    "resize --shrink over.qcow2 512k",
     "resize nofile 1M",
     "resize a.qcow2 1M 2M",
     "resize --image-opts driver=qcow2,file.filename=a.qcow2 9M",

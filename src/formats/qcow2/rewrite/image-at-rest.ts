@@ -11,6 +11,7 @@ import { TABLE_ENTRY_BYTES } from "../limits.js";
 import { repairDirty } from "../open.js";
 import { MetadataOwners, OWNER_HEADER, OWNER_L1, OWNER_L2, OWNER_REFBLOCK, OWNER_REFTABLE } from "../overlap.js";
 import { type RootTable, readL1 } from "../root-table.js";
+import { sessionOf } from "../session.js";
 import { readSnapshotTable, type SnapshotTable } from "../snapshots/snapshot-table.js";
 import { writePointerTableBytes } from "../write-pointer-table.js";
 import { NewRefcounts } from "./new-refcounts.js";
@@ -72,6 +73,10 @@ export class ImageAtRest {
       throw new ZcowError("READ_ONLY", `${storage.name} is open for reading only`, { data: { path: storage.name } });
     }
     let header = await readHeader(storage, { writable: true });
+    if (sessionOf(header) !== undefined) {
+      const { resumeSession } = await import("../resume-session.js");
+      header = await resumeSession(storage, header, () => undefined);
+    }
     if ((header.features.incompatible & INCOMPATIBLE.dirty) !== 0n) header = await repairDirty(storage, header);
     const geometry = geometryOf(header, header.refcountOrder);
     const l1 = await readL1(storage, header);
@@ -150,7 +155,8 @@ export class ImageAtRest {
   }
 }
 
-function geometryOf(header: Qcow2Header, refcountOrder: number): Qcow2Geometry {
+/** What follows from a header when its counts have the width `refcountOrder`. */
+export function geometryOf(header: Qcow2Header, refcountOrder: number): Qcow2Geometry {
   const { size, version, clusterBits, features } = header;
   const extendedL2 = (features.incompatible & INCOMPATIBLE.extendedL2) !== 0n;
   return qcow2Geometry({ size, version, clusterBits, refcountOrder, extendedL2 });

@@ -200,3 +200,28 @@ export async function clearPending(
   if (isPromise(written)) await written;
   await barrier();
 }
+
+/**
+ * Brings the pointers of a snapshot that was applied into the write-pointer table of an image that nobody uses. Nothing happens when
+ * they are there already, as nearly always. Throws as `pointersOfSnapshot`.
+ */
+export async function settleApplied(
+  storage: Storage,
+  header: Qcow2Header,
+  geometry: Qcow2Geometry,
+  snapshots: readonly Snapshot[],
+): Promise<void> {
+  const { zoned } = header;
+  const pending = pendingSnapshot(snapshots);
+  if (zoned?.tableOffset === undefined || pending === undefined) return;
+  const pointers = await pointersOfSnapshot(storage, header, zoned, geometry, pending);
+  const unit = Math.max(SECTOR_SIZE, storage.capabilities.alignment);
+  const table = await read(storage, zoned.tableOffset, alignUp(writePointerTableBytes(zoned.zoneCount), unit));
+  for (const [zone, pointer] of pointers.entries())
+    encodeWritePointer(viewOf(table), zone, pointer, zoned, header.size);
+  const written = storage.write(zoned.tableOffset, table);
+  if (isPromise(written)) await written;
+  const flushed = storage.flush();
+  if (isPromise(flushed)) await flushed;
+  await clearPending(storage, header, snapshots, pending, () => storage.flush());
+}
