@@ -1,7 +1,9 @@
 import { viewOf } from "../../../base/bytes.js";
+import { ZcowError } from "../../../base/errors.js";
 import { alignUp } from "../../../base/integers.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../../base/units.js";
+import { ClusterMap } from "../cluster-map.js";
 import { entryHigh, entryLow } from "../entries.js";
 import { TABLE_ENTRY_BYTES } from "../limits.js";
 import type { ImageAtRest } from "../rewrite/image-at-rest.js";
@@ -21,13 +23,25 @@ export async function countTree(image: ImageAtRest, l1: Uint8Array, delta: 1 | -
   const { geometry, counts, storage } = image;
   const view = viewOf(l1);
   const visit = (first: number, count: number): ReturnType<typeof counts.add> => counts.add(first, count, delta);
+  const seen = new ClusterMap();
   for (let index = 0; index < l1.length / TABLE_ENTRY_BYTES; index++) {
     const table = tableOf(view, index, geometry, storage.size());
     if (table === 0) continue;
+    if (seen.get(table / geometry.clusterSize) !== 0) throw usedTwice(index, table);
+    seen.set(table / geometry.clusterSize, 1);
     await visitReferences(await image.read(table, geometry.clusterSize), geometry, visit);
     const wait = counts.add(table / geometry.clusterSize, 1, delta);
     if (isPromise(wait)) await wait;
   }
+}
+
+/** No program makes such a tree, and a small file could make the walk read the same table millions of times. */
+function usedTwice(index: number, table: number): ZcowError {
+  return new ZcowError(
+    "IMAGE_CORRUPT",
+    `L1 entry ${index} refers to the L2 table at file offset ${table}, as another entry of the same L1 table does; check and repair the image first`,
+    { data: { structure: "L1 table", field: `entry ${index}`, value: table } },
+  );
 }
 
 /**
