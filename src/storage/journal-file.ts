@@ -84,6 +84,7 @@ export class JournalFile implements JournalPlace {
         fs.renameSync(fresh, this.name);
       } catch (error) {
         fs.closeSync(fd);
+        fs.rmSync(fresh, { force: true });
         throw error;
       }
       this.#fd = fd;
