@@ -5,7 +5,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, statSyn
 import { dirname, join } from "node:path";
 import { capture, findProgram, PROJECT_ROOT } from "./run-command.mjs";
 
-const BUILD_STAMP = join(PROJECT_ROOT, "node_modules", ".cache", "zcow", "build-inputs.sha256");
+/** With the tree, not in node_modules, which several trees may share. */
+const BUILD_STAMP = join(PROJECT_ROOT, ".cache/build-inputs.sha256");
 const BUILD_INPUTS = [
   "src",
   "scripts/build.mjs",
