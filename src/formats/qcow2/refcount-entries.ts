@@ -39,6 +39,12 @@ export function getRefcount(block: Uint8Array, index: number, order: number): nu
 
 /** Stores a count. Throws `REFCOUNT_OVERFLOW` when it does not fit the width, above 2^53 - 1, or below 0. */
 export function setRefcount(block: Uint8Array, index: number, order: number, count: number): void {
+  // The width of nearly all images.
+  if (order === 4 && count >= 0 && count <= 0xffff) {
+    block[index * 2] = count >>> 8;
+    block[index * 2 + 1] = count & 0xff;
+    return;
+  }
   const bits = 2 ** order;
   const largest = bits >= 53 ? Number.MAX_SAFE_INTEGER : 2 ** bits - 1;
   if (!(count >= 0 && count <= largest)) throw refcountOverflow(count, bits, largest);

@@ -225,9 +225,15 @@ export class NewRefcounts {
 
   /** First of `count` neighbouring clusters that are free in the file and not taken yet; their new counts will be 1. */
   async allocate(count: number): Promise<number> {
+    const { refcountsPerBlock } = this.#oldGeometry;
     let first = this.#next;
-    for (let cluster = first; cluster < first + count; cluster++) {
-      if (!(await this.#isFree(cluster))) first = cluster + 1;
+    for (let cluster = first; cluster < first + count; ) {
+      const index = Math.floor(cluster / refcountsPerBlock);
+      const block = await this.#old.block(index);
+      const end = (index + 1) * refcountsPerBlock;
+      for (; cluster < end && cluster < first + count; cluster++) {
+        if (!this.#isFree(block, cluster)) first = cluster + 1;
+      }
     }
     this.#next = first + count;
     this.#refuseBeyondEnd((first + count) * this.#geometry.clusterSize);
@@ -235,8 +241,11 @@ export class NewRefcounts {
     return first;
   }
 
-  async #isFree(cluster: number): Promise<boolean> {
-    return this.#owners.ownerOf(cluster) === 0 && (await this.#old.count(cluster)) === 0;
+  /** `block` counts the cluster in the file. Metadata are left alone even where their counts are wrong. */
+  #isFree(block: Uint8Array | undefined, cluster: number): boolean {
+    const { refcountsPerBlock, refcountOrder } = this.#oldGeometry;
+    if (block !== undefined && getRefcount(block, cluster % refcountsPerBlock, refcountOrder) !== 0) return false;
+    return this.#owners.ownerOf(cluster) === 0;
   }
 
   #refuseBeyondEnd(end: number): void {
@@ -350,17 +359,25 @@ export class NewRefcounts {
   }
 
   #freedInBlock(spans: ClusterSpan[], index: number, old: Uint8Array, now: Uint8Array): void {
-    const { refcountsPerBlock, refcountOrder } = this.#geometry;
-    for (let within = 0; within < refcountsPerBlock; within++) {
-      const isFreed = getRefcount(old, within, refcountOrder) !== 0 && getRefcount(now, within, refcountOrder) === 0;
-      if (!isFreed) continue;
-      const cluster = index * refcountsPerBlock + within;
-      const last = spans.at(-1);
-      if (last !== undefined && last.first + last.count === cluster) {
-        spans[spans.length - 1] = { first: last.first, count: last.count + 1 };
-      } else {
-        spans.push({ first: cluster, count: 1 });
+    const { refcountsPerBlock, refcountOrder, refcountBits } = this.#geometry;
+    const step = Math.max(1, 64 / refcountBits);
+    const [before, after] = [viewOf(old), viewOf(now)];
+    for (let start = 0; start < refcountsPerBlock; start += step) {
+      // Most counts are the same: eight bytes at once.
+      const at = (start * refcountBits) / 8;
+      const isSame =
+        before.getUint32(at) === after.getUint32(at) && before.getUint32(at + 4) === after.getUint32(at + 4);
+      if (isSame) continue;
+      for (let within = start; within < start + step; within++) {
+        const isFreed = getRefcount(old, within, refcountOrder) !== 0 && getRefcount(now, within, refcountOrder) === 0;
+        if (isFreed) addCluster(spans, index * refcountsPerBlock + within);
       }
     }
   }
+}
+
+function addCluster(spans: ClusterSpan[], cluster: number): void {
+  const last = spans.at(-1);
+  if (last === undefined || last.first + last.count !== cluster) spans.push({ first: cluster, count: 1 });
+  else spans[spans.length - 1] = { first: last.first, count: last.count + 1 };
 }

@@ -3,7 +3,7 @@ import { isPromise } from "../../../base/maybe-promise.js";
 import type { Storage } from "../../../storage/storage.js";
 import type { Qcow2Geometry } from "../geometry.js";
 import type { Qcow2Header } from "../header.js";
-import { getRefcount, isReftableEntryCorrupt, reftableEntryOffset } from "../refcount-entries.js";
+import { isReftableEntryCorrupt, reftableEntryOffset } from "../refcount-entries.js";
 import { RootTable } from "../root-table.js";
 
 /** The refcounts that the file holds, read block by block and never changed. One block is kept in memory. */
@@ -56,13 +56,5 @@ export class RefcountSource {
     this.#index = index;
     this.#block = block;
     return block;
-  }
-
-  /** The count of `cluster`. */
-  async count(cluster: number): Promise<number> {
-    const { refcountsPerBlock, refcountOrder } = this.#geometry;
-    const index = Math.floor(cluster / refcountsPerBlock);
-    const block = await this.block(index);
-    return block === undefined ? 0 : getRefcount(block, cluster - index * refcountsPerBlock, refcountOrder);
   }
 }

@@ -38,41 +38,43 @@ export async function visitReferences(
   geometry: Shape,
   visit: (first: number, count: number) => MaybePromise<void>,
 ): Promise<void> {
+  const { clusterSize, l2EntrySize } = geometry;
   const view = viewOf(table);
   let first = -1;
   let count = 0;
-  for (let at = 0; at < table.length; at += geometry.l2EntrySize) {
+  for (let at = 0; at < table.length; at += l2EntrySize) {
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
     if ((high | low) === 0) continue;
-    const [cluster, clusters] = clustersOf(high, low, geometry, at);
-    if (clusters === 0) continue;
-    if (cluster === first + count && clusters === 1) {
+    const isCompressed = (high & COMPRESSED_HIGH) !== 0;
+    const offset = isCompressed ? compressedStart(high, low, geometry, at) : l2Offset(high, low);
+    if (offset === 0) continue;
+    if (!isCompressed && (offset % clusterSize !== 0 || (high & UNSAFE_OFFSET_HIGH) !== 0)) {
+      throw corruptEntry(high, low, geometry, at);
+    }
+    const cluster = Math.floor(offset / clusterSize);
+    if (cluster === first + count && !isCompressed) {
       count += 1;
       continue;
     }
     const wait = count === 0 ? undefined : visit(first, count);
     if (isPromise(wait)) await wait;
     first = cluster;
-    count = clusters;
+    count = isCompressed ? compressedClusters(high, low, geometry, offset) : 1;
   }
   const wait = count === 0 ? undefined : visit(first, count);
   if (isPromise(wait)) await wait;
 }
 
-function clustersOf(high: number, low: number, geometry: Shape, at: number): readonly [number, number] {
+function compressedStart(high: number, low: number, geometry: Shape, at: number): number {
+  if (compressedIsCorrupt(high, low, geometry.clusterBits)) throw corruptEntry(high, low, geometry, at);
+  return compressedOffset(high, low, geometry.clusterBits);
+}
+
+function compressedClusters(high: number, low: number, geometry: Shape, offset: number): number {
   const { clusterSize, clusterBits } = geometry;
-  if ((high & COMPRESSED_HIGH) !== 0) {
-    if (compressedIsCorrupt(high, low, clusterBits)) throw corruptEntry(high, low, geometry, at);
-    const offset = compressedOffset(high, low, clusterBits);
-    const first = Math.floor(offset / clusterSize);
-    const last = Math.floor((offset + compressedLength(high, low, clusterBits) - 1) / clusterSize);
-    return [first, last - first + 1];
-  }
-  const offset = l2Offset(high, low);
-  if (offset === 0) return [0, 0];
-  if (offset % clusterSize !== 0 || (high & UNSAFE_OFFSET_HIGH) !== 0) throw corruptEntry(high, low, geometry, at);
-  return [offset / clusterSize, 1];
+  const last = offset + compressedLength(high, low, clusterBits) - 1;
+  return Math.floor(last / clusterSize) - Math.floor(offset / clusterSize) + 1;
 }
 
 function corruptEntry(high: number, low: number, geometry: Shape, at: number): ZcowError {
