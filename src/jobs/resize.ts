@@ -7,7 +7,7 @@ import type { FormatChoice } from "../formats/open-image.js";
 import type { Preallocation } from "../formats/qcow2/create-layout.js";
 import type { ClusterEngine } from "../formats/qcow2/engine.js";
 import type { ImageAtRest } from "../formats/qcow2/rewrite/image-at-rest.js";
-import { formatDriver, probeFormat } from "../formats/registry.js";
+import { FORMATS, formatDriver, probeFormat } from "../formats/registry.js";
 import { borrowedStorage } from "../storage/borrowed-storage.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
@@ -123,12 +123,32 @@ async function resizeQcow2(storage: Storage, options: ResizeImageOptions): Promi
   if (size > current) {
     const mayShow = image.header.backingFileName !== undefined && preallocation === "off";
     if (mayShow) await (await openQuietly(storage, options)).close();
+    await resizeDataFile(image, options);
     await growDisk(image, size, preallocation);
     if (mayShow) await hideBacking(storage, options, current);
     return;
   }
   await dropData(image, options);
   await shrinkDisk(await Image.open(storage), size);
+  await resizeDataFile(image, options);
+}
+
+/** An external data file is as long as its disk: longer before the disk is, and shorter after. */
+async function resizeDataFile({ header, geometry, storage }: ImageAtRest, options: ResizeImageOptions): Promise<void> {
+  if (!geometry.externalData) return;
+  const { openReferencedFiles } = await import("../formats/qcow2/referenced-files.js");
+  const { implicitFiles = "deny", size } = options;
+  const own = { ...header, backingFileName: undefined };
+  const { data } = await openReferencedFiles(own, storage, { writable: true, implicitFiles }, FORMATS);
+  if (data === undefined) return;
+  try {
+    const truncated = data.storage.truncate(size);
+    if (isPromise(truncated)) await truncated;
+    const flushed = data.storage.flush();
+    if (isPromise(flushed)) await flushed;
+  } finally {
+    await data.close();
+  }
 }
 
 async function openQuietly(storage: Storage, { implicitFiles = "deny" }: ResizeImageOptions): Promise<ClusterEngine> {

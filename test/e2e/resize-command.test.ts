@@ -125,6 +125,23 @@ describeWithStock("resize, beside the stock tool", () => {
     if ((await sizeOf(own)) <= 2 ** 30) await expectSameContents(own, format, theirs, format);
   });
 
+  it("takes the external data file along", async () => {
+    const [path, data] = [join(root, "ext.qcow2"), join(root, "ext.raw")];
+    const made = ["create", "-q", "-f", "qcow2", "-o", `data_file=${data},data_file_raw=on`, path, "4M"];
+    expect((await qemuImg(made)).code).toBe(0);
+    await qemuIo(["-c", "write -P 3 0 4M", path]);
+    for (const [args, size] of [
+      [["resize", "-q", path, "600M"], 600 * 2 ** 20],
+      [["resize", "-q", "--shrink", path, "1M"], 2 ** 20],
+    ] as const) {
+      expect(await ours(args)).toEqual({ stdout: "", stderr: "", code: 0 });
+      expect(statSync(data).size).toBe(size);
+      await expectCleanCheck(path);
+    }
+    await expectSameContents(path, "qcow2", data, "raw");
+    expect((await qemuIo(["-r", "-c", "read -P 3 0 1M", path])).stdout).not.toContain("failed");
+  });
+
   it("makes the file smaller with the disk", async () => {
     const path = join(root, "cut.qcow2");
     await qemuImg(["create", "-q", "-f", "qcow2", path, "64M"]);

@@ -159,7 +159,8 @@ export class ImageAtRest {
 export function geometryOf(header: Qcow2Header, refcountOrder: number): Qcow2Geometry {
   const { size, version, clusterBits, features } = header;
   const extendedL2 = (features.incompatible & INCOMPATIBLE.extendedL2) !== 0n;
-  return qcow2Geometry({ size, version, clusterBits, refcountOrder, extendedL2 });
+  const externalData = (features.incompatible & INCOMPATIBLE.externalData) !== 0n;
+  return qcow2Geometry({ size, version, clusterBits, refcountOrder, extendedL2, externalData });
 }
 
 /** Everything that must not be overwritten even if its counts are wrong. */

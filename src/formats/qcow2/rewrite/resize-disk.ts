@@ -6,7 +6,6 @@ import { SECTOR_SIZE } from "../../../base/units.js";
 import type { Storage } from "../../../storage/storage.js";
 import type { Preallocation } from "../create-layout.js";
 import { entryHigh, entryLow } from "../entries.js";
-import { INCOMPATIBLE } from "../features.js";
 import { MAX_L1_BYTES, TABLE_ENTRY_BYTES } from "../limits.js";
 import { activeL1, replaceActiveL1 } from "../snapshots/mapping-rewrite.js";
 import type { ImageAtRest } from "./image-at-rest.js";
@@ -52,14 +51,9 @@ export function requireResizable(
       { data },
     );
   }
-  if ((header.features.incompatible & INCOMPATIBLE.externalData) !== 0n) {
-    throw new ZcowError(
-      "NOT_SUPPORTED",
-      `${storage.name} keeps its data in an external file, whose size would have to follow`,
-      {
-        data,
-      },
-    );
+  if (geometry.externalData && preallocation !== "off") {
+    const message = `${storage.name} keeps its data in an external file, in which nothing can be allocated beforehand here`;
+    throw new ZcowError("NOT_SUPPORTED", message, { data });
   }
   if (header.cryptMethod !== 0 && preallocation !== "off") {
     const message = `${storage.name} is encrypted: clusters that were allocated beforehand would not read as zeros`;

@@ -17,7 +17,7 @@ import type { Qcow2Geometry } from "../geometry.js";
 const COMPRESSED_HIGH = 0x4000_0000;
 const UNSAFE_OFFSET_HIGH = 0x00e0_0000;
 
-type Shape = Pick<Qcow2Geometry, "clusterSize" | "clusterBits" | "l2EntrySize">;
+type Shape = Pick<Qcow2Geometry, "clusterSize" | "clusterBits" | "l2EntrySize" | "externalData">;
 
 /** The L2 table of an L1 entry: a file offset, 0 = none. Throws `IMAGE_CORRUPT`. */
 export function tableOf(l1: DataView, index: number, geometry: Shape, fileSize: number): number {
@@ -32,13 +32,17 @@ export function tableOf(l1: DataView, index: number, geometry: Shape, fileSize: 
   );
 }
 
-/** Calls `visit` for each run of host clusters that the entries of an L2 table refer to. Throws `IMAGE_CORRUPT`. */
+/**
+ * Calls `visit` for each run of host clusters that the entries of an L2 table refer to; clusters of an external data file are not
+ * counted. Throws `IMAGE_CORRUPT`.
+ */
 export async function visitReferences(
   table: Uint8Array,
   geometry: Shape,
   visit: (first: number, count: number) => MaybePromise<void>,
 ): Promise<void> {
-  const { clusterSize, l2EntrySize } = geometry;
+  const { clusterSize, l2EntrySize, externalData } = geometry;
+  if (externalData) return;
   const view = viewOf(table);
   let first = -1;
   let count = 0;
