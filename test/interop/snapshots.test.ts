@@ -36,6 +36,7 @@ interface Variant {
 
 const VARIANTS: readonly Variant[] = [
   { options: "cluster_size=64k", size: 4096 * KIB + 512 },
+  { options: "extended_l2=on,cluster_size=16k", size: 1024 * KIB },
   { options: "cluster_size=512", size: 512 * KIB },
   { options: "cluster_size=512,refcount_bits=64,compat=1.1", size: 300 * KIB },
   { options: "cluster_size=4k,refcount_bits=4", size: 2048 * KIB },
