@@ -1,4 +1,5 @@
 import type { ChildProcess } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import type { BuiltCommand } from "../e2e/built-command.js";
 import { NvmeHost, type QueueOptions } from "./nvme-initiator.js";
@@ -38,6 +39,12 @@ export class NvmeServerProcess {
       });
       void exited.then((code) => reject(new Error(`zcow nvme ended with ${code}: ${errors.join("")}`)));
     });
+  }
+
+  /** Bytes of memory that the process occupies now. */
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.#child.pid}/status`, "utf8");
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024;
   }
 
   get log(): string {
