@@ -73,6 +73,15 @@ export const ERROR_CODES = {
   FILE_TOO_LARGE: storage("EFBIG", "The storage cannot hold a file of that length."),
   LOCKED: storage("EAGAIN", "Another process holds a lock on the image that conflicts with this use."),
   STORAGE_UNSUPPORTED: storage("ENOTSUP", "The storage lacks the capability that was asked for."),
+  REMOTE_ADDRESS: usage("EINVAL", "The address of a storage on another machine breaks the rules of such addresses."),
+  REMOTE_UNREACHABLE: storage("ECONNREFUSED", "The server that has the storage cannot be reached."),
+  REMOTE_REFUSED: storage("EINVAL", "The server does not have what was asked for, or does not let us have it."),
+  REMOTE_PROTOCOL: storage("EIO", "The server breaks the rules of its protocol, or speaks one that is too old."),
+  REMOTE_LOST: storage("EIO", "The connection to the server was lost, and could not be made again in time."),
+  REMOTE_WRITES_LOST: storage(
+    "EIO",
+    "The server was gone for a while, and writes that it had acknowledged before may be missing: they were too many to be repeated.",
+  ),
 
   // --- format: qcow2 header and tables --------------------------------------------------------
   IMAGE_CORRUPT: format("A structure of the image contradicts another; the message names both.", "EIO"),

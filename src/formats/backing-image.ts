@@ -4,7 +4,7 @@ import { type FormatDriver, type FormatLookup, type OpenDeviceOptions, PROBE_LEN
 import { type ImageReference, parseReference, resolveReference } from "../block/image-reference.js";
 import { permitImplicitFile } from "../block/open-policy.js";
 import { fileIdentity } from "../storage/file-identity.js";
-import { openFileStorage } from "../storage/file-storage.js";
+import { isRemoteName, openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 
 /**
@@ -95,12 +95,12 @@ export function openReferencedFile(
   refuseProtocol(reference);
   const { path } = reference;
   if (openFile !== undefined) return openFile(path, { writable });
-  return openFileStorage(path, { writable, ...(onWarning === undefined ? {} : { onWarning }) });
+  return openStorage(path, { writable, ...(onWarning === undefined ? {} : { onWarning }) });
 }
 
 /** Fails with `PROTOCOL_UNKNOWN` for what is no file of the host. */
 export function refuseProtocol({ protocol, path }: ImageReference): void {
-  if (protocol === "file") return;
+  if (protocol === "file" || isRemoteName(path)) return;
   throw new ZcowError("PROTOCOL_UNKNOWN", `'${path}' needs the protocol ${protocol}, which is not known`, {
     data: { path, value: protocol },
     stockText: `Unknown protocol '${protocol}'`,

@@ -1,7 +1,8 @@
 import { type WarningSink, ZcowError } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
 import type { OpenDeviceOptions } from "../block/format-driver.js";
-import { type FileStorageOptions, openFileStorage } from "../storage/file-storage.js";
+import type { FileStorageOptions } from "../storage/file-storage.js";
+import { openStorage as openNamed } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 import { openRaw } from "./raw/device.js";
 import { FORMATS, type FormatName, formatDriver, probeFormat, recogniseFormat } from "./registry.js";
@@ -31,7 +32,7 @@ export async function openImage(source: string | Storage, options: OpenImageOpti
   const complete = withSurroundings(options);
   if (typeof source !== "string") return openStorage(source, complete);
   if (options.format !== "probe") formatDriver(options.format);
-  const storage = await openFileStorage(source, { ...options.file, writable: options.readOnly !== true });
+  const storage = await openNamed(source, { ...options.file, writable: options.readOnly !== true });
   try {
     return await openStorage(storage, complete);
   } catch (error) {
@@ -46,7 +47,7 @@ function withSurroundings(options: OpenImageOptions): OpenImageOptions {
   const warning = onWarning === undefined ? {} : { onWarning };
   return {
     formats: FORMATS,
-    openFile: (path, { writable }) => openFileStorage(path, { ...warning, ...file, writable }),
+    openFile: (path, { writable }) => openNamed(path, { ...warning, ...file, writable }),
     ...options,
   };
 }

@@ -8,7 +8,7 @@ import type { Qcow2Header } from "../formats/qcow2/header.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
 import { borrowedStorage } from "../storage/borrowed-storage.js";
-import { openFileStorage } from "../storage/file-storage.js";
+import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 
 /** What of an existing image is to change; what is left out stays as it is. */
@@ -45,7 +45,7 @@ export interface AmendImageOptions {
 export async function amendImage(source: string | Storage, options: AmendImageOptions): Promise<void> {
   if (typeof source !== "string") return amendStorage(borrowedStorage(source), options);
   if (options.format !== "probe") formatDriver(options.format);
-  const storage = await openFileStorage(source, { writable: true });
+  const storage = await openStorage(source, { writable: true });
   try {
     await amendStorage(storage, options);
   } finally {

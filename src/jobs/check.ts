@@ -3,7 +3,7 @@ import type { FormatChoice } from "../formats/open-image.js";
 import { type CheckOptions, checkQcow2 } from "../formats/qcow2/check/check.js";
 import type { CheckResult } from "../formats/qcow2/check/check-result.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
-import { openFileStorage } from "../storage/file-storage.js";
+import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 
 /** Which image is checked, and what is mended. */
@@ -26,7 +26,7 @@ export interface ImageCheck extends CheckResult {
 export async function checkImage(source: string | Storage, options: CheckImageOptions): Promise<ImageCheck> {
   if (typeof source !== "string") return checkStorage(source, options);
   if (options.format !== "probe") formatDriver(options.format);
-  const storage = await openFileStorage(source, {
+  const storage = await openStorage(source, {
     writable: options.repair !== undefined,
     forceShare: options.forceShare ?? false,
   });

@@ -10,7 +10,7 @@ import { readHeader } from "../formats/qcow2/header-read.js";
 import type { Snapshot } from "../formats/qcow2/snapshots/snapshot.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
-import { openFileStorage } from "../storage/file-storage.js";
+import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 import type { VmdkInfo } from "./info-foreign.js";
 
@@ -78,7 +78,7 @@ export interface DescribeImageOptions {
 export async function describeImage(source: string | Storage, options: DescribeImageOptions): Promise<ImageInfo> {
   if (typeof source !== "string") return describeStorage(source, options);
   if (options.format !== "probe") formatDriver(options.format);
-  const storage = await openFileStorage(source, { lock: { use: "inspect" }, forceShare: options.forceShare ?? false });
+  const storage = await openStorage(source, { lock: { use: "inspect" }, forceShare: options.forceShare ?? false });
   try {
     return await describeStorage(storage, options);
   } finally {

@@ -9,7 +9,7 @@ import type { ClusterEngine } from "../formats/qcow2/engine.js";
 import type { ImageAtRest } from "../formats/qcow2/rewrite/image-at-rest.js";
 import { FORMATS, formatDriver, probeFormat } from "../formats/registry.js";
 import { borrowedStorage } from "../storage/borrowed-storage.js";
-import { openFileStorage } from "../storage/file-storage.js";
+import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 
 /** How the size of a disk is changed. */
@@ -50,7 +50,7 @@ export async function resizeImage(source: string | Storage, options: ResizeImage
   }
   if (typeof source !== "string") return resizeStorage(source, options);
   if (options.format !== "probe") formatDriver(options.format);
-  const storage = await openFileStorage(source, { writable: true });
+  const storage = await openStorage(source, { writable: true });
   try {
     await resizeStorage(storage, options);
   } finally {

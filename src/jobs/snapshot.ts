@@ -7,7 +7,7 @@ import type { Snapshot } from "../formats/qcow2/snapshots/snapshot.js";
 import { findSnapshot } from "../formats/qcow2/snapshots/snapshot-lookup.js";
 import { readSnapshotTable } from "../formats/qcow2/snapshots/snapshot-table.js";
 import { formatDriver, probeFormat } from "../formats/registry.js";
-import { openFileStorage } from "../storage/file-storage.js";
+import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 
 /** Which image, and how to open it. */
@@ -143,7 +143,7 @@ async function withStorage<T>(
 ): Promise<T> {
   if (typeof source !== "string") return work(source);
   if (format !== "probe") formatDriver(format);
-  const storage = await openFileStorage(source, writable ? { writable } : { lock: { use: "inspect" }, forceShare });
+  const storage = await openStorage(source, writable ? { writable } : { lock: { use: "inspect" }, forceShare });
   try {
     return await work(storage);
   } finally {

@@ -12,6 +12,7 @@ import type { CommandContext } from "../context.js";
 import { reportReady, runDetached } from "../detach.js";
 import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
 import { parseImageDescription } from "../image-options.js";
+import { listCommand } from "../nbd-list.js";
 import {
   diskOptions,
   exportNames,
@@ -90,6 +91,7 @@ export async function nbdCommand(args: readonly string[], context: CommandContex
     context.output.out(versionText(context));
     return 0;
   }
+  if (isGiven(parsed, "list")) return listCommand(parsed, context);
   requireWhatThereIs(parsed, context);
   if (isGiven(parsed, "fork")) return runDetached(process.argv.slice(2));
   return serve(parsed, context);
