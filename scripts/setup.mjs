@@ -97,16 +97,20 @@ async function build() {
   writeFileSync(BUILD_STAMP, inputs);
 }
 
-const missingStockTools = () => ["qemu-img", "qemu-io"].filter((name) => findProgram(name) === undefined);
+/** The oracles of the interop tests: qemu's tools, and independent clients and servers of NBD. */
+const STOCK_PACKAGES = ["qemu-utils", "libnbd-bin", "nbdkit", "gnutls-bin", "fio"];
+
+const missingStockTools = () =>
+  ["qemu-img", "qemu-io", "nbdinfo", "nbdkit", "certtool", "fio"].filter((name) => findProgram(name) === undefined);
 
 /** Gets qemu-img and qemu-io where that is possible; their absence is not an error here, only said aloud. */
 async function installStockTools() {
   if (missingStockTools().length === 0) return;
   const mayInstall = process.getuid?.() === 0 && findProgram("apt-get") !== undefined;
   if (mayInstall) {
-    say("installing the Debian package qemu-utils (the oracle of the interop tests)");
+    say(`installing Debian packages (the oracles of the interop tests): ${STOCK_PACKAGES.join(", ")}`);
     const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-    const install = ["install", "--yes", "--no-install-recommends", "qemu-utils"];
+    const install = ["install", "--yes", "--no-install-recommends", ...STOCK_PACKAGES];
     await capture("apt-get", ["update"], { env });
     const result = await capture("apt-get", install, { env });
     if (result.code !== 0) say(`apt-get failed:\n${result.output}`);
@@ -114,7 +118,7 @@ async function installStockTools() {
   const missing = missingStockTools();
   if (missing.length > 0) {
     say(`WARNING: ${missing.join(" and ")} not found. Tests that compare with the stock tools WILL BE SKIPPED.`);
-    say("WARNING: install the Debian package qemu-utils to run them.");
+    say(`WARNING: install the Debian packages ${STOCK_PACKAGES.join(", ")} to run them.`);
   }
 }
 

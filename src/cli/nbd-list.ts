@@ -1,6 +1,5 @@
 /** `--list`: the exports of another server, as the stock tool shows them. */
 import { EXPORT_FLAG } from "../codec/nbd/wire.js";
-import type { ListenAddress } from "../servers/nbd/listen-address.js";
 import { listRemoteExports } from "../storage/nbd/client-link.js";
 import type { NbdAddress, NbdTlsAddress } from "../storage/nbd/nbd-uri.js";
 import type { ListedExport } from "../storage/nbd/negotiation.js";
@@ -47,7 +46,7 @@ export async function listCommand(parsed: ParsedArguments, context: CommandConte
 }
 
 function serverAddress(parsed: ParsedArguments): NbdAddress {
-  const where = nbdAddress(parsed) as Exclude<ListenAddress, { kind: "descriptor" }>;
+  const where = nbdAddress(parsed);
   const tls = tlsAddress(parsed);
   const scheme = tls === undefined ? "nbd" : "nbds";
   const uri =
