@@ -13,6 +13,7 @@ import {
   qemuIo,
   temporaryDirectory,
 } from "../support/stock-tools.js";
+import { stockCommands } from "../support/stock-workload.js";
 
 /** One image, two writers in turn: after each turn the stock tools and ours must agree on every byte and every count. */
 
@@ -61,38 +62,6 @@ const VARIANTS: readonly Variant[] = [
   { options: "extended_l2=on,cluster_size=16k", clusterSize: 16 * KIB, size: 1024 * KIB, compressed: true },
 ];
 
-/** Random qemu-io commands, entered in `live` as well. */
-function stockCommands(random: Random, live: Uint8Array, { clusterSize, compressed = false }: Variant): string[] {
-  const commands: string[] = [];
-  for (let i = 0; i < STOCK_STEPS; i++) {
-    const offset = random.below(live.length / SECTOR) * SECTOR;
-    const length = Math.min(random.pick([1, 3, 16, 130, 300]) * SECTOR, live.length - offset);
-    const kind = random.weighted({ write: 6, zero: 2, discard: 1, compressed: compressed ? 5 : 0 });
-    if (kind === "write") {
-      const pattern = random.between(1, 255);
-      live.fill(pattern, offset, offset + length);
-      commands.push("-c", `write -q -P ${pattern} ${offset} ${length}`);
-    } else if (kind === "zero") {
-      live.fill(0, offset, offset + length);
-      commands.push("-c", `write -q -z ${random.chance(0.5) ? "-u" : ""} ${offset} ${length}`);
-    } else if (kind === "compressed") {
-      const first = Math.floor(offset / clusterSize) * clusterSize;
-      const pattern = random.between(1, 255);
-      const whole = Math.min(live.length - first, random.between(1, 3) * clusterSize);
-      live.fill(pattern, first, first + whole);
-      // It is refused where something is stored.
-      commands.push("-c", `discard -q ${first} ${whole}`, "-c", `write -q -c -P ${pattern} ${first} ${whole}`);
-    } else {
-      const first = Math.ceil(offset / clusterSize) * clusterSize;
-      const whole = Math.floor((offset + length - first) / clusterSize) * clusterSize;
-      if (whole <= 0) continue;
-      live.fill(0, first, first + whole);
-      commands.push("-c", `discard -q ${first} ${whole}`);
-    }
-  }
-  return commands;
-}
-
 describeWithStock("an image written by zcow and by stock qemu-io in turn", () => {
   const seed = seedFromEnvironment(0x20c0);
 
@@ -131,7 +100,7 @@ describeWithStock("an image written by zcow and by stock qemu-io in turn", () =>
           "unmap",
           "-f",
           "qcow2",
-          ...stockCommands(random, history.live, variant),
+          ...stockCommands(random, history.live, STOCK_STEPS, variant),
           path,
         ]);
         expect(stock.code, `seed ${seed}: ${stock.stdout}${stock.stderr}`).toBe(0);
