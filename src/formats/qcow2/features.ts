@@ -34,8 +34,8 @@ const sumOf = (bits: Readonly<Record<string, bigint>>): bigint =>
 
 export const KNOWN_INCOMPATIBLE = sumOf(INCOMPATIBLE);
 
-/** Autoclear bits whose promise is kept while writing: none yet, because bitmaps and data files open read-only. */
-const HONOURED_AUTOCLEAR = 0n;
+/** Autoclear bits whose promise is kept while writing: zeros reach a raw data file too (external-data.ts). Bitmaps open read-only. */
+const HONOURED_AUTOCLEAR = AUTOCLEAR.rawExternalData;
 
 export const NO_FEATURES: Qcow2Features = { incompatible: 0n, compatible: 0n, autoclear: 0n };
 

@@ -1,6 +1,7 @@
 import { viewOf } from "../../../base/bytes.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { TABLE_ENTRY_BYTES } from "../limits.js";
+import { storedMap } from "../subclusters.js";
 import type { CheckSession } from "./check-session.js";
 
 const TWO_32 = 0x1_0000_0000;
@@ -19,7 +20,7 @@ export class ZoneReconstruction {
 
   /**
    * Where the write pointer of the zone [start, end) has to be so that it covers all that was stored there: the end of
-   * its last cluster with data, compressed or not, at most `end`. Bytes of the virtual disk.
+   * its last cluster, or subcluster, with data, compressed or not, at most `end`. Bytes of the virtual disk.
    */
   async endOfData(start: number, end: number): Promise<number> {
     const { clusterSize, l2Coverage } = this.#session.geometry;
@@ -29,7 +30,8 @@ export class ZoneReconstruction {
       const first = Math.max(start, index * l2Coverage);
       const last = Math.min(end, (index + 1) * l2Coverage);
       for (let at = Math.floor((last - 1) / clusterSize) * clusterSize; at >= first; at -= clusterSize) {
-        if (this.#holdsData(table, (at % l2Coverage) / clusterSize)) return Math.min(at + clusterSize, end);
+        const held = this.#bytesHeld(table, (at % l2Coverage) / clusterSize);
+        if (held > 0) return Math.min(at + held, end);
       }
     }
     return start;
@@ -69,13 +71,19 @@ export class ZoneReconstruction {
     if (isPromise(wait)) await wait;
   }
 
-  /** Zero clusters hold no data: the published programs leave them behind when they reset a zone. */
-  #holdsData(table: DataView, index: number): boolean {
-    const { l2EntrySize } = this.#session.geometry;
-    const high = table.getUint32(index * l2EntrySize);
-    const low = table.getUint32(index * l2EntrySize + 4);
+  /**
+   * Bytes of the cluster up to the end of its data; with extended entries, of its last subcluster that is stored. Zero clusters
+   * hold no data: the published programs leave them behind when they reset a zone.
+   */
+  #bytesHeld(table: DataView, index: number): number {
+    const { l2EntrySize, clusterSize, subclusterSize } = this.#session.geometry;
+    const at = index * l2EntrySize;
+    const high = table.getUint32(at);
+    const low = table.getUint32(at + 4);
     const isCompressed = (high & 0x4000_0000) !== 0;
-    const isZero = l2EntrySize === 8 && (low & 1) !== 0;
-    return isCompressed || (!isZero && ((high & OFFSET_HIGH) | (low & ~0x1ff)) !== 0);
+    const hasHost = ((high & OFFSET_HIGH) | (low & ~0x1ff)) !== 0;
+    if (isCompressed) return clusterSize;
+    if (l2EntrySize === 16) return hasHost ? (32 - Math.clz32(storedMap(table, at))) * subclusterSize : 0;
+    return hasHost && (low & 1) === 0 ? clusterSize : 0;
   }
 }
