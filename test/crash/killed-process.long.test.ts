@@ -1,0 +1,3 @@
+import { killedProcessSuite } from "../support/killed-process-suite.js";
+
+killedProcessSuite({ seeds: 8, moments: 40 });
