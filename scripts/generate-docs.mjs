@@ -61,7 +61,7 @@ function errorsPage(codes) {
  * @typedef {object} CreateOption
  * @property {string} name
  * @property {string} property
- * @property {"size" | "number" | "switch" | "choice"} type
+ * @property {"size" | "number" | "switch" | "choice" | "text"} type
  * @property {string} doc
  * @property {string} defaultText
  * @property {readonly string[]} [choices]
@@ -104,6 +104,7 @@ function createOptionsPage(options) {
 function optionSchema(option) {
   const description = option.doc.replaceAll("`", "");
   if (option.type === "switch") return { type: "boolean", description };
+  if (option.type === "text") return { type: "string", description };
   if (option.type === "choice") return { enum: option.choices, description };
   const { minimum = 0, maximum } = option;
   return { type: "integer", minimum, ...(maximum === undefined ? {} : { maximum }), description };

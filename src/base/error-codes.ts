@@ -175,9 +175,8 @@ export const ERROR_CODES = {
   FORMAT_VARIANT: unsupported("The image is of a kind of its format that is not read, such as a VHDX with a parent."),
   FORMAT_READ_ONLY: unsupported("Images of this format can be read only."),
   FORMAT_NOT_CREATABLE: unsupported("Images of this format cannot be made."),
-  UNSUPPORTED_BACKING_FILE: unsupported("The image has, or is to have, a backing file."),
+  UNSUPPORTED_BACKING_FILE: unsupported("The format of a new image has no backing files."),
   UNSUPPORTED_ENCRYPTION: unsupported("The image is, or is to be, encrypted."),
-  UNSUPPORTED_DATA_FILE: unsupported("The image keeps, or is to keep, its data in an external file."),
   UNSUPPORTED_COMPRESSION: unsupported(
     "The image has compression type zstd, and neither this Node.js nor an optional package can do it.",
   ),

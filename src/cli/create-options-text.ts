@@ -30,6 +30,10 @@ const STOCK_ORDER: readonly (readonly [name: string, shown: string | undefined])
   ["compression_type", "zlib"],
   ["size", undefined],
   ["compat", undefined],
+  ["backing_file", undefined],
+  ["backing_fmt", undefined],
+  ["data_file", undefined],
+  ["data_file_raw", undefined],
   ["lazy_refcounts", "off"],
   ["refcount_bits", "16"],
 ];
@@ -44,6 +48,7 @@ const TYPE_NAMES: Readonly<Record<OptionSpec["type"], string>> = {
   switch: "bool (on/off)",
   choice: "str",
   secret: "str",
+  text: "str",
 };
 
 const NAME_COLUMN = 24;
@@ -85,5 +90,6 @@ function plainValue(name: string, value: string): string {
     (option) => option.name === name || option.aliases?.some((alias) => alias.name === name),
   );
   const scaled = spec?.aliases?.some((alias) => alias.name === name && alias.unit !== undefined) ?? false;
+  if (spec?.type === "text") return value.replaceAll(",", ",,");
   return spec?.type === "size" && !scaled ? String(parseSize(value) ?? value) : value;
 }

@@ -53,6 +53,12 @@ function parseRawOptions(given: readonly Assignment[]): ParsedCreation {
       const known = RAW_PREALLOCATIONS.find((candidate) => candidate === value);
       if (known === undefined) return { refusal: notAccepted(name, value) };
       preallocation = known;
+    } else if (name === "backing_file" || name === "backing_fmt") {
+      const what = name === "backing_file" ? "file" : "format";
+      throw new ZcowError("UNSUPPORTED_BACKING_FILE", `raw disks have no backing ${what}`, {
+        data: { option: name, value },
+        stockText: `Backing ${what} not supported for file format 'raw'`,
+      });
     } else if (name !== "size") {
       throw new ZcowError("UNKNOWN_OPTION", `raw has no creation option '${name}'`, {
         data: { option: name, value },

@@ -5,7 +5,7 @@ import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, OBJECT_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { formattingLine, optionHelp } from "../create-options-text.js";
-import { type Assignment, parseCreationOptions, requireFileFormat } from "../creation-options.js";
+import { type Assignment, type ParsedCreation, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, printError, withSubject } from "../failure.js";
 import { splitOptionList } from "../image-options.js";
 import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
@@ -26,12 +26,15 @@ const OPTIONS = [
   HELP_OPTION,
 ];
 
-const HELP = `usage: zcow create [-f FORMAT] [-o NAME=VALUE[,...]]... [-q] FILE [SIZE]
+const HELP = `usage: zcow create [-f FORMAT] [-b BACKING -F FORMAT [-u]] [-o NAME=VALUE[,...]]... [-q] FILE [SIZE]
 
 Makes an image. A file of that name is replaced.
 
   -f, --format FORMAT   qcow2 or raw (default)
   -o NAME=VALUE[,...]   options of the format; may be repeated; '-o help' lists them
+  -b, --backing FILE    make an overlay on this image; its size is taken over unless SIZE is given
+  -F, --backing-format FORMAT  format of the backing image
+  -u, --unsafe          do not look at the backing image: it need not be there
   -q, --quiet           do not show what is made
       --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for -o encrypt.key-secret=ID
 
@@ -65,7 +68,8 @@ export async function createCommand(args: readonly string[], context: CommandCon
   const secretOf = await givenSecrets(parsed);
   const given = [...lists.flatMap((list) => splitOptionList(list)), ...backing];
   try {
-    await create({ path, format, given, size, quiet: isGiven(parsed, "quiet"), secretOf }, context);
+    const unsafe = isGiven(parsed, "unsafe");
+    await create({ path, format, given, size, unsafe, quiet: isGiven(parsed, "quiet"), secretOf }, context);
     return 0;
   } catch (error) {
     throw withSubject(path, error);
@@ -108,6 +112,8 @@ interface Creation {
   readonly given: readonly Assignment[];
   /** The size given apart from the options. */
   readonly size: number | undefined;
+  /** The backing file is not looked at. */
+  readonly unsafe: boolean;
   readonly quiet: boolean;
   readonly secretOf: SecretLookup;
 }
@@ -123,7 +129,9 @@ async function create(creation: Creation, context: CommandContext): Promise<void
       "The image size must be specified only once",
     );
   }
-  const size = creation.size ?? (sizeOption === undefined ? undefined : parseSize(sizeOption));
+  const asked = creation.size ?? (sizeOption === undefined ? undefined : parseSize(sizeOption));
+  const behind = await sizeBehind(creation, parsed);
+  const size = asked ?? behind;
   if (size === undefined) {
     throw refusal("a size is needed, behind the file name or with -o size=", "Image creation needs a size parameter");
   }
@@ -131,10 +139,29 @@ async function create(creation: Creation, context: CommandContext): Promise<void
   if ("refusal" in parsed) throw parsed.refusal;
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {
-    await createImage(path, { ...parsed.options, size, onWarning });
+    await createImage(path, {
+      ...parsed.options,
+      size,
+      onWarning,
+      unsafeBacking: creation.unsafe,
+      implicitFiles: "probe",
+    });
   } catch (error) {
     throw describeFileError(error, path);
   }
+}
+
+/** Looks at the backing file before anything is said, as the stock tool does; its size, unless it is not to be looked at. */
+async function sizeBehind({ path, unsafe }: Creation, parsed: ParsedCreation): Promise<number | undefined> {
+  if ("refusal" in parsed || parsed.options.format !== "qcow2") return undefined;
+  const { backingFile } = parsed.options;
+  if (backingFile === undefined) return undefined;
+  if (backingFile === "")
+    throw refusal("the name of the backing file is empty", "Expected backing file name, got empty string");
+  const { backingFormatMissing, readBackingFacts } = await import("../../formats/backing-facts.js");
+  if (unsafe && parsed.options.backingFormat === undefined) throw backingFormatMissing(backingFile);
+  if (unsafe) return undefined;
+  return (await readBackingFacts(path, parsed.options, { implicitFiles: "probe" }))?.size;
 }
 
 function refusal(message: string, stockText: string): ZcowError {
@@ -147,6 +174,7 @@ function describeFileError(error: unknown, path: string): unknown {
   return new ZcowError(error.code, error.message, {
     data: error.data,
     cause: error,
-    stockText: `Could not create '${path}': ${errnoText(error)}`,
+    // It may have been the data file.
+    stockText: `Could not create '${error.data.path ?? path}': ${errnoText(error)}`,
   });
 }

@@ -50,6 +50,7 @@ export function planImage(input: LayoutInput): ImageLayout {
   const l1Cluster = l1Clusters === 0 ? 0 : plan.allocate(l1Clusters);
   const base = { plan, l1Cluster, writePointerCluster, writePointerClusters };
   if (preallocation === "off") return { ...base, l2Clusters: [], mapped: [], dataEnd: 0 };
+  if (geometry.externalData) return { ...base, ...mapOutside(plan, geometry) };
   if (preallocation === "metadata") return { ...base, ...mapPieceByPiece(plan, geometry) };
   const tablesEnd = alignUp((l1Cluster + l1Clusters) * clusterSize, clusterSize) / clusterSize;
   return { ...base, ...mapInOnePiece(plan, geometry, lastUsed(plan, tablesEnd)) };
@@ -60,6 +61,13 @@ function lastUsed(plan: ClusterPlan, atLeast: number): number {
 }
 
 type Mapping = Pick<ImageLayout, "l2Clusters" | "mapped" | "dataEnd">;
+
+/** The data is in another file, each byte at its guest offset. */
+function mapOutside(plan: ClusterPlan, geometry: Qcow2Geometry): Mapping {
+  const total = ceilDiv(geometry.size, geometry.clusterSize);
+  const l2Clusters = Array.from({ length: ceilDiv(total, geometry.l2Entries) }, () => plan.allocate(1));
+  return { l2Clusters, mapped: total === 0 ? [] : [{ guest: 0, host: 0, count: total }], dataEnd: 0 };
+}
 
 /** `metadata`: as if the disk were written from start to end. */
 function mapPieceByPiece(plan: ClusterPlan, geometry: Qcow2Geometry): Mapping {

@@ -1,31 +1,14 @@
-import type { ErrorCode } from "../../base/error-codes.js";
 import { ZcowError } from "../../base/errors.js";
 import { splitOptionList } from "../../base/option-list.js";
 import { parseSize } from "../../base/size-text.js";
 import type { PassphraseSource } from "../../block/passphrase.js";
 import { type CreateQcow2Options, OPTION_SPECS, type OptionSpec } from "./create-options.js";
 
-interface UnsupportedOption {
-  readonly code: ErrorCode;
-  /** Values that ask for nothing. */
-  readonly harmless: readonly string[];
-}
-
-const OFF = ["off", "no", "false", "n"];
-
-/** Options of the stock tool whose features cannot be created yet. */
-const UNSUPPORTED_OPTIONS: ReadonlyMap<string, UnsupportedOption> = new Map([
-  ["backing_file", { code: "UNSUPPORTED_BACKING_FILE", harmless: [] }],
-  ["backing_fmt", { code: "UNSUPPORTED_BACKING_FILE", harmless: [] }],
-  ["data_file", { code: "UNSUPPORTED_DATA_FILE", harmless: [] }],
-  ["data_file_raw", { code: "UNSUPPORTED_DATA_FILE", harmless: OFF }],
-]);
-
 /**
  * Parses the arguments of `-o`: `name=value` separated by commas, a comma in a value written twice, a name alone meaning
  * `on` (behind "no": `off`), sizes with a suffix k, M, G, T, P or E. Of an option given more than once the last one holds.
  *
- * `secretOf` finds the passphrases that options name. Throws `UNKNOWN_OPTION`, `INVALID_ARGUMENT`, `SECRET`, and the `UNSUPPORTED_*` code of a feature that cannot be created.
+ * `secretOf` finds the passphrases that options name. Throws `UNKNOWN_OPTION`, `INVALID_ARGUMENT` and `SECRET`.
  * Ranges are checked by `createQcow2`.
  */
 export function parseCreateOptions(
@@ -37,10 +20,7 @@ export function parseCreateOptions(
   const groups = new Map<string, Record<string, unknown>>();
   for (const [name, value] of assignments) {
     const found = findOption(name);
-    if (found === undefined) {
-      refuseUnknown(name, value);
-      continue;
-    }
+    if (found === undefined) throw unknownOption(name, value);
     const parsed = found.spec.type === "secret" ? secretOf(value) : parseValue(found.spec, name, value, found.unit);
     const [group, key] = found.spec.property.split(".") as [string, string | undefined];
     if (key === undefined) {
@@ -82,21 +62,15 @@ function findOption(name: string): { readonly spec: OptionSpec; readonly unit: n
   return undefined;
 }
 
-function refuseUnknown(name: string, value: string): void {
-  const known = UNSUPPORTED_OPTIONS.get(name);
-  if (known === undefined) {
-    throw new ZcowError("UNKNOWN_OPTION", `qcow2 has no creation option '${name}'`, {
-      data: { option: name, value },
-      stockText: `Invalid parameter '${name}'`,
-    });
-  }
-  if (known.harmless.includes(value)) return;
-  throw new ZcowError(known.code, `Option ${name}=${value}: this feature is not supported yet`, {
+function unknownOption(name: string, value: string): ZcowError {
+  return new ZcowError("UNKNOWN_OPTION", `qcow2 has no creation option '${name}'`, {
     data: { option: name, value },
+    stockText: `Invalid parameter '${name}'`,
   });
 }
 
 function parseValue(spec: OptionSpec, name: string, text: string, unit: number): unknown {
+  if (spec.type === "text") return text;
   if (spec.type === "switch") return parseSwitch(name, text);
   if (spec.type === "choice") return parseChoice(spec, name, text);
   // Under a name that counts units, a size is a plain number of them.

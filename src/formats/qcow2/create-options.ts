@@ -12,7 +12,7 @@ export interface OptionSpec {
   readonly name: string;
   /** Path in {@link CreateQcow2Options}. */
   readonly property: string;
-  readonly type: "size" | "number" | "switch" | "choice" | "secret";
+  readonly type: "size" | "number" | "switch" | "choice" | "secret" | "text";
   /** Description in `-o help`; for options of the stock tool, its own words. */
   readonly help: string;
   /** For the documentation: unit, range, what it counts. */
@@ -35,6 +35,22 @@ export interface OptionSpec {
 const LARGEST_COUNT = 0xffff_ffff;
 
 export const CREATE_OPTIONS = [
+  {
+    name: "backing_file",
+    property: "backingFile",
+    type: "text",
+    help: "File name of a base image",
+    doc: "The image that shows where this one has nothing: a path, relative to this image's folder, or a `json:{...}` description. The size is taken from it unless given; a zoned one passes on its zones.",
+    defaultText: "none",
+  },
+  {
+    name: "backing_fmt",
+    property: "backingFormat",
+    type: "text",
+    help: "Image format of the base image",
+    doc: "Format of the backing file. It must be given: formats are not guessed.",
+    defaultText: "required with `backing_file`",
+  },
   {
     name: "cluster_size",
     property: "clusterSize",
@@ -66,6 +82,22 @@ export const CREATE_OPTIONS = [
     defaultText: "`zlib`",
     choices: ["zlib", "zstd"],
     stockParameter: "compression-type",
+  },
+  {
+    name: "data_file",
+    property: "dataFile",
+    type: "text",
+    help: "File name of an external data file",
+    doc: "The file that takes the data in place of the image: a path, relative to the working directory of whoever opens the image. It is made, or replaced. Version 3 only.",
+    defaultText: "none",
+  },
+  {
+    name: "data_file_raw",
+    property: "dataFileRaw",
+    type: "switch",
+    help: "The external data file must stay valid as a raw image",
+    doc: "The data file is always a raw disk with the same contents. Everything is mapped at once.",
+    defaultText: "`off`",
   },
   {
     name: "encrypt.cipher-alg",
@@ -159,6 +191,14 @@ export const CREATE_OPTIONS = [
     type: "switch",
     help: "Extended L2 tables",
     doc: "Clusters are cut into 32 subclusters, so that a small write copies little. Version 3, clusters from 16 KiB.",
+    defaultText: "`off`",
+  },
+  {
+    name: "keep_data_file",
+    property: "keepDataFile",
+    type: "switch",
+    help: "Keep the contents of an external data file that exists",
+    doc: "The data file is there already and keeps its contents; with `data_file_raw` they are the contents of the disk.",
     defaultText: "`off`",
   },
   {
@@ -290,7 +330,9 @@ type ValueOf<S> = S extends { readonly type: "choice"; readonly choices: readonl
     ? boolean
     : S extends { readonly type: "secret" }
       ? PassphraseSource
-      : number;
+      : S extends { readonly type: "text" }
+        ? string
+        : number;
 
 type Group<Name extends string> = {
   readonly [S in Spec as S["property"] extends `${Name}.${infer P}` ? P : never]?: ValueOf<S> | undefined;

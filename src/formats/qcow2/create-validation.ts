@@ -1,6 +1,7 @@
 import { ZcowError } from "../../base/errors.js";
 import { alignUp, ceilDiv, isPowerOfTwo } from "../../base/integers.js";
 import { SECTOR_SIZE } from "../../base/units.js";
+import { planFiles } from "./create-files.js";
 import type { Preallocation } from "./create-layout.js";
 import {
   type CreateQcow2Options,
@@ -19,6 +20,8 @@ export interface ImagePlan {
   readonly preallocation: Preallocation;
   /** As the header has it: 0 is zlib, 1 is zstd. */
   readonly compressionType: number;
+  readonly backing: { readonly name: string; readonly format: string | undefined } | undefined;
+  readonly dataFile: { readonly name: string; readonly isRaw: boolean; readonly keep: boolean } | undefined;
 }
 
 const DEFAULT_CLUSTER_SIZE = 65_536;
@@ -44,15 +47,22 @@ export function planOptions(options: CreateQcow2Options): ImagePlan {
       stockText: "Image creation needs a size parameter",
     });
   }
+  const files = planFiles(options, version, extendedL2);
   const geometry = qcow2Geometry({
     size: alignUp(options.size, SECTOR_SIZE),
     version,
     clusterBits: Math.log2(clusterSize),
     refcountOrder: Math.log2(refcountBits),
     extendedL2,
+    externalData: files.dataFile !== undefined,
   });
   checkSize(geometry);
-  return { geometry, lazyRefcounts, preallocation: options.preallocation ?? "off", compressionType };
+  return { geometry, lazyRefcounts, preallocation: preallocationOf(options), compressionType, ...files };
+}
+
+/** A raw data file must have all its clusters mapped, or it would not show what is in it. Zones map theirs as they are written. */
+function preallocationOf({ preallocation = "off", dataFileRaw, zone }: CreateQcow2Options): Preallocation {
+  return dataFileRaw === true && preallocation === "off" && zone?.mode !== "host-managed" ? "metadata" : preallocation;
 }
 
 const SIZE_TOO_LARGE = "The image size is too large for file format 'qcow2' (try using a larger cluster size)";
@@ -74,6 +84,10 @@ function checkValue(spec: OptionSpec, value: unknown): void {
     const isSecret = typeof value === "string" || typeof value === "function" || value instanceof Uint8Array;
     // The value itself is never shown.
     if (!isSecret) throw invalid(spec, typeof value, "text, bytes, or a function that gives them");
+    return;
+  }
+  if (spec.type === "text") {
+    if (typeof value !== "string") throw invalid(spec, value, "a text");
     return;
   }
   if (spec.type === "choice") {

@@ -1,6 +1,7 @@
 import { type WarningSink, ZcowError } from "../../base/errors.js";
 import { ceilDiv } from "../../base/integers.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
+import type { ZonedLimits } from "../../block/block-device.js";
 import { MAX_ZONES } from "../../zoned/zone-config.js";
 import {
   type CreateQcow2Options,
@@ -19,6 +20,15 @@ const NO_TAIL = new Uint8Array(0);
 /** Largest append limit that fits a 32-bit field of bytes and is a multiple of the sector size. */
 const MAX_STORED_APPEND = 2 ** 32 - SECTOR_SIZE;
 
+/** Zones of a backing image, which its overlay takes over with their write pointers. */
+export interface InheritedZones {
+  readonly limits: ZonedLimits;
+  /** Bytes of the disk. */
+  readonly diskSize: number;
+  /** Bytes on the disk, one per zone. */
+  readonly pointers: Float64Array;
+}
+
 /**
  * The zones of a new image, checked and with clamped limits, or undefined when it is not zoned. The place of the
  * write-pointer table is still open (0). Throws `INVALID_ARGUMENT`, `ZONED_VERSION`, the `ZONED_*` codes of
@@ -28,8 +38,9 @@ export function planZones(
   options: CreateQcow2Options,
   image: ImagePlan,
   onWarning: WarningSink,
+  inherited?: InheritedZones,
 ): ZonedExtension | undefined {
-  const zone = options.zone ?? {};
+  const zone = inherited === undefined ? (options.zone ?? {}) : inheritZones(options, image, inherited);
   if (zone.mode !== "host-managed") {
     refuseStrayOptions(options);
     return undefined;
@@ -52,12 +63,49 @@ export function planZones(
     );
   }
   const asked = fillDefaults(zone, geometry.size);
+  if (inherited !== undefined && asked.tableOffset === undefined) throw layoutWithoutTable(asked.layout);
   const { config, warnings } = validateZonedConfig(asked, geometry, "create");
   for (const warning of warnings) onWarning(warning);
   const stored = withAppendLimit({ ...asked, ...config, maxAppendBytes: config.maxAppendBytes }, zone, onWarning);
   // Throws for a value that the layout has no room for, before the file is touched.
   encodeZonedExtension(stored);
   return stored;
+}
+
+/** The options of an overlay: the geometry is that of the zones behind it, the limits may be others. */
+function inheritZones(options: CreateQcow2Options, image: ImagePlan, inherited: InheritedZones): CreateZoneOptions {
+  const { limits } = inherited;
+  const fixed = {
+    "zone.size": [options.zone?.size, limits.zoneSize],
+    "zone.capacity": [options.zone?.capacity, limits.zoneCapacity],
+    "zone.conventional_zones": [options.zone?.conventionalZones, limits.conventionalZones],
+    size: [image.geometry.size, inherited.diskSize],
+  } as const;
+  for (const [option, [asked, behind]] of Object.entries(fixed)) {
+    if (asked === undefined || asked === behind) continue;
+    throw new ZcowError(
+      "INVALID_ARGUMENT",
+      `Option ${option}: ${asked} differs from ${behind} of the zoned backing image, whose zones an overlay takes over`,
+      { data: { option, value: asked, limit: behind } },
+    );
+  }
+  return {
+    maxOpenZones: limits.maxOpenZones,
+    maxActiveZones: limits.maxActiveZones,
+    ...options.zone,
+    mode: "host-managed",
+    size: limits.zoneSize,
+    capacity: limits.zoneCapacity,
+    conventionalZones: limits.conventionalZones,
+  };
+}
+
+function layoutWithoutTable(layout: string): ZcowError {
+  return new ZcowError(
+    "INVALID_ARGUMENT",
+    `Option zone.layout: ${layout} stores no write pointers, and an overlay of a zoned image has to keep those it takes over`,
+    { data: { option: "zone.layout", value: layout } },
+  );
 }
 
 /** An option that would have no effect is a mistake that is better told than obeyed. */

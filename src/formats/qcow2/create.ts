@@ -1,4 +1,4 @@
-import type { WarningSink } from "../../base/errors.js";
+import { type WarningSink, ZcowError } from "../../base/errors.js";
 import { alignUp, ceilDiv } from "../../base/integers.js";
 import { startEmpty } from "../../storage/start-empty.js";
 import type { Storage } from "../../storage/storage.js";
@@ -6,16 +6,17 @@ import { type ImageLayout, planImage } from "./create-layout.js";
 import type { CreateQcow2Options } from "./create-options.js";
 import { type ImagePlan, planOptions } from "./create-validation.js";
 import { writeTables } from "./create-write.js";
-import { planZones } from "./create-zones.js";
+import { type InheritedZones, planZones } from "./create-zones.js";
 import type { NewEncryption } from "./encryption/create-encryption.js";
 import { EXTENSION, encodeFeatureNames } from "./extensions.js";
-import { COMPATIBLE, INCOMPATIBLE, STOCK_FEATURE_NAMES, ZONED_FEATURE_NAMES } from "./features.js";
+import { AUTOCLEAR, COMPATIBLE, INCOMPATIBLE, STOCK_FEATURE_NAMES, ZONED_FEATURE_NAMES } from "./features.js";
+import { encodeFileName } from "./file-name.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { CryptHeader, RawExtension, UnresolvedHeader } from "./header.js";
 import { encodeCryptHeader } from "./header-crypt.js";
 import { encodeHeader } from "./header-encode.js";
 import { HEADER_LENGTH_V2, KNOWN_HEADER_LENGTH } from "./limits.js";
-import { emptyWritePointerTable } from "./write-pointer-table.js";
+import { emptyWritePointerTable, writePointerTable } from "./write-pointer-table.js";
 import type { ZonedExtension } from "./zoned-extension.js";
 import { encodeZonedExtension, LAYOUT_FORMATS } from "./zoned-layouts.js";
 
@@ -23,6 +24,10 @@ import { encodeZonedExtension, LAYOUT_FORMATS } from "./zoned-layouts.js";
 export interface CreateQcow2Hooks {
   /** Receives what is worth telling, such as limits that were clamped. Default: dropped. */
   readonly onWarning?: WarningSink;
+  /** Takes the data of an image with an external data file; it stays the caller's. */
+  readonly dataFile?: Storage;
+  /** The zones that the image takes over from its backing image. */
+  readonly inheritedZones?: InheritedZones;
 }
 
 /**
@@ -38,7 +43,7 @@ export async function createQcow2(
   hooks: CreateQcow2Hooks = {},
 ): Promise<void> {
   const image = planOptions(options);
-  const zones = planZones(options, image, hooks.onWarning ?? (() => {}));
+  const zones = planZones(options, image, hooks.onWarning ?? (() => {}), hooks.inheritedZones);
   const { geometry, preallocation } = image;
   const hasTable = zones !== undefined && LAYOUT_FORMATS[zones.layout].table !== undefined;
   const layout = planImage({ geometry, preallocation, tableZones: hasTable ? zones.zoneCount : 0 });
@@ -46,15 +51,22 @@ export async function createQcow2(
   const encryption = await makeEncryption(options, storage.name);
   const cryptHeader = placeLuks(encryption, layout, geometry);
   const header = encodeHeader(newHeader(image, layout, zoned, { method: encryption?.method ?? 0, place: cryptHeader }));
+  const dataFile = image.dataFile === undefined ? storage : givenDataFile(image.dataFile.name, hooks.dataFile);
 
+  if (image.dataFile !== undefined) await fitDataFile(dataFile, geometry.size, image.dataFile.keep);
   const cryptEnd = cryptHeader === undefined ? 0 : cryptHeader.offset + cryptHeader.length;
   await startEmpty(storage, Math.max(layout.dataEnd, alignUp(cryptEnd, geometry.clusterSize)));
   await writeTables(storage, layout, geometry);
-  if (zoned !== undefined && hasTable) await writePointers(storage, zoned, layout, geometry);
-  if (preallocation === "falloc" || preallocation === "full") await reserveData(storage, layout, geometry);
+  if (zoned !== undefined && hasTable) {
+    await writePointers(storage, zoned, layout, geometry, hooks.inheritedZones);
+  }
+  if ((preallocation === "falloc" || preallocation === "full") && image.dataFile?.keep !== true) {
+    await reserveData(dataFile, layout, geometry);
+  }
   for (const { offset, bytes } of encryption?.pieces ?? []) {
     await storage.write((cryptHeader?.offset ?? 0) + offset, bytes);
   }
+  if (dataFile !== storage) await dataFile.flush();
   await storage.flush();
   await storage.write(0, header);
   await storage.flush();
@@ -100,8 +112,8 @@ function newHeader(
   const { reftable } = layout.plan;
   return {
     version: geometry.version,
-    backingFileName: undefined,
-    backingFormat: undefined,
+    backingFileName: image.backing?.name,
+    backingFormat: image.backing?.format,
     clusterBits: geometry.clusterBits,
     size: geometry.size,
     cryptMethod: crypt.method,
@@ -114,20 +126,21 @@ function newHeader(
     features: {
       incompatible:
         (zonedBit ? INCOMPATIBLE.zoned : 0n) |
+        (geometry.externalData ? INCOMPATIBLE.externalData : 0n) |
         (image.compressionType !== 0 ? INCOMPATIBLE.compressionType : 0n) |
         (geometry.subclusters > 1 ? INCOMPATIBLE.extendedL2 : 0n),
       compatible: image.lazyRefcounts ? COMPATIBLE.lazyRefcounts : 0n,
-      autoclear: 0n,
+      autoclear: image.dataFile?.isRaw === true ? AUTOCLEAR.rawExternalData : 0n,
     },
     refcountOrder: geometry.refcountOrder,
     headerLength: isV3 ? KNOWN_HEADER_LENGTH : HEADER_LENGTH_V2,
     compressionType: image.compressionType,
     unknownBytes: new Uint8Array(0),
     featureNames: [],
-    dataFileName: undefined,
+    dataFileName: image.dataFile?.name,
     bitmaps: undefined,
     cryptHeader: crypt.place,
-    extensions: [...cryptExtension(crypt.place), ...(isV3 ? newExtensions(zoned, geometry.clusterSize) : [])],
+    extensions: newExtensions(image, zoned, crypt.place),
   };
 }
 
@@ -138,8 +151,19 @@ function cryptExtension(place: CryptHeader | undefined): readonly RawExtension[]
 /** QEMU leaves the names out of small clusters, where they would take much of the room for names and extensions. */
 const LARGEST_CLUSTER_WITHOUT_NAMES = 4096;
 
-function newExtensions(zoned: ZonedExtension | undefined, clusterSize: number): readonly RawExtension[] {
+function newExtensions(
+  { geometry, backing, dataFile }: ImagePlan,
+  zoned: ZonedExtension | undefined,
+  cryptHeader: CryptHeader | undefined,
+): readonly RawExtension[] {
+  const { version, clusterSize } = geometry;
   const extensions: RawExtension[] = [];
+  if (backing?.format !== undefined) {
+    extensions.push({ type: EXTENSION.backingFormat, data: encodeFileName(backing.format) });
+  }
+  if (dataFile !== undefined) extensions.push({ type: EXTENSION.dataFile, data: encodeFileName(dataFile.name) });
+  extensions.push(...cryptExtension(cryptHeader));
+  if (version === 2) return extensions;
   if (clusterSize > LARGEST_CLUSTER_WITHOUT_NAMES) {
     const names = zoned === undefined ? STOCK_FEATURE_NAMES : ZONED_FEATURE_NAMES;
     extensions.push({ type: EXTENSION.featureNames, data: encodeFeatureNames(names) });
@@ -153,16 +177,35 @@ async function writePointers(
   zoned: ZonedExtension,
   layout: ImageLayout,
   geometry: Qcow2Geometry,
+  inherited: InheritedZones | undefined,
 ): Promise<void> {
   const length = layout.writePointerClusters * geometry.clusterSize;
-  await storage.write(
-    layout.writePointerCluster * geometry.clusterSize,
-    emptyWritePointerTable(zoned, geometry.size, length),
-  );
+  const table =
+    inherited === undefined
+      ? emptyWritePointerTable(zoned, geometry.size, length)
+      : writePointerTable(zoned, inherited.pointers, geometry.size, length);
+  await storage.write(layout.writePointerCluster * geometry.clusterSize, table);
+}
+
+function givenDataFile(name: string, dataFile: Storage | undefined): Storage {
+  if (dataFile !== undefined) return dataFile;
+  throw new ZcowError("INVALID_ARGUMENT", `Option data_file: ${name} is named, but no storage is given for it`, {
+    data: { option: "data_file", value: name },
+  });
+}
+
+/** A data file that keeps its contents gets longer when the disk is. */
+async function fitDataFile(dataFile: Storage, size: number, keep: boolean): Promise<void> {
+  if (!keep) await startEmpty(dataFile, size);
+  else if (dataFile.size() < size) await dataFile.truncate(size);
 }
 
 async function reserveData(storage: Storage, layout: ImageLayout, geometry: Qcow2Geometry): Promise<void> {
   for (const { host, count } of layout.mapped) {
-    await storage.writeZeroes(host * geometry.clusterSize, count * geometry.clusterSize, { unmap: false });
+    const length = Math.min(
+      count * geometry.clusterSize,
+      geometry.externalData ? geometry.size : Number.POSITIVE_INFINITY,
+    );
+    await storage.writeZeroes(host * geometry.clusterSize, length, { unmap: false });
   }
 }

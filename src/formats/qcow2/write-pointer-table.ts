@@ -124,10 +124,22 @@ function derivedCondition(zone: number, pointer: number, shape: TableShape, disk
 
 /** The table of a disk on which nothing was written. `length` bytes, at least those of the entries. */
 export function emptyWritePointerTable(shape: TableShape, diskSize: number, length: number): Uint8Array {
+  const starts = Float64Array.from({ length: shape.zoneCount }, (_, zone) => zone * shape.zoneSize);
+  return writePointerTable(shape, starts, diskSize, length);
+}
+
+/** A table of these write pointers, bytes on the disk. `length` bytes, at least those of the entries. */
+export function writePointerTable(
+  shape: TableShape,
+  pointers: ArrayLike<number>,
+  diskSize: number,
+  length: number,
+): Uint8Array {
   const table = new Uint8Array(length);
   const view = viewOf(table);
-  for (let zone = 0; zone < shape.zoneCount; zone++)
-    encodeWritePointer(view, zone, zone * shape.zoneSize, shape, diskSize);
+  for (let zone = 0; zone < shape.zoneCount; zone++) {
+    encodeWritePointer(view, zone, pointers[zone] ?? zone * shape.zoneSize, shape, diskSize);
+  }
   return table;
 }
 

@@ -11,7 +11,6 @@
  *     old table freed                   | the new image; at worst the old table leaked
  */
 
-import { viewOf } from "../../../base/bytes.js";
 import { ceilDiv } from "../../../base/integers.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { hostOffset } from "../../../base/units.js";
@@ -19,7 +18,7 @@ import type { Qcow2Engine } from "../engine-contract.js";
 import { INCOMPATIBLE, ZONED_FEATURE_NAMES } from "../features.js";
 import type { Qcow2Header } from "../header.js";
 import { withFeatureNames, withZonedExtension } from "../header-encode.js";
-import { encodeWritePointer, writePointerTableBytes } from "../write-pointer-table.js";
+import { writePointerTable, writePointerTableBytes } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";
 import { validateZonedConfig } from "../zoned-validation.js";
 import { POINTER_TABLE_NAME } from "./pointer-table.js";
@@ -49,20 +48,11 @@ export async function convertToCurrent(engine: Qcow2Engine, pointers: ArrayLike<
     tableByteOrder: "big",
     tail: new Uint8Array(0),
   };
-  const wait = engine.storage.write(tableOffset, encodeTable(zoned, pointers, size, clusters * clusterSize));
+  const wait = engine.storage.write(tableOffset, writePointerTable(zoned, pointers, size, clusters * clusterSize));
   if (isPromise(wait)) await wait;
   await engine.flush();
   await engine.updateHeader((header) => zonedHeader(header, zoned));
   await freeOldTable(engine, old);
-}
-
-function encodeTable(zoned: ZonedExtension, pointers: ArrayLike<number>, diskSize: number, length: number): Uint8Array {
-  const bytes = new Uint8Array(length);
-  const view = viewOf(bytes);
-  for (let zone = 0; zone < zoned.zoneCount; zone += 1) {
-    encodeWritePointer(view, zone, pointers[zone] ?? zone * zoned.zoneSize, zoned, diskSize);
-  }
-  return bytes;
 }
 
 function zonedHeader(header: Qcow2Header, zoned: ZonedExtension): Qcow2Header {
