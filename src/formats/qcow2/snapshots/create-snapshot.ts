@@ -1,4 +1,5 @@
 import { isZcowError, ZcowError } from "../../../base/errors.js";
+import { INCOMPATIBLE } from "../features.js";
 import { encodeFileName } from "../file-name.js";
 import { MAX_SNAPSHOTS, TABLE_ENTRY_BYTES } from "../limits.js";
 import type { ImageAtRest } from "../rewrite/image-at-rest.js";
@@ -24,6 +25,7 @@ const NO_EXTRA = new Uint8Array(0);
 export async function createSnapshot(image: ImageAtRest, name: string, date: Date): Promise<Snapshot> {
   checkName(name);
   const { header, snapshots } = image;
+  refuseDataFile(image);
   if (snapshots.snapshots.length >= MAX_SNAPSHOTS) {
     throw new ZcowError("SNAPSHOT_LIMIT", `${image.storage.name} has ${MAX_SNAPSHOTS} snapshots, the limit`, {
       data: { structure: "snapshot table", value: snapshots.snapshots.length, limit: MAX_SNAPSHOTS },
@@ -54,6 +56,14 @@ export async function createSnapshot(image: ImageAtRest, name: string, date: Dat
   } catch (error) {
     throw isZcowError(error, "REFCOUNT_OVERFLOW") ? tooNarrow(error, image) : error;
   }
+}
+
+/** Nothing in a data file is counted, so the disk and a snapshot would write to the same bytes. */
+function refuseDataFile({ header, storage }: ImageAtRest): void {
+  if ((header.features.incompatible & INCOMPATIBLE.externalData) === 0n) return;
+  throw new ZcowError("NOT_SUPPORTED", `${storage.name} keeps its data in an external file, which has no snapshots`, {
+    data: { path: storage.name },
+  });
 }
 
 function checkName(name: string): void {
