@@ -1,12 +1,13 @@
 /** A server in the background: the parent stays until the child serves, so that what goes wrong before is the parent's failure. */
 import { spawn } from "node:child_process";
-import { closeSync, writeSync } from "node:fs";
+import { closeSync, openSync, writeSync } from "node:fs";
 import { EXIT_FAILURE } from "./failure.js";
 
 /** Tells the child which descriptor to report on. */
 const READY_VARIABLE = "ZCOW_READY_DESCRIPTOR";
 const READY_DESCRIPTOR = 3;
 const READY_BYTE = 1;
+const STDERR = 2;
 
 /** Runs this program again, detached, without the option `--fork`; resolves to the exit status of the parent. */
 export function runDetached(args: readonly string[]): Promise<number> {
@@ -35,6 +36,9 @@ export function reportReady(): void {
   const descriptor = Number(process.env[READY_VARIABLE]);
   delete process.env[READY_VARIABLE];
   if (!Number.isInteger(descriptor) || descriptor < READY_DESCRIPTOR) return;
+  // Whoever reads the standard error of the parent must not wait for the child. The lowest free number is the one just closed.
+  closeSync(STDERR);
+  openSync("/dev/null", "w");
   writeSync(descriptor, Uint8Array.of(READY_BYTE));
   closeSync(descriptor);
 }

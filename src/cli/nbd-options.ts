@@ -184,3 +184,9 @@ export function exportNames(parsed: ParsedArguments, paths: readonly string[]): 
     throw new UsageError(`there are ${given.length} --export-name for ${paths.length} images`, false);
   return paths.map((path, index) => given[index] ?? (path.split("/").at(-1) ?? path).replace(/\.(qcow2|img|raw)$/, ""));
 }
+
+/** The snapshot to serve: `ID_OR_NAME`, `snapshot.id=ID`, `snapshot.name=NAME`. */
+export function snapshotOption(parsed: ParsedArguments): string | undefined {
+  const text = lastValue(parsed, "load-snapshot");
+  return text === undefined ? undefined : (/^snapshot\.(?:id|name)=([^,]*)$/.exec(text)?.[1] ?? text);
+}

@@ -20,7 +20,7 @@ export class BuiltCommand {
     const script = join(PROJECT_ROOT, "scripts/build-command.mjs");
     const built = await runTool(process.execPath, [script, join(folder, "zcow.cjs"), "0.0.0-test"]);
     if (built.code !== 0) throw new Error(`the command could not be built: ${built.stderr}`);
-    for (const name of ["qemu-img", "qemu-io"]) {
+    for (const name of ["qemu-img", "qemu-io", "qemu-nbd"]) {
       // A folder that is kept between runs has it already.
       rmSync(join(folder, name), { force: true });
       symlinkSync("zcow.cjs", join(folder, name));

@@ -22,6 +22,7 @@ import {
   type NbdDiskOptions,
   nbdAddress,
   sharedOption,
+  snapshotOption,
 } from "../nbd-options.js";
 import { tlsServerOptions } from "../nbd-tls.js";
 import { logFormatOption } from "../nvme-options.js";
@@ -53,6 +54,7 @@ Serving:
 What is served:
   -f, --format FORMAT       of the images; recognised by content when left out
   -r, --read-only           refuse writes
+  -l, --load-snapshot NAME  a snapshot inside the image, by id or name, read-only; also snapshot.id=ID, snapshot.name=NAME
   -o, --offset BYTES        leave out so much at the start
   -A, --allocation-depth    metadata context qemu:allocation-depth
       --zoned-writes        let clients write to zoned images, which are read-only otherwise
@@ -101,6 +103,9 @@ function requireWhatThereIs(parsed: ParsedArguments, context: CommandContext): v
   const { positionals } = parsed;
   if (isGiven(parsed, "connect") || isGiven(parsed, "disconnect")) {
     throw new UsageError("/dev/nbd devices are attached and detached by nbd-client, not here", false);
+  }
+  for (const name of ["bitmap", "snapshot"]) {
+    if (isGiven(parsed, name)) throw new UsageError(`--${name} is not supported`, false);
   }
   if (isGiven(parsed, "selinux-label")) throw new UsageError("SELinux labels are not supported", false);
   if (positionals.length === 0 || (context.standIn && positionals.length > 1)) {
@@ -220,12 +225,13 @@ async function openServed(
     format: described?.format ?? format,
     forceShare: described?.forceShare ?? false,
     cache: disk.cache,
+    snapshot: snapshotOption(parsed),
   };
   const open = (readOnly: boolean): Promise<BlockDevice> =>
     openForCommand({ ...choice, readOnly }, context).catch((error: unknown) => {
       throw withSubject(`Failed to blk_new_open '${image}'`, error);
     });
-  const readOnly = isGiven(parsed, "read-only") || described?.readOnly === true;
+  const readOnly = isGiven(parsed, "read-only") || described?.readOnly === true || choice.snapshot !== undefined;
   const device = await open(readOnly);
   // Clients that know nothing of zones would write anywhere.
   if (readOnly || !isZonedDevice(device) || isGiven(parsed, "zoned-writes")) return device;

@@ -29,6 +29,7 @@ export interface NbdTlsAddress {
 
 const SCHEMES = /^nbds?(\+(tcp|unix))?:\/\//;
 const LEGACY = /^nbd:(?:unix:([^:]+)|(\[[0-9a-fA-F:.]+\]|[^:]+):(\d+))(?::exportname=(.*))?$/s;
+const USER = /^([a-z+]+:\/\/)([^@/?#]*)@/;
 const DEFAULT_PORT = 10_809;
 
 /** True for names that stand for an export of an NBD server, not for a file. */
@@ -53,9 +54,11 @@ function legacyAddress(uri: string, [, path, host, port, exportName = ""]: RegEx
 }
 
 function uriAddress(uri: string): NbdAddress {
+  // Node takes no user in front of a host that is empty, as it is with Unix sockets.
+  const user = USER.exec(uri);
   let url: URL;
   try {
-    url = new URL(uri);
+    url = new URL(user === null ? uri : `${user[1]}${uri.slice(user[0].length)}`);
   } catch {
     throw invalid(uri, "it is not of the form SCHEME://HOST:PORT/EXPORT");
   }
@@ -63,7 +66,7 @@ function uriAddress(uri: string): NbdAddress {
   const query = url.searchParams;
   const socket = query.get("socket");
   const exportName = decoded(uri, url.pathname.replace(/^\//, ""));
-  const tls = scheme.startsWith("nbds") ? tlsOf(uri, url) : undefined;
+  const tls = scheme.startsWith("nbds") ? tlsOf(uri, url, user?.[2]) : undefined;
   if (scheme.endsWith("+unix")) {
     if (socket === null || socket === "") throw invalid(uri, "it names no socket (?socket=PATH)");
     if (url.host !== "" && tls === undefined) throw invalid(uri, "an address of a Unix socket has no host");
@@ -79,9 +82,9 @@ function uriAddress(uri: string): NbdAddress {
   };
 }
 
-function tlsOf(uri: string, url: URL): NbdTlsAddress {
+function tlsOf(uri: string, url: URL, user: string | undefined): NbdTlsAddress {
   const query = url.searchParams;
-  const username = url.username === "" ? (query.get("tls-username") ?? undefined) : decoded(uri, url.username);
+  const username = user === undefined ? (query.get("tls-username") ?? undefined) : decoded(uri, user);
   return {
     certificates: query.get("tls-certificates") ?? undefined,
     pskFile: query.get("tls-psk-file") ?? undefined,
