@@ -168,8 +168,16 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
   it("keeps TLS with keys agreed on beforehand, both ways", async () => {
     const ours = await serve(
       command.spawn([
-        ...["nbd", "-k", at("g.sock"), "--object", `tls-creds-psk,id=t,endpoint=server,dir=${at("psk")}`],
-        ...["--tls-creds", "t", "-f", "qcow2", at("disk.qcow2")],
+        "nbd",
+        "-k",
+        at("g.sock"),
+        "--object",
+        `tls-creds-psk,id=t,endpoint=server,dir=${at("psk")}`,
+        "--tls-creds",
+        "t",
+        "-f",
+        "qcow2",
+        at("disk.qcow2"),
       ]),
     );
     const address = (socket: string, user: string) =>
@@ -187,7 +195,16 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
 
   it("leaves as the stock tool does when its one client has gone, and forks", async () => {
     const forked = await command.standIn("qemu-nbd", at("."), [
-      ...["--fork", "--pid-file", at("pid"), "-k", at("i.sock"), "-x", "name", "-f", "qcow2", at("disk.qcow2")],
+      "--fork",
+      "--pid-file",
+      at("pid"),
+      "-k",
+      at("i.sock"),
+      "-x",
+      "name",
+      "-f",
+      "qcow2",
+      at("disk.qcow2"),
     ]);
     expect(forked).toMatchObject({ code: 0, stderr: "" });
     expect((await runTool("nbdinfo", ["--size", `nbd+unix:///name?socket=${at("i.sock")}`])).stdout).toBe("67108864\n");

@@ -1,0 +1,144 @@
+/** Messages of NBD clients and servers, spoilt at random; neither end may throw, hang, or hold more than its bounds. */
+import { openRaw } from "../../src/formats/raw/device.js";
+import { memoryStorage } from "../../src/storage/memory-storage.js";
+import { ClientSession, type SessionHooks } from "../../src/storage/nbd/client-session.js";
+import type { NegotiatedExport } from "../../src/storage/nbd/negotiation.js";
+import { goData, metaData, NBD_CMD, NBD_OPT, nbdBench, optionBytes, requestBytes } from "./nbd-pipe.js";
+import { memoryImage } from "./nvme-pipe.js";
+import { Random } from "./random.js";
+
+const SIZE = 1 << 20;
+
+export interface FuzzOutcome {
+  readonly messages: number;
+  /** Connections that the other end gave up: mutations that mattered. */
+  readonly ended: number;
+  readonly internalErrors: number;
+}
+
+/** Mutated options and requests against the server. */
+export async function fuzzServer(messages: number, seed: number): Promise<FuzzOutcome> {
+  const random = new Random(seed);
+  const below = (limit: number): number => random.below(limit);
+  const device = await memoryImage({ size: SIZE });
+  const bench = nbdBench({ "": device, raw: openRaw(memoryStorage(new Uint8Array(SIZE))) });
+  let done = 0;
+  let ended = 0;
+  while (done < messages) {
+    const client = bench.open().flags(3);
+    const extended = below(3) === 0;
+    const script = [
+      optionBytes(extended ? NBD_OPT.extended : NBD_OPT.structured, Buffer.alloc(0)),
+      optionBytes(NBD_OPT.setMeta, metaData("", ["base:allocation", "qemu:"])),
+      optionBytes(NBD_OPT.list, Buffer.alloc(0)),
+      optionBytes(NBD_OPT.go, goData(below(2) === 0 ? "" : "raw", [3])),
+    ];
+    // Most connections reach the requests unharmed.
+    const firstSpoilt = below(4) === 0 ? 0 : script.length;
+    for (let index = 0; index < 24; index++) {
+      const type = below(9);
+      const length = below(5000);
+      const head = requestBytes(
+        extended,
+        type,
+        BigInt(below(SIZE)),
+        BigInt(length),
+        type === 1 && extended ? 32 : 0,
+        BigInt(index),
+      );
+      script.push(type === NBD_CMD.write ? Buffer.concat([head, Buffer.alloc(length, index)]) : head);
+    }
+    for (const [index, message] of script.entries()) {
+      if (client.pipe.ended) break;
+      if (index >= firstSpoilt && below(3) === 0) spoil(message, below);
+      client.pipe.write(message, below(4) === 0 ? 1 + below(50) : undefined);
+      client.pipe.sent.length = 0;
+      done += 1;
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+    if (client.pipe.ended) ended += 1;
+    client.pipe.connection?.disconnected();
+  }
+  await device.close();
+  const internalErrors = bench.events.filter(({ kind }) => kind === "internal-error").length;
+  return { messages: done, ended, internalErrors };
+}
+
+/** Mutated replies against the client. */
+export async function fuzzClient(messages: number, seed: number): Promise<FuzzOutcome> {
+  const random = new Random(seed);
+  const below = (limit: number): number => random.below(limit);
+  const device = await memoryImage({ size: SIZE });
+  const bench = nbdBench({ "": device });
+  let done = 0;
+  let ended = 0;
+  let internalErrors = 0;
+  while (done < messages) {
+    const form = (["simple", "structured", "extended"] as const)[below(3)] ?? "simple";
+    const server = bench.open();
+    server.go("", form, form === "simple" ? [] : ["base:allocation"]);
+    const negotiated: NegotiatedExport = {
+      size: SIZE,
+      flags: 0xfff,
+      description: undefined,
+      blockSizes: undefined,
+      form,
+      allocationContext: form === "simple" ? undefined : 0,
+    };
+    const link = { broken: false };
+    const hooks: SessionHooks = {
+      send: (bytes) => server.pipe.write(bytes),
+      broken: () => {
+        link.broken = true;
+      },
+    };
+    const session = new ClientSession("fuzz", negotiated, hooks);
+    const waits: Promise<unknown>[] = [];
+    for (let index = 0; index < 24 && !link.broken; index++) {
+      const length = 1 + below(5000);
+      const offset = below(SIZE - length);
+      const types = [
+        NBD_CMD.read,
+        NBD_CMD.write,
+        NBD_CMD.flush,
+        NBD_CMD.zeroes,
+        ...(form === "simple" ? [] : [NBD_CMD.status]),
+      ];
+      const type = types[below(types.length)] ?? 0;
+      const data =
+        type === NBD_CMD.read
+          ? { into: new Uint8Array(length) }
+          : type === NBD_CMD.write
+            ? { from: new Uint8Array(length) }
+            : {};
+      waits.push(
+        session
+          .request({ type, flags: 0, offset, length: type === NBD_CMD.flush ? 0 : length, ...data })
+          .catch(() => undefined),
+      );
+      await new Promise((resolve) => setImmediate(resolve));
+      const reply = server.pipe.read();
+      if (below(3) === 0 && reply.length > 0) spoil(reply, below);
+      try {
+        session.receive(reply);
+      } catch {
+        internalErrors += 1;
+      }
+      done += 1;
+    }
+    if (link.broken) ended += 1;
+    session.abandon(new Error("the end of the round"));
+    // Whatever was said, no request may be left without an end.
+    await Promise.all(waits);
+    server.pipe.connection?.disconnected();
+  }
+  await device.close();
+  return { messages: done, ended, internalErrors };
+}
+
+function spoil(message: Uint8Array, below: (limit: number) => number): void {
+  for (let count = 1 + below(3); count > 0; count--) {
+    const at = below(Math.min(message.length, 40));
+    message[at] = [0, 0xff, 0x7f, 0x80, below(256), (message[at] ?? 0) ^ (1 << below(8))][below(6)] ?? 0;
+  }
+}
