@@ -14,7 +14,7 @@ import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 import type { VmdkInfo } from "./info-foreign.js";
 
-export type { VmdkExtentInfo, VmdkInfo } from "./info-foreign.js";
+export type { VmdkInfo } from "./info-foreign.js";
 
 /** What a qcow2 header says, beyond what every image has. */
 export interface Qcow2Info {
