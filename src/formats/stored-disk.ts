@@ -105,7 +105,7 @@ export class StoredDiskDevice extends BaseBlockDevice {
     for (let at = offset; at < end; ) {
       const found = this.#disk.locate(at);
       const run = isPromise(found) ? await found : found;
-      const whole = extentOf(run, at, Math.min(run.length, end - at));
+      const whole = extentOf(run, at, Math.min(run.length, end - at), this.name);
       at += whole.length;
       for await (const next of splitAtHoles(run, whole)) {
         if (current !== undefined && continues(current, next)) {
@@ -148,7 +148,7 @@ function unpackInto(run: StoredRun & { kind: "packed" }, into: Uint8Array): Mayb
   return undefined;
 }
 
-function extentOf(run: StoredRun, offset: number, length: number): BlockExtent {
+function extentOf(run: StoredRun, offset: number, length: number, image: string): BlockExtent {
   const zero = run.kind === "zero";
   return {
     offset,
@@ -158,6 +158,7 @@ function extentOf(run: StoredRun, offset: number, length: number): BlockExtent {
     compressed: run.kind === "packed",
     depth: 0,
     zero,
+    ...(run.kind === "data" && run.storage.name !== image ? { file: run.storage.name } : {}),
   };
 }
 
@@ -178,6 +179,7 @@ async function* splitAtHoles(run: StoredRun, extent: BlockExtent): AsyncGenerato
 }
 
 function continues(run: BlockExtent, next: BlockExtent): boolean {
-  if (run.kind !== next.kind || run.compressed !== next.compressed || run.zero !== next.zero) return false;
+  if (run.kind !== next.kind || run.compressed !== next.compressed || run.zero !== next.zero || run.file !== next.file)
+    return false;
   return run.hostOffset === undefined ? next.hostOffset === undefined : next.hostOffset === run.hostOffset + run.length;
 }

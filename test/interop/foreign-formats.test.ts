@@ -115,7 +115,7 @@ describeWithStock("disks of other virtual machines", () => {
       await expectSameBytes(device, raw);
       if (disk.noStockMap === true) return;
       const entries = [];
-      for await (const { offset, ...entry } of mapImage(device)) {
+      for await (const { offset, file: _file, ...entry } of mapImage(device)) {
         entries.push(offset === undefined ? entry : { ...entry, offset });
       }
       expect(entries).toEqual(JSON.parse(await stock(["map", "--output=json", "-f", disk.format, path])));
@@ -152,6 +152,15 @@ describeWithStock("disks of other virtual machines", () => {
     const path = join(temporaryDirectory(), "disk.vdi");
     await stock(["create", "-q", "-f", "vdi", path, "4M"]);
     await expect(openImage(path, { format: "vdi" })).rejects.toMatchObject({ code: "FORMAT_READ_ONLY" });
+  });
+
+  it("tell in which file of a VMDK the data is", async () => {
+    const path = join(temporaryDirectory(), "disk.vmdk");
+    await stock(["create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "4M"]);
+    expect((await qemuIo(["-f", "vmdk", "-c", "write 1M 64k", path])).code).toBe(0);
+    const device = await openImage(path, { format: "vmdk", readOnly: true, implicitFiles: "allow" });
+    await using _ = device;
+    for await (const entry of mapImage(device)) expect(entry.file).toBe(path.replace(".vmdk", "-flat.vmdk"));
   });
 
   it("do not open the extents of a VMDK without leave", async () => {
