@@ -32,11 +32,6 @@ const LEGACY = /^nbd:(?:unix:([^:]+)|(\[[0-9a-fA-F:.]+\]|[^:]+):(\d+))(?::export
 const USER = /^([a-z+]+:\/\/)([^@/?#]*)@/;
 const DEFAULT_PORT = 10_809;
 
-/** True for names that stand for an export of an NBD server, not for a file. */
-export function isNbdAddress(name: string): boolean {
-  return SCHEMES.test(name) || LEGACY.test(name);
-}
-
 /** Fails with `REMOTE_ADDRESS`. */
 export function parseNbdAddress(text: string): NbdAddress {
   const legacy = LEGACY.exec(text);
