@@ -29,6 +29,7 @@ export type { Passphrase, PassphraseRequest, PassphraseSource } from "./block/pa
 export { type ForcedZoneState, isZonedDevice, type ZonedDevice } from "./block/zoned-device.js";
 export { type CreateImageExtras, type CreateImageOptions, createImage } from "./formats/create-image.js";
 export { type FormatChoice, type OpenImageOptions, openImage } from "./formats/open-image.js";
+export type { DirtyBits, DirtyRange } from "./formats/qcow2/bitmaps/dirty-bits.js";
 export type { CheckOptions } from "./formats/qcow2/check/check.js";
 export type { CheckFinding, CheckResult, FindingKind, FindingSeverity } from "./formats/qcow2/check/check-result.js";
 export type { CreateEncryptOptions, CreateQcow2Options, CreateZoneOptions } from "./formats/qcow2/create-options.js";
@@ -39,6 +40,7 @@ export type { ZonedExtension, ZonedLayout } from "./formats/qcow2/zoned-extensio
 export type { CreateRawOptions, RawPreallocation } from "./formats/raw/create.js";
 export { type FormatName, probeFormat } from "./formats/registry.js";
 export { type AmendImageOptions, amendImage } from "./jobs/amend.js";
+export { type BitmapAction, type ChangeBitmapOptions, changeBitmap, readBitmap } from "./jobs/bitmap.js";
 export { type CheckImageOptions, checkImage, type ImageCheck } from "./jobs/check.js";
 export {
   type DescribeImageOptions,

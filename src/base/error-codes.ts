@@ -50,6 +50,9 @@ export const ERROR_CODES = {
   PASSPHRASE_REQUIRED: usage("EINVAL", "The image is encrypted, or is to be, and no passphrase was given."),
   PASSPHRASE_WRONG: usage("EPERM", "The passphrase opens none of the key slots of the image."),
   SECRET: usage("EINVAL", "A secret is unknown, cannot be read, or cannot be decoded."),
+  BITMAP_NOT_FOUND: usage("ENOENT", "The image has no bitmap of that name."),
+  BITMAP_INCONSISTENT: usage("EINVAL", "The bitmap was in use when its image was not closed; it can only be removed."),
+  BITMAP_REFUSED: usage("EINVAL", "A bitmap cannot be made or merged as asked; the message says why."),
   KEYSLOT_ACTIVE: usage("EINVAL", "The key slot to fill holds a key already."),
   KEYSLOT_INACTIVE: usage("EINVAL", "The key slot to erase holds no key, or not that of the old passphrase."),
   KEYSLOT_LAST: usage("EINVAL", "No key slot would be left that opens the image, and its data would be lost."),
@@ -180,7 +183,6 @@ export const ERROR_CODES = {
   UNSUPPORTED_COMPRESSION: unsupported(
     "The image has compression type zstd, and neither this Node.js nor an optional package can do it.",
   ),
-  UNSUPPORTED_BITMAPS: unsupported("The image has persistent bitmaps and was opened for writing."),
   LUKS_CIPHER: unsupported("The LUKS header asks for a cipher, mode, IV generator or hash that is not supported."),
   LUKS_LIMIT: unsupported("Opening the LUKS header would take more iterations than a sound one can ask for."),
   CHECK_LIMIT: unsupported("Checking the image would take more memory or time than a sound image can need."),

@@ -2,12 +2,13 @@ import { formatSize } from "../base/size-text.js";
 import { resolveReference } from "../block/image-reference.js";
 import type { EncryptionInfo } from "../formats/qcow2/encryption/describe-encryption.js";
 import type { ZonedExtension } from "../formats/qcow2/zoned-extension.js";
-import type { ImageInfo, Qcow2Info, VmdkInfo } from "../jobs/info.js";
+import type { BitmapInfo, ImageInfo, Qcow2Info, VmdkInfo } from "../jobs/info.js";
 import { effectiveMaxAppend } from "../zoned/zone-config.js";
 import { snapshotListText, snapshotTree } from "./snapshot-list.js";
 
 /** A value as `--output json` has it; the text form shows the same tree with spaces for dashes. */
-type Tree = { readonly [key: string]: string | number | boolean | Tree | readonly Tree[] };
+type Leaf = string | number | boolean;
+type Tree = { readonly [key: string]: Leaf | Tree | readonly (Tree | Leaf)[] };
 
 const INDENT = 4;
 
@@ -18,6 +19,7 @@ function formatSpecific(info: Qcow2Info): Tree {
     compat: version3 ? "1.1" : "0.10",
     "compression-type": info.compressionType,
     ...(version3 ? { "lazy-refcounts": info.lazyRefcounts } : {}),
+    ...(info.bitmaps === undefined ? {} : { bitmaps: info.bitmaps.map(bitmapTree) }),
     "refcount-bits": info.refcountBits,
     ...(info.dataFile === undefined ? {} : { "data-file": info.dataFile }),
     ...(info.dataFileRaw === undefined ? {} : { "data-file-raw": info.dataFileRaw }),
@@ -46,6 +48,10 @@ function vmdkTree(info: VmdkInfo): Tree {
 function specificTree(info: ImageInfo): Tree | undefined {
   if (info.qcow2 !== undefined) return formatSpecific(info.qcow2);
   return info.vmdk === undefined ? undefined : vmdkTree(info.vmdk);
+}
+
+function bitmapTree({ name, granularity, auto, inUse }: BitmapInfo): Tree {
+  return { flags: [...(inUse ? ["in-use"] : []), ...(auto ? ["auto"] : [])], name, granularity };
 }
 
 /** In the key order of the stock tool. */
@@ -92,7 +98,7 @@ function treeLines(tree: Tree, indent: number): string[] {
   });
 }
 
-function isList(value: Tree[string]): value is readonly Tree[] {
+function isList(value: Tree[string]): value is readonly (Tree | Leaf)[] {
   return Array.isArray(value);
 }
 

@@ -44,6 +44,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: true,
     load: async () => (await import("./commands/amend.js")).amendCommand,
   },
+  bitmap: {
+    summary: "make, change and merge the dirty bitmaps of an image",
+    stock: true,
+    load: async () => (await import("./commands/bitmap.js")).bitmapCommand,
+  },
   resize: {
     summary: "change the size of a disk",
     stock: true,

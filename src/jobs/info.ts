@@ -33,6 +33,8 @@ export interface Qcow2Info {
   readonly dataFileRaw: boolean | undefined;
   /** How the disk is encrypted; undefined when it is not. */
   readonly encryption: EncryptionInfo | undefined;
+  /** The persistent dirty bitmaps; undefined when there are none. */
+  readonly bitmaps: readonly BitmapInfo[] | undefined;
   /** The zone configuration as stored; undefined when the image is not zoned. */
   readonly zoned: ZonedExtension | undefined;
 }
@@ -139,7 +141,7 @@ async function describeQcow2(storage: Storage): Promise<ImageInfo> {
     snapshotCount: header.snapshotCount,
     snapshots: header.snapshotCount === 0 ? [] : await snapshotsOf(storage, header),
     vmStateOffset: geometry.l1EntriesNeeded * geometry.l2Coverage,
-    qcow2: qcow2Info(header, extendedL2, await encryptionInfo(storage, header)),
+    qcow2: qcow2Info(header, extendedL2, await encryptionInfo(storage, header), await bitmapInfo(storage, header)),
     vmdk: undefined,
   };
 }
@@ -156,7 +158,35 @@ async function encryptionInfo(storage: Storage, header: Qcow2Header): Promise<En
   return describeEncryption(storage, header);
 }
 
-function qcow2Info(header: Qcow2Header, extendedL2: boolean, encryption: EncryptionInfo | undefined): Qcow2Info {
+/** A persistent dirty bitmap, as the directory has it. */
+export interface BitmapInfo {
+  readonly name: string;
+  /** Bytes that one bit stands for. */
+  readonly granularity: number;
+  /** Writes are recorded. */
+  readonly auto: boolean;
+  /** It was in use when the image was not closed, or is in use now: what it says cannot be trusted. */
+  readonly inUse: boolean;
+}
+
+async function bitmapInfo(storage: Storage, header: Qcow2Header): Promise<readonly BitmapInfo[] | undefined> {
+  if (header.bitmaps === undefined) return undefined;
+  const { readDirectory } = await import("../formats/qcow2/bitmaps/load-bitmaps.js");
+  const { BITMAP_AUTO, BITMAP_IN_USE } = await import("../formats/qcow2/bitmaps/bitmap-directory.js");
+  return (await readDirectory(storage, header)).map(({ name, granularityBits, flags }) => ({
+    name,
+    granularity: 2 ** granularityBits,
+    auto: (flags & BITMAP_AUTO) !== 0,
+    inUse: (flags & BITMAP_IN_USE) !== 0,
+  }));
+}
+
+function qcow2Info(
+  header: Qcow2Header,
+  extendedL2: boolean,
+  encryption: EncryptionInfo | undefined,
+  bitmaps: readonly BitmapInfo[] | undefined,
+): Qcow2Info {
   const { incompatible, compatible, autoclear } = header.features;
   const external = hasBit(incompatible, INCOMPATIBLE.externalData);
   return {
@@ -169,6 +199,7 @@ function qcow2Info(header: Qcow2Header, extendedL2: boolean, encryption: Encrypt
     dataFile: header.dataFileName,
     dataFileRaw: external ? hasBit(autoclear, AUTOCLEAR.rawExternalData) : undefined,
     encryption,
+    bitmaps,
     zoned: header.zoned,
   };
 }

@@ -8,6 +8,7 @@ import type { Storage } from "../../storage/storage.js";
 import { writeAllocatingNow } from "./allocating-now.js";
 import { writeAllocating } from "./allocating-write.js";
 import { backedExtents } from "./backed-extents.js";
+import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
 import { assertCompressible, storeCompressed, writeCompressed } from "./compressed-write.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
@@ -69,6 +70,8 @@ export class ClusterEngine implements Qcow2Engine {
   readonly storage: Storage;
   readonly geometry: Qcow2Geometry;
   readonly writable: boolean;
+  /** The bitmaps that every write is recorded in. */
+  readonly bitmaps: ImageBitmaps | undefined;
   readonly #state: ImageState;
   readonly #map: GuestMap;
   readonly #reader: RunReader;
@@ -95,6 +98,7 @@ export class ClusterEngine implements Qcow2Engine {
     this.storage = input.storage;
     this.geometry = input.geometry;
     this.writable = input.writable;
+    this.bitmaps = input.bitmaps;
     this.#direct = this.#state.data.direct;
     this.#isExtended = input.geometry.subclusters > 1;
     this.#inImage = this.#state.data.inImage;
@@ -140,6 +144,7 @@ export class ClusterEngine implements Qcow2Engine {
 
   write(offset: number, from: Uint8Array): MaybePromise<void> {
     if (!this.#prepared || this.#state.refusal !== undefined) return this.#writeLater(offset, from);
+    this.bitmaps?.mark(offset, from.length);
     const cluster = Math.floor(offset * this.#inverseClusterSize);
     const inside = offset - cluster * this.#clusterSize;
     if (inside + from.length <= this.#clusterSize) {
@@ -188,6 +193,7 @@ export class ClusterEngine implements Qcow2Engine {
 
   async #writeLater(offset: number, from: Uint8Array): Promise<void> {
     await this.prepareForWriting();
+    this.bitmaps?.mark(offset, from.length);
     return this.#withRoom(() => writeAllocating(this.#state, offset, from));
   }
 
@@ -197,6 +203,7 @@ export class ClusterEngine implements Qcow2Engine {
 
   async writeCompressed(offset: number, from: Uint8Array, replace: boolean): Promise<void> {
     await this.prepareForWriting();
+    this.bitmaps?.mark(offset, from.length);
     return writeCompressed(this.#state, offset, from, {
       plain: (at, data) => this.write(at, data),
       compressed: (cluster, bytes) => this.#withRoom(() => storeCompressed(this.#state, cluster, bytes, replace)),
@@ -205,12 +212,14 @@ export class ClusterEngine implements Qcow2Engine {
 
   async writeZeroes(offset: number, length: number, unmap: boolean): Promise<void> {
     await this.prepareForWriting();
+    this.bitmaps?.mark(offset, length);
     const write = (at: number, data: Uint8Array): MaybePromise<void> => this.write(at, data);
     return this.#withRoom(() => writeZeroes(this.#state, offset, length, unmap, write));
   }
 
   async discard(offset: number, length: number, mode: "hint" | "forget"): Promise<void> {
     await this.prepareForWriting();
+    this.bitmaps?.mark(offset, length);
     return this.#withRoom(() => discard(this.#state, offset, length, mode === "hint" ? "discard-hint" : "forget"));
   }
 
@@ -243,7 +252,10 @@ export class ClusterEngine implements Qcow2Engine {
   async #prepare(): Promise<void> {
     await this.#state.loadForWriting();
     const { features } = this.header;
-    const stale = autoclearBitsToClear(features);
+    // The first step: after it, a crash leaves bitmaps that say that they may be behind.
+    await this.bitmaps?.begin(this);
+    const kept = this.bitmaps === undefined ? 0n : AUTOCLEAR.bitmaps;
+    const stale = autoclearBitsToClear(features) & ~kept;
     const lazy = (features.compatible & COMPATIBLE.lazyRefcounts) !== 0n;
     const incompatible = lazy ? features.incompatible | INCOMPATIBLE.dirty : features.incompatible;
     const session = this.#beginJournal();
@@ -366,6 +378,7 @@ export class ClusterEngine implements Qcow2Engine {
   /** Everything durable, space given back, dirty bit clear. */
   async #leaveClean(): Promise<void> {
     const { writeBack, header } = this.#state;
+    await this.bitmaps?.finish(this);
     if (writeBack.isDirty || writeBack.unflushedData) await writeBack.flush(true);
     // What is given back changes refcounts once more.
     await this.#reclaimer.run();

@@ -1,4 +1,4 @@
-import { viewOf } from "../../base/bytes.js";
+import { viewOf, writeU64 } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
 import { AUTOCLEAR } from "./features.js";
 import type { BitmapDirectory } from "./header.js";
@@ -72,6 +72,15 @@ export function decodeBitmaps(data: Uint8Array, fields: HeaderFields, verdict: V
     throw bitmapsFault("bitmap_directory_size", length, MAX_BITMAP_DIRECTORY_BYTES, message, stockText);
   }
   return { count, offset: Number(offset), length: Number(length) };
+}
+
+/** The data of the extension for `directory`. */
+export function encodeBitmapsExtension({ count, offset, length }: BitmapDirectory): Uint8Array {
+  const data = new Uint8Array(BITMAPS_BYTES);
+  viewOf(data).setUint32(0, count);
+  writeU64(viewOf(data), 8, length);
+  writeU64(viewOf(data), 16, offset);
+  return data;
 }
 
 function bitmapsFault(

@@ -6,6 +6,7 @@ import type { ClusterCodec } from "../../codec/cluster-codec.js";
 import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
 import { ClusterAllocator } from "./allocator.js";
+import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
 import { CompressedClusters } from "./compressed-clusters.js";
 import { loadCodec } from "./compression.js";
 import { DataRequests } from "./data-io.js";
@@ -47,6 +48,8 @@ export interface ImageStateInput {
   readonly journal?: ChangeJournal | undefined;
   /** Where guest bytes live; default: in the image file, as they are. */
   readonly data?: GuestData;
+  /** The bitmaps of the image, when it is writable and has some. */
+  readonly bitmaps?: ImageBitmaps | undefined;
   /** What shows through clusters that are not mapped; default: zeros. Closed with the image. */
   readonly backing?: BlockDevice;
 }

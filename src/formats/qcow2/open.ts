@@ -4,6 +4,7 @@ import type { BlockDevice } from "../../block/block-device.js";
 import type { FormatDriver, FormatLookup, OpenDeviceOptions } from "../../block/format-driver.js";
 import type { Storage } from "../../storage/storage.js";
 import { rawDriver } from "../raw/driver.js";
+import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
 import { Qcow2Device } from "./device.js";
 import { ClusterEngine } from "./engine.js";
 import { INCOMPATIBLE } from "./features.js";
@@ -15,7 +16,6 @@ import { readHeader } from "./header-read.js";
 import type { ReferencedFiles } from "./referenced-files.js";
 import { readL1 } from "./root-table.js";
 import { sessionOf } from "./session.js";
-import { refuseUnsupported } from "./unsupported.js";
 import type { OpenZonesOptions } from "./zones/open-zones.js";
 import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 
@@ -72,7 +72,7 @@ export async function openQcow2(
 }
 
 /** Opens the engine alone: what the plain and the zoned device share. */
-export async function openEngine(storage: Storage, options: OpenDeviceOptions = {}): Promise<ClusterEngine> {
+export async function openEngine(storage: Storage, options: OpenEngineOptions = {}): Promise<ClusterEngine> {
   const cacheBytes = cacheBytesOf(options);
   const writable = !(options.readOnly ?? !storage.capabilities.writable);
   if (writable && !storage.capabilities.writable) {
@@ -83,7 +83,6 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
     onWarning({ code: finding.code, message: finding.message, data: finding.data });
   const dataFileGiven = options.dataFile !== undefined;
   let header = await readHeader(storage, { writable, onFinding, dataFileGiven });
-  refuseUnsupported(header, writable);
   const files = await openFiles(header, storage, { ...options, writable });
   try {
     // Before anything is changed: who cannot open the image does not repair it either.
@@ -100,6 +99,7 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
     }
     const geometry = geometryOf(header);
     const l1 = await readL1(storage, header);
+    const bitmaps = writable ? await bitmapsOf(storage, header, options.withBitmaps) : undefined;
     const { journal } = options;
     return new ClusterEngine({
       storage,
@@ -110,6 +110,7 @@ export async function openEngine(storage: Storage, options: OpenDeviceOptions = 
       cacheBytes,
       onWarning,
       journal,
+      bitmaps,
       ...files,
       ...data,
     });
@@ -130,6 +131,19 @@ async function openFiles(
   if (!external && header.backingFileName === undefined && options.backing === undefined) return {};
   const { openReferencedFiles } = await import("./referenced-files.js");
   return openReferencedFiles(header, storage, options, options.formats ?? OWN_LOOKUP);
+}
+
+/** What opening the engine alone can be told besides. */
+export interface OpenEngineOptions extends OpenDeviceOptions {
+  /** Bitmaps may be added to an image that has none. */
+  readonly withBitmaps?: boolean;
+}
+
+/** Most images have no bitmaps. */
+async function bitmapsOf(storage: Storage, header: Qcow2Header, always = false): Promise<ImageBitmaps | undefined> {
+  if (header.bitmaps === undefined && !always) return undefined;
+  const { ImageBitmaps } = await import("./bitmaps/image-bitmaps.js");
+  return ImageBitmaps.load(storage, header);
 }
 
 /** Guest data as it lies in `data` (default: in the image file), behind the cipher of the image if it is encrypted. */

@@ -11,7 +11,7 @@ import {
 import { LUKS_KEY_SLOTS, LUKS_SALT_BYTES } from "../../../codec/luks/luks-limits.js";
 import { fillSlot, unlockSlot } from "../../../codec/luks/luks-volume.js";
 import type { Storage } from "../../../storage/storage.js";
-import { autoclearBitsToClear } from "../features.js";
+import { AUTOCLEAR, autoclearBitsToClear } from "../features.js";
 import type { Qcow2Header } from "../header.js";
 import { encodeHeader } from "../header-encode.js";
 import { LuksArea } from "./luks-area.js";
@@ -55,7 +55,9 @@ export async function changeKeySlots(
   const { key } = await unlockArea(storage, area, passphrase);
   try {
     checkCombination(change);
-    const stale = autoclearBitsToClear(header.features);
+    // Guest data does not change, so what is known to go with it still does.
+    const known = AUTOCLEAR.bitmaps | AUTOCLEAR.rawExternalData;
+    const stale = autoclearBitsToClear(header.features) & ~known;
     if (stale !== 0n) await clearAutoclear(storage, header, stale);
     if (change.state === "active") await addKey(storage, area, key, change);
     else await eraseKeys(storage, area, change);

@@ -1,0 +1,124 @@
+/** A run of the disk, in bytes. */
+export interface DirtyRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A piece of the bits as it is stored in one cluster; a piece without set bits is `undefined`, one with nothing else `"ones"`. */
+export type BitChunk = Uint8Array | "ones" | undefined;
+
+/**
+ * Which parts of a disk were written: one bit for each `granularity` bytes. Held in the pieces in which it is stored, so that
+ * a large disk of which little was written takes little memory.
+ */
+export class DirtyBits {
+  /** Bytes of the disk. */
+  readonly size: number;
+  /** Bytes that one bit stands for: a power of two. */
+  readonly granularity: number;
+  readonly #chunkBytes: number;
+  readonly #bits: number;
+  readonly #chunks: BitChunk[];
+  /** Something changed since the bits were loaded or made. */
+  changed = false;
+
+  constructor(size: number, granularity: number, chunkBytes: number) {
+    this.size = size;
+    this.granularity = granularity;
+    this.#chunkBytes = chunkBytes;
+    this.#bits = Math.ceil(size / granularity);
+    this.#chunks = new Array<BitChunk>(Math.ceil(this.#bits / (chunkBytes * 8)));
+  }
+
+  get chunkCount(): number {
+    return this.#chunks.length;
+  }
+
+  chunk(index: number): BitChunk {
+    return this.#chunks[index];
+  }
+
+  putChunk(index: number, chunk: BitChunk): void {
+    this.#chunks[index] = chunk;
+  }
+
+  /** Records a write of `length` bytes at `offset`. */
+  mark(offset: number, length: number): void {
+    if (length === 0) return;
+    const first = Math.floor(offset / this.granularity);
+    const end = Math.min(this.#bits, Math.ceil((offset + length) / this.granularity));
+    const chunkBits = this.#chunkBytes * 8;
+    for (let bit = first; bit < end; ) {
+      const index = Math.floor(bit / chunkBits);
+      const chunkEnd = Math.min(end, (index + 1) * chunkBits);
+      this.#setInChunk(index, bit - index * chunkBits, chunkEnd - index * chunkBits);
+      bit = chunkEnd;
+    }
+  }
+
+  #setInChunk(index: number, from: number, to: number): void {
+    const found = this.#chunks[index];
+    if (found === "ones") return;
+    const bytes = found ?? new Uint8Array(this.#chunkBytes);
+    this.#chunks[index] = bytes;
+    this.changed = true;
+    const firstWhole = Math.ceil(from / 8) * 8;
+    const endWhole = Math.floor(to / 8) * 8;
+    for (let bit = from; bit < Math.min(to, firstWhole); bit++) setBit(bytes, bit);
+    if (endWhole > firstWhole) bytes.fill(0xff, firstWhole / 8, endWhole / 8);
+    for (let bit = Math.max(from, firstWhole, endWhole); bit < to; bit++) setBit(bytes, bit);
+  }
+
+  clear(): void {
+    this.#chunks.fill(undefined);
+    this.changed = true;
+  }
+
+  /** Marks what is marked in `other`, which may have another granularity. Both are of disks of one size. */
+  merge(other: DirtyBits): void {
+    for (const { offset, length } of other.ranges()) this.mark(offset, length);
+    this.changed = true;
+  }
+
+  /** What is marked, as runs in order that do not touch, cut at the end of the disk. */
+  *ranges(): Generator<DirtyRange> {
+    let start = -1;
+    for (let bit = 0; bit < this.#bits; ) {
+      const { isSet, end } = this.#runAt(bit);
+      if (isSet && start === -1) start = bit;
+      if (!isSet && start !== -1) {
+        yield this.#range(start, bit);
+        start = -1;
+      }
+      bit = end;
+    }
+    if (start !== -1) yield this.#range(start, this.#bits);
+  }
+
+  #range(first: number, end: number): DirtyRange {
+    const offset = first * this.granularity;
+    return { offset, length: Math.min(this.size, end * this.granularity) - offset };
+  }
+
+  /** A run of equal bits from `bit` on: not necessarily the whole of it. */
+  #runAt(bit: number): { readonly isSet: boolean; readonly end: number } {
+    const chunkBits = this.#chunkBytes * 8;
+    const index = Math.floor(bit / chunkBits);
+    const chunk = this.#chunks[index];
+    const chunkEnd = Math.min(this.#bits, (index + 1) * chunkBits);
+    if (chunk === undefined || chunk === "ones") return { isSet: chunk === "ones", end: chunkEnd };
+    const inside = bit - index * chunkBits;
+    const byte = chunk[inside >>> 3] as number;
+    const uniform = byte === 0 || byte === 0xff;
+    if (uniform && inside % 8 === 0) {
+      let at = inside >>> 3;
+      while (at < chunk.length && chunk[at] === byte) at += 1;
+      return { isSet: byte === 0xff, end: Math.min(chunkEnd, index * chunkBits + at * 8) };
+    }
+    return { isSet: ((byte >>> (inside % 8)) & 1) === 1, end: bit + 1 };
+  }
+}
+
+function setBit(bytes: Uint8Array, bit: number): void {
+  bytes[bit >>> 3] = (bytes[bit >>> 3] as number) | (1 << (bit % 8));
+}

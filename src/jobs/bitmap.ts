@@ -1,0 +1,133 @@
+import { ZcowError } from "../base/errors.js";
+import type { PassphraseSource } from "../block/passphrase.js";
+import type { FormatChoice } from "../formats/open-image.js";
+import type { DirtyBits } from "../formats/qcow2/bitmaps/dirty-bits.js";
+import type { ImageBitmaps } from "../formats/qcow2/bitmaps/image-bitmaps.js";
+import { readHeader } from "../formats/qcow2/header-read.js";
+import { formatDriver, probeFormat } from "../formats/registry.js";
+import { borrowedStorage } from "../storage/borrowed-storage.js";
+import { openFileStorage } from "../storage/file-storage.js";
+import type { Storage } from "../storage/storage.js";
+
+/** One change of a bitmap. */
+export type BitmapAction =
+  | { readonly do: "remove" | "clear" | "enable" | "disable" }
+  /** `granularity`: bytes that one bit stands for, a power of two from 512 to 2 GiB; default: the cluster size. */
+  | { readonly do: "add"; readonly granularity?: number | undefined }
+  /** Marks what is marked in bitmap `from` of this image, or of `source`. */
+  | { readonly do: "merge"; readonly from: string; readonly source?: DirtyBits | undefined };
+
+export interface ChangeBitmapOptions {
+  readonly format: FormatChoice;
+  readonly name: string;
+  /** Done in order; when one fails those before it stay done. */
+  readonly actions: readonly BitmapAction[];
+  readonly passphrase?: PassphraseSource | undefined;
+}
+
+/**
+ * Changes a persistent dirty bitmap of an image that nobody else has open. A storage that was passed in stays open.
+ *
+ * Fails with `NOT_SUPPORTED` for images that cannot have bitmaps, `BITMAP_NOT_FOUND`, `BITMAP_INCONSISTENT`, `BITMAP_REFUSED`, `QCOW2_BITMAPS`
+ * for a bad directory, and as `openImage` does. A crash leaves the bitmaps as they were or as they are to be, or marked inconsistent.
+ */
+export async function changeBitmap(source: string | Storage, options: ChangeBitmapOptions): Promise<void> {
+  if (typeof source !== "string") return changeStored(borrowedStorage(source), options);
+  if (options.format !== "probe") formatDriver(options.format);
+  const storage = await openFileStorage(source, { writable: true });
+  try {
+    await changeStored(storage, options);
+  } finally {
+    await storage.close();
+  }
+}
+
+async function changeStored(storage: Storage, options: ChangeBitmapOptions): Promise<void> {
+  await requireQcow2(storage, options.format);
+  const { openEngine } = await import("../formats/qcow2/open.js");
+  const { passphrase, name, actions } = options;
+  const engine = await openEngine(borrowedStorage(storage), {
+    readOnly: false,
+    withBitmaps: true,
+    implicitFiles: "allow",
+    passphrase,
+  });
+  let failure: unknown;
+  try {
+    for (const action of actions) act(engine.bitmaps, engine.geometry.version, name, action);
+  } catch (error) {
+    failure = error;
+  }
+  await engine.close();
+  if (failure !== undefined) throw failure;
+}
+
+function act(bitmaps: ImageBitmaps | undefined, version: 2 | 3, name: string, action: BitmapAction): void {
+  if (bitmaps === undefined) throw new Error("the engine was opened with bitmaps");
+  try {
+    if (action.do === "add") {
+      if (version === 2) throw notInVersion2(name);
+      bitmaps.add(name, action.granularity);
+    } else if (action.do === "remove") bitmaps.remove(name);
+    else if (action.do === "clear") bitmaps.clear(name);
+    else if (action.do === "merge") {
+      bitmaps.bits(name);
+      bitmaps.merge(name, action.source ?? bitmaps.bits(action.from));
+    } else bitmaps.setEnabled(name, action.do === "enable");
+  } catch (error) {
+    throw inAction(action.do, name, error);
+  }
+}
+
+function inAction(operation: string, name: string, error: unknown): unknown {
+  if (!(error instanceof ZcowError)) return error;
+  const prefix = `Operation ${operation} on bitmap ${name} failed`;
+  return new ZcowError(error.code, `${prefix}: ${error.message}`, {
+    data: error.data,
+    cause: error,
+    stockText: `${prefix}: ${error.stockText ?? error.message}`,
+  });
+}
+
+function notInVersion2(name: string): ZcowError {
+  return new ZcowError("NOT_SUPPORTED", `Bitmap '${name}' cannot be stored: images of version 2 have no bitmaps`, {
+    data: { value: name },
+    stockText: `Can't make bitmap '${name}' persistent: Cannot store dirty bitmaps in qcow2 v2 files`,
+  });
+}
+
+async function requireQcow2(storage: Storage, format: FormatChoice): Promise<void> {
+  const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
+  if (driver.name === "qcow2") return;
+  throw new ZcowError("NOT_SUPPORTED", `${storage.name} is ${driver.name}, which has no bitmaps`, {
+    data: { path: storage.name, value: driver.name },
+    stockText: `Can't store persistent bitmaps to ${storage.name}: Operation not supported`,
+  });
+}
+
+/**
+ * The bits of a persistent bitmap, for reading: `ranges()` gives what is marked. A storage that was passed in stays open.
+ *
+ * Fails with `BITMAP_NOT_FOUND`, `BITMAP_INCONSISTENT`, `QCOW2_BITMAPS`, and the codes of header and storage.
+ */
+export async function readBitmap(
+  source: string | Storage,
+  options: { readonly format: FormatChoice; readonly name: string },
+): Promise<DirtyBits> {
+  if (typeof source !== "string") return readStored(source, options);
+  const storage = await openFileStorage(source, { writable: false });
+  try {
+    return await readStored(storage, options);
+  } finally {
+    await storage.close();
+  }
+}
+
+async function readStored(
+  storage: Storage,
+  { format, name }: { readonly format: FormatChoice; readonly name: string },
+): Promise<DirtyBits> {
+  await requireQcow2(storage, format);
+  const { ImageBitmaps } = await import("../formats/qcow2/bitmaps/image-bitmaps.js");
+  return (await ImageBitmaps.load(storage, await readHeader(storage))).bits(name);
+}
