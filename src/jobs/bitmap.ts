@@ -52,14 +52,12 @@ async function changeStored(storage: Storage, options: ChangeBitmapOptions): Pro
     implicitFiles: "allow",
     passphrase,
   });
-  let failure: unknown;
   try {
     for (const action of actions) act(engine.bitmaps, engine.geometry.version, name, action);
-  } catch (error) {
-    failure = error;
+  } finally {
+    // Stores what was done, even when a later action failed.
+    await engine.close();
   }
-  await engine.close();
-  if (failure !== undefined) throw failure;
 }
 
 function act(bitmaps: ImageBitmaps | undefined, version: 2 | 3, name: string, action: BitmapAction): void {
