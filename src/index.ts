@@ -32,6 +32,7 @@ export { type FormatChoice, type OpenImageOptions, openImage } from "./formats/o
 export type { DirtyBits, DirtyRange } from "./formats/qcow2/bitmaps/dirty-bits.js";
 export type { CheckOptions } from "./formats/qcow2/check/check.js";
 export type { CheckFinding, CheckResult, FindingKind, FindingSeverity } from "./formats/qcow2/check/check-result.js";
+export type { CompactOptions, CompactResult } from "./formats/qcow2/compact/compact.js";
 export type { CreateEncryptOptions, CreateQcow2Options, CreateZoneOptions } from "./formats/qcow2/create-options.js";
 export type { EncryptionInfo, KeySlotInfo } from "./formats/qcow2/encryption/describe-encryption.js";
 export type { KeySlotChange } from "./formats/qcow2/encryption/key-slots.js";
@@ -42,6 +43,7 @@ export { type FormatName, probeFormat } from "./formats/registry.js";
 export { type AmendImageOptions, amendImage } from "./jobs/amend.js";
 export { type BitmapAction, type ChangeBitmapOptions, changeBitmap, readBitmap } from "./jobs/bitmap.js";
 export { type CheckImageOptions, checkImage, type ImageCheck } from "./jobs/check.js";
+export { type CompactImageOptions, compactImage } from "./jobs/compact.js";
 export {
   type DescribeImageOptions,
   describeImage,

@@ -54,6 +54,11 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     stock: true,
     load: async () => (await import("./commands/resize.js")).resizeCommand,
   },
+  compact: {
+    summary: "make the file of an image shorter, without copying the image",
+    stock: false,
+    load: async () => (await import("./commands/compact.js")).compactCommand,
+  },
   snapshot: {
     summary: "list, take, apply and delete snapshots inside an image",
     stock: true,
