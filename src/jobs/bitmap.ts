@@ -17,6 +17,7 @@ export type BitmapAction =
   /** Marks what is marked in bitmap `from` of this image, or of `source`. */
   | { readonly do: "merge"; readonly from: string; readonly source?: DirtyBits | undefined };
 
+/** Which bitmap is to be changed, and how. */
 export interface ChangeBitmapOptions {
   readonly format: FormatChoice;
   readonly name: string;

@@ -36,7 +36,7 @@ async function ourMap(path: string): Promise<unknown> {
   const device = await openImage(path, { format: "qcow2", readOnly: true });
   const entries: unknown[] = [];
   for await (const entry of mapImage(device)) {
-    const { offset, ...rest } = entry;
+    const { offset, file: _file, ...rest } = entry;
     entries.push(offset === undefined ? rest : { ...rest, offset });
   }
   await device.close();

@@ -34,10 +34,12 @@ export class DirtyBits {
     return this.#chunks.length;
   }
 
+  /** The bits of chunk `index`, as they are stored. */
   chunk(index: number): BitChunk {
     return this.#chunks[index];
   }
 
+  /** Sets the bits of chunk `index` to what was stored; no change in the sense of `changed`. */
   putChunk(index: number, chunk: BitChunk): void {
     this.#chunks[index] = chunk;
   }
@@ -69,6 +71,7 @@ export class DirtyBits {
     for (let bit = Math.max(from, firstWhole, endWhole); bit < to; bit++) setBit(bytes, bit);
   }
 
+  /** Forgets every write. */
   clear(): void {
     this.#chunks.fill(undefined);
     this.changed = true;

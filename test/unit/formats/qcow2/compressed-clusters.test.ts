@@ -139,17 +139,21 @@ describe("where compressed data goes", () => {
     const punching = new Promise<void>((resolve) => {
       reached = resolve;
     });
+    let armed = false;
     class SlowPunch extends ForwardingStorage {
-      override async discard(at: number, length: number): Promise<void> {
-        reached();
-        await gate;
-        await this.inner.discard(at, length);
+      override async writeZeroes(at: number, length: number, options?: { readonly unmap?: boolean }): Promise<void> {
+        if (armed) {
+          reached();
+          await gate;
+        }
+        await this.inner.writeZeroes(at, length, options);
       }
     }
     const device = await openQcow2(new SlowPunch(memory), {});
     await device.writeCompressed(0, compressibleBytes(1, 0, CLUSTER));
     await device.flush();
     await device.discard(0, CLUSTER);
+    armed = true;
     const flushed = device.flush();
     await punching;
     const bytes = compressibleBytes(2, CLUSTER, CLUSTER);
