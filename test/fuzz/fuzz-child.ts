@@ -10,6 +10,8 @@ import { applyDamages, type Damage, randomDamages } from "./mutations.js";
  * memory of the product. Says on stdout which case it begins before it begins it.
  */
 const order = JSON.parse(process.argv[2] ?? "") as ChildOrder;
+const CASES_PER_COLLECTION = 4;
+const collectGarbage = (globalThis as { gc?: () => void }).gc;
 let current = -1;
 let failedCase = -1;
 
@@ -63,6 +65,8 @@ for (current = order.from; current < order.to; current++) {
   const seed = random.u32();
   const problem = await attempt(image.bytes, damages, seed);
   await new Promise((resolve) => setImmediate(resolve));
+  // The peak is to be that of a case, not of what thousands before it left to be collected.
+  if (current % CASES_PER_COLLECTION === 0) collectGarbage?.();
   if (problem !== undefined) {
     const fewest = await minimise(image.bytes, damages, seed);
     fail(current, `${image.name}: ${problem}`, fewest, applyDamages(image.bytes, fewest));

@@ -68,11 +68,15 @@ function runChild(script: string, seed: number, from: number, to: number): Promi
     let current = from;
     let done: number | undefined;
     let hung = false;
-    const child = spawn(process.execPath, ["--enable-source-maps", script, JSON.stringify({ seed, from, to })], {
-      stdio: ["ignore", "pipe", "pipe"],
-      // The script is bundled elsewhere; the optional packages are here.
-      env: { ...process.env, NODE_PATH: join(import.meta.dirname, "../../node_modules") },
-    });
+    const child = spawn(
+      process.execPath,
+      ["--enable-source-maps", "--expose-gc", script, JSON.stringify({ seed, from, to })],
+      {
+        stdio: ["ignore", "pipe", "pipe"],
+        // The script is bundled elsewhere; the optional packages are here.
+        env: { ...process.env, NODE_PATH: join(import.meta.dirname, "../../node_modules") },
+      },
+    );
     const hang = (): void => {
       hung = true;
       child.kill("SIGKILL");
