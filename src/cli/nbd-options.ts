@@ -2,20 +2,16 @@ import { parseSize } from "../base/size-text.js";
 import type { ZeroDetection } from "../protocols/nbd/export.js";
 import type { ListenAddress } from "../servers/nbd/listen-address.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "./cache-mode.js";
-import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
+import {
+  allValues,
+  flagOption as flag,
+  isGiven,
+  lastValue,
+  type OptionSpec,
+  type ParsedArguments,
+  valueOption as value,
+} from "./options.js";
 import { UsageError } from "./usage-error.js";
-
-const value = (name: string, short?: string): OptionSpec => ({
-  name,
-  long: name,
-  value: true,
-  ...(short === undefined ? {} : { short }),
-});
-const flag = (name: string, short?: string): OptionSpec => ({
-  name,
-  long: name,
-  ...(short === undefined ? {} : { short }),
-});
 
 /** The options of the stock tool, and ours behind them. */
 export const NBD_OPTIONS: readonly OptionSpec[] = [

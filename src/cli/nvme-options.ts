@@ -12,20 +12,16 @@ import { type ChapAccessOptions, chapAccess } from "../servers/nvme-tcp/security
 import { parseTlsKey, type TlsKey } from "../servers/nvme-tcp/security/tls-key.js";
 import type { ImageToServe } from "../servers/nvme-tcp/served-image.js";
 import type { TlsKeys } from "../servers/nvme-tcp/tls-accepting.js";
-import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
+import {
+  allValues,
+  flagOption as flag,
+  isGiven,
+  lastValue,
+  type OptionSpec,
+  type ParsedArguments,
+  valueOption as value,
+} from "./options.js";
 import { UsageError } from "./usage-error.js";
-
-const value = (name: string, short?: string): OptionSpec => ({
-  name,
-  long: name,
-  value: true,
-  ...(short === undefined ? {} : { short }),
-});
-const flag = (name: string, short?: string): OptionSpec => ({
-  name,
-  long: name,
-  ...(short === undefined ? {} : { short }),
-});
 
 export const NVME_OPTIONS: readonly OptionSpec[] = [
   value("listen", "l"),

@@ -12,6 +12,16 @@ export interface OptionSpec {
   readonly value?: boolean;
 }
 
+/** An option whose long word is its name, and which takes a value. */
+export function valueOption(name: string, short?: string): OptionSpec {
+  return { ...flagOption(name, short), value: true };
+}
+
+/** An option whose long word is its name, and which stands alone. */
+export function flagOption(name: string, short?: string): OptionSpec {
+  return { name, long: name, ...(short === undefined ? {} : { short }) };
+}
+
 /** One option as found on the command line, in order. */
 export interface FoundOption {
   readonly name: string;

@@ -1,7 +1,7 @@
 import { copyFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
-import { runProgram } from "../../src/cli/program.js";
+import { ourQemuImg } from "../support/stand-in-here.js";
 import {
   describeWithStock,
   expectCleanCheck,
@@ -13,14 +13,6 @@ import {
 } from "../support/stock-tools.js";
 
 /** `amend`, beside the stock tool on a copy of the same file. */
-
-async function ours(args: readonly string[]): Promise<ToolResult> {
-  let stdout = "";
-  let stderr = "";
-  const output = { out: (text: string) => void (stdout += text), err: (text: string) => void (stderr += text) };
-  const code = await runProgram("qemu-img", args, output);
-  return { stdout, stderr, code };
-}
 
 describeWithStock("amend, beside the stock tool", () => {
   const root = temporaryDirectory();
@@ -94,7 +86,7 @@ describeWithStock("amend, beside the stock tool", () => {
   ])("prints, exits and leaves the image alike: %s", async (line) => {
     const results: ToolResult[] = [];
     const images: string[] = [];
-    for (const run of [qemuImg, ours]) {
+    for (const run of [qemuImg, ourQemuImg]) {
       const folder = join(root, `${results.length}`);
       mkdirSync(folder, { recursive: true });
       const args = line.split(" ").map((word) => {

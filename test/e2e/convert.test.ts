@@ -1,7 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { runProgram } from "../../src/cli/program.js";
+import { ourQemuImg } from "../support/stand-in-here.js";
 import { describeWithStock, qemuImg, runTool, type ToolResult, temporaryDirectory } from "../support/stock-tools.js";
 
 /** The same conversion by the stock tool and by ours, on inputs made alike: the same words, the same status, the same disk. */
@@ -45,16 +45,7 @@ describeWithStock("converting", () => {
 
   async function runHere(args: readonly string[]): Promise<ToolResult> {
     process.chdir(ours);
-    const texts = { out: "", err: "" };
-    const code = await runProgram("qemu-img", args, {
-      out: (text) => {
-        texts.out += text;
-      },
-      err: (text) => {
-        texts.err += text;
-      },
-    });
-    return { stdout: texts.out, stderr: texts.err, code };
+    return ourQemuImg(args);
   }
 
   async function bothRun(line: string): Promise<[own: ToolResult, stock: ToolResult]> {

@@ -1,7 +1,7 @@
 import { copyFileSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
-import { runProgram } from "../../src/cli/program.js";
+import { ourQemuImg } from "../support/stand-in-here.js";
 import {
   describeWithStock,
   expectCleanCheck,
@@ -13,14 +13,6 @@ import {
 } from "../support/stock-tools.js";
 
 /** `resize`, beside the stock tool on a copy of the same file. */
-
-async function ours(args: readonly string[]): Promise<ToolResult> {
-  let stdout = "";
-  let stderr = "";
-  const output = { out: (text: string) => void (stdout += text), err: (text: string) => void (stderr += text) };
-  const code = await runProgram("qemu-img", args, output);
-  return { stdout, stderr, code };
-}
 
 describeWithStock("resize, beside the stock tool", () => {
   const root = temporaryDirectory();
@@ -97,7 +89,7 @@ describeWithStock("resize, beside the stock tool", () => {
   ])("prints, exits and leaves the disk alike: %s", async (line) => {
     const results: ToolResult[] = [];
     const images: string[] = [];
-    for (const run of [qemuImg, ours]) {
+    for (const run of [qemuImg, ourQemuImg]) {
       const folder = join(root, `${results.length}`);
       mkdirSync(folder, { recursive: true });
       const args = line.split(" ").map((word) => {
@@ -134,7 +126,7 @@ describeWithStock("resize, beside the stock tool", () => {
       [["resize", "-q", path, "600M"], 600 * 2 ** 20],
       [["resize", "-q", "--shrink", path, "1M"], 2 ** 20],
     ] as const) {
-      expect(await ours(args)).toEqual({ stdout: "", stderr: "", code: 0 });
+      expect(await ourQemuImg(args)).toEqual({ stdout: "", stderr: "", code: 0 });
       expect(statSync(data).size).toBe(size);
       await expectCleanCheck(path);
     }
@@ -146,7 +138,7 @@ describeWithStock("resize, beside the stock tool", () => {
     const path = join(root, "cut.qcow2");
     await qemuImg(["create", "-q", "-f", "qcow2", path, "64M"]);
     await qemuIo(["-c", "write -P 3 0 64M", path]);
-    expect((await ours(["resize", "-q", "--shrink", path, "8M"])).code).toBe(0);
+    expect((await ourQemuImg(["resize", "-q", "--shrink", path, "8M"])).code).toBe(0);
     await expectCleanCheck(path);
     expect(statSync(path).size).toBeLessThan(9 * 2 ** 20 + 2 ** 19);
   });
@@ -155,8 +147,8 @@ describeWithStock("resize, beside the stock tool", () => {
     const path = join(root, "again.qcow2");
     await qemuImg(["create", "-q", "-f", "qcow2", path, "1M"]);
     await qemuIo(["-c", "write -P 3 0 1M", path]);
-    expect((await ours(["resize", "-q", "--shrink", path, "100k"])).code).toBe(0);
-    expect((await ours(["resize", "-q", path, "1M"])).code).toBe(0);
+    expect((await ourQemuImg(["resize", "-q", "--shrink", path, "100k"])).code).toBe(0);
+    expect((await ourQemuImg(["resize", "-q", path, "1M"])).code).toBe(0);
     const read = await qemuIo(["-r", "-c", "read -P 3 0 100k", "-c", "read -P 0 100k 924k", path]);
     expect(read.stdout + read.stderr).not.toContain("verification failed");
     await expectCleanCheck(path);

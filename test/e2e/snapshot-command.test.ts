@@ -1,18 +1,10 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
-import { runProgram } from "../../src/cli/program.js";
+import { ourQemuImg } from "../support/stand-in-here.js";
 import { describeWithStock, qemuImg, qemuIo, type ToolResult, temporaryDirectory } from "../support/stock-tools.js";
 
 /** `snapshot` and the snapshots in `info`, beside the stock tool on a copy of the same file. */
-
-async function ours(args: readonly string[]): Promise<ToolResult> {
-  let stdout = "";
-  let stderr = "";
-  const output = { out: (text: string) => void (stdout += text), err: (text: string) => void (stderr += text) };
-  const code = await runProgram("qemu-img", args, output);
-  return { stdout, stderr, code };
-}
 
 describeWithStock("snapshot, beside the stock tool", () => {
   const root = temporaryDirectory();
@@ -89,7 +81,7 @@ describeWithStock("snapshot, beside the stock tool", () => {
   ])("prints and exits alike: %s", async (line) => {
     const results: ToolResult[] = [];
     const lists: string[] = [];
-    for (const [index, run] of [qemuImg, ours].entries()) {
+    for (const [index, run] of [qemuImg, ourQemuImg].entries()) {
       const folder = join(root, `${results.length}`);
       mkdirSync(folder, { recursive: true });
       const args = line.split(" ").map((word) => {
@@ -113,7 +105,7 @@ describeWithStock("snapshot, beside the stock tool", () => {
     const path = join(root, name);
     for (const form of ["human", "json"]) {
       const args = ["info", `--output=${form}`, path];
-      expect(await ours(args)).toEqual(await qemuImg(args));
+      expect(await ourQemuImg(args)).toEqual(await qemuImg(args));
     }
   });
 });

@@ -1,7 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
-import { runProgram } from "../../src/cli/program.js";
+import { standInHere } from "../support/stand-in-here.js";
 import {
   describeWithStock,
   expectSameContents,
@@ -84,17 +84,7 @@ describeWithStock("standing in for the stock tools, the command prints and exits
   /** Our program within this process, which spares a start of Node.js for each of many runs. */
   async function runHere(tool: Tool, args: readonly string[]): Promise<ToolResult> {
     process.chdir(ours);
-    let stdout = "";
-    let stderr = "";
-    const code = await runProgram(tool, args, {
-      out: (text) => {
-        stdout += text;
-      },
-      err: (text) => {
-        stderr += text;
-      },
-    });
-    return { stdout, stderr, code };
+    return standInHere(tool, args);
   }
 
   const shown = ({ stdout, stderr, code }: ToolResult): ToolResult => ({ stdout: withoutTimes(stdout), stderr, code });
