@@ -5,13 +5,45 @@ import { type ImageDescription, parseImageDescription } from "./image-options.js
 import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
 import { UsageError } from "./usage-error.js";
 
-export const FORMAT_OPTION: OptionSpec = { name: "format", short: "f", long: "format", value: true };
-export const OUTPUT_OPTION: OptionSpec = { name: "output", long: "output", value: true };
-export const FORCE_SHARE_OPTION: OptionSpec = { name: "force-share", short: "U", long: "force-share" };
-export const IMAGE_OPTS_OPTION: OptionSpec = { name: "image-opts", long: "image-opts" };
-export const OBJECT_OPTION: OptionSpec = { name: "object", long: "object", value: true };
-export const QUIET_OPTION: OptionSpec = { name: "quiet", short: "q", long: "quiet" };
+export const FORMAT_OPTION: OptionSpec = {
+  name: "format",
+  short: "f",
+  long: "format",
+  value: "FORMAT",
+  about: "qcow2 or raw; recognised by content when left out",
+};
+export const OUTPUT_OPTION: OptionSpec = {
+  name: "output",
+  long: "output",
+  value: "FORM",
+  about: "human (default) or json",
+  choices: ["human", "json"],
+};
+export const FORCE_SHARE_OPTION: OptionSpec = {
+  name: "force-share",
+  short: "U",
+  long: "force-share",
+  about: "ignore the locks of other programs",
+};
+export const IMAGE_OPTS_OPTION: OptionSpec = {
+  name: "image-opts",
+  long: "image-opts",
+  about: "FILE is a list of options: driver=qcow2,file.filename=PATH",
+};
+export const OBJECT_OPTION: OptionSpec = {
+  name: "object",
+  long: "object",
+  value: "SECRET",
+  about: "secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID",
+};
+export const QUIET_OPTION: OptionSpec = {
+  name: "quiet",
+  short: "q",
+  long: "quiet",
+  about: "say nothing but errors",
+};
 export const HELP_OPTION: OptionSpec = { name: "help", short: "h", long: "help" };
+export const PROGRESS_OPTION: OptionSpec = { name: "progress", short: "p", about: "show progress" };
 
 /** Which image, and how to open it for looking. */
 export interface NamedImage {

@@ -2,56 +2,102 @@ import { parseSize } from "../base/size-text.js";
 import type { ZeroDetection } from "../protocols/nbd/export.js";
 import type { ListenAddress } from "../servers/nbd/listen-address.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "./cache-mode.js";
+import type { OptionGroup } from "./manual.js";
 import {
   allValues,
   flagOption as flag,
   isGiven,
   lastValue,
-  type OptionSpec,
   type ParsedArguments,
   valueOption as value,
 } from "./options.js";
 import { UsageError } from "./usage-error.js";
 
-/** The options of the stock tool, and ours behind them. */
-export const NBD_OPTIONS: readonly OptionSpec[] = [
-  flag("help", "h"),
-  flag("version", "V"),
-  value("port", "p"),
-  value("bind", "b"),
-  value("socket", "k"),
-  value("shared", "e"),
-  flag("persistent", "t"),
-  flag("verbose", "v"),
-  value("export-name", "x"),
-  value("description", "D"),
-  value("offset", "o"),
-  flag("allocation-depth", "A"),
-  value("bitmap", "B"),
-  flag("list", "L"),
-  value("object"),
-  value("tls-creds"),
-  value("tls-authz"),
-  value("tls-hostname"),
-  value("trace", "T"),
-  flag("fork"),
-  value("pid-file"),
-  value("selinux-label"),
-  value("connect", "c"),
-  flag("disconnect", "d"),
-  value("format", "f"),
-  flag("read-only", "r"),
-  flag("snapshot", "s"),
-  value("load-snapshot", "l"),
-  flag("nocache", "n"),
-  value("cache"),
-  value("aio"),
-  value("discard"),
-  value("detect-zeroes"),
-  flag("image-opts"),
-  value("handshake-limit"),
-  flag("zoned-writes"),
-  value("log-format"),
+/** The options of the stock tool, and ours. Those that say nothing are taken to be refused or passed over. */
+export const NBD_OPTIONS: readonly OptionGroup[] = [
+  {
+    heading: "Serving",
+    options: [
+      value("port", "p", "PORT", "default 10809; 0 takes a free one"),
+      value("bind", "b", "ADDRESS", "default 127.0.0.1; 0.0.0.0 for all"),
+      value("socket", "k", "PATH", "a Unix socket in place of TCP"),
+      value("shared", "e", "N", "clients at one time; 0, the default, for any number (as qemu-nbd: 1)"),
+      flag("persistent", "t", "stay when the last client has gone (as qemu-nbd; otherwise always)"),
+      value(
+        "export-name",
+        "x",
+        "NAME",
+        'once per image, in their order; default "" for one image, else the names of the files',
+      ),
+      value("description", "D", "TEXT", "what clients are told about the exports"),
+      flag("fork", undefined, "go to the background when serving has begun"),
+      value("pid-file", undefined, "PATH", "file to write the number of the process to"),
+      value("handshake-limit", undefined, "SECONDS", "for choosing an export (default 10; 0: no limit)"),
+    ],
+    note: "Sockets that systemd hands over (LISTEN_FDS) are used in place of -b, -p and -k.",
+  },
+  {
+    heading: "What is served",
+    options: [
+      value("format", "f", "FORMAT", "of the images; recognised by content when left out"),
+      flag("read-only", "r", "refuse writes"),
+      value(
+        "load-snapshot",
+        "l",
+        "NAME",
+        "a snapshot inside the image, by id or name, read-only; also snapshot.id=ID, snapshot.name=NAME",
+      ),
+      value("offset", "o", "BYTES", "leave out so much at the start"),
+      flag("allocation-depth", "A", "metadata context qemu:allocation-depth"),
+      value("bitmap", "B"),
+      flag("zoned-writes", undefined, "let clients write to zoned images, which are read-only otherwise"),
+      flag("image-opts", undefined, "IMAGE is a list of options: driver=qcow2,file.filename=PATH"),
+    ],
+  },
+  {
+    heading: "How the disk is used",
+    options: [
+      value("cache", undefined, "MODE", "writeback (default), writethrough, none, directsync, unsafe"),
+      flag("nocache", "n", "the same as --cache none"),
+      value("discard", undefined, "MODE", "unmap (default) or ignore (default as qemu-nbd)"),
+      value("detect-zeroes", undefined, "MODE", "off (default), on, unmap: make writes of zeros holes"),
+      value("aio", undefined, "MODE"),
+      flag("snapshot", "s"),
+    ],
+  },
+  {
+    heading: "Who may connect (TLS)",
+    options: [
+      value(
+        "object",
+        undefined,
+        "OBJECT",
+        "tls-creds-x509,id=ID,endpoint=server,dir=DIRECTORY[,verify-peer=off], or " +
+          "tls-creds-psk,id=ID,endpoint=server,dir=DIRECTORY: what proves both ends; " +
+          "authz-simple,id=ID,identity=NAME, authz-list or authz-list-file: whom to let in",
+      ),
+      value("tls-creds", undefined, "ID", "require TLS with these credentials"),
+      value("tls-authz", undefined, "ID", "only clients whose certificate this object allows"),
+      value("tls-hostname", undefined, "NAME"),
+    ],
+  },
+  {
+    heading: "Asking another server",
+    options: [flag("list", "L", "show its exports; with -b, -p, -k and the TLS options")],
+  },
+  {
+    heading: "Watching",
+    options: [
+      value("log-format", undefined, "FORM", "text (default) or json, on standard error (as qemu-nbd: only with -v)"),
+      flag("verbose", "v", "as qemu-nbd: log on standard error"),
+      value("trace", "T"),
+      value("selinux-label"),
+      value("connect", "c"),
+      flag("disconnect", "d"),
+      flag("version", "V"),
+      flag("help", "h"),
+    ],
+  },
 ];
 
 export const DEFAULT_NBD_PORT = 10_809;

@@ -12,44 +12,90 @@ import { type ChapAccessOptions, chapAccess } from "../servers/nvme-tcp/security
 import { parseTlsKey, type TlsKey } from "../servers/nvme-tcp/security/tls-key.js";
 import type { ImageToServe } from "../servers/nvme-tcp/served-image.js";
 import type { TlsKeys } from "../servers/nvme-tcp/tls-accepting.js";
+import type { OptionGroup } from "./manual.js";
 import {
   allValues,
   flagOption as flag,
   isGiven,
   lastValue,
-  type OptionSpec,
   type ParsedArguments,
   valueOption as value,
 } from "./options.js";
 import { UsageError } from "./usage-error.js";
 
-export const NVME_OPTIONS: readonly OptionSpec[] = [
-  value("listen", "l"),
-  value("nqn", "n"),
-  flag("separate"),
-  value("host"),
-  flag("shared"),
-  flag("read-only", "r"),
-  value("format", "f"),
-  value("uuid"),
-  value("lba-size"),
-  value("mdts"),
-  value("zasl"),
-  value("in-capsule"),
-  value("maxh2cdata"),
-  value("queues"),
-  flag("multipath"),
-  value("tls-psk"),
-  flag("tls-compat"),
-  value("dhchap-secret"),
-  value("dhchap-ctrl-secret"),
-  value("dhchap-hash"),
-  value("dhchap-group"),
-  value("journal"),
-  value("control"),
-  value("metrics"),
-  value("log-format"),
-  flag("help", "h"),
+export const NVME_OPTIONS: readonly OptionGroup[] = [
+  {
+    heading: "Serving",
+    options: [
+      value("listen", "l", "HOST:PORT", "default 127.0.0.1:4420; port 0 takes a free one"),
+      value("nqn", "n", "NQN", "name of the subsystem; made from the image's path when left out"),
+      flag("separate", undefined, "a subsystem per image instead of one for all"),
+      value(
+        "uuid",
+        undefined,
+        "UUID",
+        "of the disk; once per image, in their order. Made from the image's path when left out",
+      ),
+      value("format", "f", "FORMAT", "of the images; recognised by content when left out"),
+      flag("read-only", "r", "refuse writes"),
+      value("lba-size", undefined, "SIZE", "512 or 4096; 4096 where the image allows it when left out"),
+      flag("multipath", undefined, "let a host see several connections as paths to one disk"),
+      flag("shared", undefined, "let several hosts connect at one time"),
+      flag("help", "h"),
+    ],
+  },
+  {
+    heading: "Who may connect",
+    options: [
+      value(
+        "host",
+        undefined,
+        "NQN[,SETTING]",
+        "only hosts that are listed; SETTING is dhchap=SECRET, dhchap-ctrl=SECRET or tls-psk=KEY",
+      ),
+      value("dhchap-secret", undefined, "SECRET", "secret (DHHC-1:...) of the hosts that have none of their own"),
+      value("dhchap-ctrl-secret", undefined, "SECRET", "secret that proves this server to hosts which ask for it"),
+      value("dhchap-hash", undefined, "LIST", "sha256,sha384,sha512: those acceptable, the preferred first"),
+      value(
+        "dhchap-group",
+        undefined,
+        "LIST",
+        "ffdhe2048 to ffdhe8192 and null: those acceptable, the preferred first",
+      ),
+      value("tls-psk", undefined, "KEY", "TLS 1.3 with this key (NVMeTLSkey-1:01:...), for all connections"),
+      flag("tls-compat", undefined, "the key was inserted by an older nvme-cli (or with --compat)"),
+    ],
+    note: "Secrets and keys may be given as the name of a file, which keeps them out of the list of processes.",
+  },
+  {
+    heading: "Limits",
+    options: [
+      value("mdts", undefined, "SIZE", "largest read or write (default 1M)"),
+      value("zasl", undefined, "SIZE", "largest zone append (default 128k)"),
+      value("in-capsule", undefined, "SIZE", "write data that may come with its command (default 8k)"),
+      value("maxh2cdata", undefined, "SIZE", "largest piece of other write data (default 128k)"),
+      value("queues", undefined, "N", "I/O queues per host (default 16)"),
+    ],
+  },
+  {
+    heading: "Safety",
+    options: [
+      value(
+        "journal",
+        undefined,
+        "DIR",
+        "where to keep what is written and not flushed, which a killed server then does not lose; beside each image when left out; 'off': nowhere",
+      ),
+    ],
+  },
+  {
+    heading: "Watching",
+    options: [
+      value("control", undefined, "SOCKET", "Unix socket for 'zcow control' and 'zcow zone set-state'"),
+      value("metrics", undefined, "HOST:PORT", "metrics for Prometheus at /metrics"),
+      value("log-format", undefined, "FORM", "text (default) or json, on standard error"),
+    ],
+  },
 ];
 
 const DEFAULT_HOST = "127.0.0.1";

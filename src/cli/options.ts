@@ -8,18 +8,31 @@ export interface OptionSpec {
   readonly short?: string;
   /** Word, without the dashes. */
   readonly long?: string;
-  /** True when a value must follow. */
-  readonly value?: boolean;
+  /** Given when a value must follow: what stands for it in help texts, as in `FORMAT`. */
+  readonly value?: string | boolean;
+  /** What it does, for help and the manual page. An option without is taken, and not spoken of. */
+  readonly about?: string;
+  /** The values that there are, when they are few, for completion. */
+  readonly choices?: readonly string[];
 }
 
 /** An option whose long word is its name, and which takes a value. */
-export function valueOption(name: string, short?: string): OptionSpec {
-  return { ...flagOption(name, short), value: true };
+export function valueOption(name: string, short?: string, value: string | true = true, about?: string): OptionSpec {
+  return { ...flagOption(name, short, about), value };
 }
 
 /** An option whose long word is its name, and which stands alone. */
-export function flagOption(name: string, short?: string): OptionSpec {
-  return { name, long: name, ...(short === undefined ? {} : { short }) };
+export function flagOption(name: string, short?: string, about?: string): OptionSpec {
+  return { name, long: name, ...(short === undefined ? {} : { short }), ...(about === undefined ? {} : { about }) };
+}
+
+/** `option` with what it does in one command. */
+export function saying(option: OptionSpec, about: string): OptionSpec {
+  return { ...option, about };
+}
+
+function takesValue({ value }: OptionSpec): boolean {
+  return value !== undefined && value !== false;
 }
 
 /** One option as found on the command line, in order. */
@@ -63,7 +76,7 @@ function parseLong(arg: string, specs: readonly OptionSpec[], rest: string[]): F
   const matches = exact === undefined ? specs.filter((spec) => spec.long?.startsWith(word)) : [exact];
   const [spec] = matches;
   if (spec === undefined || matches.length > 1) throw unrecognized(arg);
-  if (spec.value !== true) {
+  if (!takesValue(spec)) {
     if (equals >= 0) throw unrecognized(arg);
     return { name: spec.name, value: "" };
   }
@@ -77,7 +90,7 @@ function parseShort(arg: string, specs: readonly OptionSpec[], rest: string[]): 
   for (let at = 1; at < arg.length; at++) {
     const spec = specs.find((candidate) => candidate.short === arg[at]);
     if (spec === undefined) throw unrecognized(arg);
-    if (spec.value === true) {
+    if (takesValue(spec)) {
       const value = at + 1 < arg.length ? arg.slice(at + 1) : rest.shift();
       if (value === undefined) throw missingValue(arg);
       found.push({ name: spec.name, value });

@@ -1,103 +1,106 @@
+import type { CommandTable } from "./command-table.js";
 import type { Command, CommandContext } from "./context.js";
 import { reportFailure } from "./failure.js";
 import type { Output } from "./output.js";
 import { UsageError } from "./usage-error.js";
 import { versionText } from "./version.js";
 
-interface CommandEntry {
-  /** One line for the list in `--help`. */
-  readonly summary: string;
-  /** True when the stock qemu-img has a command of this name. */
-  readonly stock: boolean;
-  /** Loads the command: only the one that runs is loaded. */
-  readonly load: () => Promise<Command>;
-}
-
-const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+/** Every command, in the order of `--help`. */
+export const COMMANDS: CommandTable = {
   create: {
     summary: "make an image",
     stock: true,
     load: async () => (await import("./commands/create.js")).createCommand,
+    manual: async () => (await import("./commands/create.js")).CREATE_MANUAL,
   },
   info: {
     summary: "show what an image is",
     stock: true,
     load: async () => (await import("./commands/info.js")).infoCommand,
+    manual: async () => (await import("./commands/info.js")).INFO_MANUAL,
   },
   inspect: {
     summary: "tell what to know of a foreign image before it is opened",
-    stock: false,
     load: async () => (await import("./commands/inspect.js")).inspectCommand,
+    manual: async () => (await import("./commands/inspect.js")).INSPECT_MANUAL,
   },
   check: {
     summary: "look for damage, and repair it",
     stock: true,
     load: async () => (await import("./commands/check.js")).checkCommand,
+    manual: async () => (await import("./commands/check.js")).CHECK_MANUAL,
   },
   map: {
     summary: "show where the data of an image lies",
     stock: true,
     load: async () => (await import("./commands/map.js")).mapCommand,
+    manual: async () => (await import("./commands/map.js")).MAP_MANUAL,
   },
   amend: {
     summary: "change the options of an image",
     stock: true,
     load: async () => (await import("./commands/amend.js")).amendCommand,
+    manual: async () => (await import("./commands/amend.js")).AMEND_MANUAL,
   },
   bitmap: {
     summary: "make, change and merge the dirty bitmaps of an image",
     stock: true,
     load: async () => (await import("./commands/bitmap.js")).bitmapCommand,
+    manual: async () => (await import("./commands/bitmap.js")).BITMAP_MANUAL,
   },
   resize: {
     summary: "change the size of a disk",
     stock: true,
     load: async () => (await import("./commands/resize.js")).resizeCommand,
+    manual: async () => (await import("./commands/resize.js")).RESIZE_MANUAL,
   },
   compact: {
     summary: "make the file of an image shorter, without copying the image",
-    stock: false,
     load: async () => (await import("./commands/compact.js")).compactCommand,
+    manual: async () => (await import("./commands/compact.js")).COMPACT_MANUAL,
   },
   snapshot: {
     summary: "list, take, apply and delete snapshots inside an image",
     stock: true,
     load: async () => (await import("./commands/snapshot.js")).snapshotCommand,
+    manual: async () => (await import("./commands/snapshot.js")).SNAPSHOT_MANUAL,
   },
   convert: {
     summary: "copy an image into another format",
     stock: true,
     load: async () => (await import("./commands/convert.js")).convertCommand,
+    manual: async () => (await import("./commands/convert.js")).CONVERT_MANUAL,
   },
   zone: {
     summary: "report and manage the zones of a zoned image",
-    stock: false,
     load: async () => (await import("./commands/zone.js")).zoneCommand,
+    manual: async () => (await import("./commands/zone.js")).ZONE_MANUAL,
+    commands: async () => (await import("./commands/zone.js")).ZONE_COMMANDS,
   },
   nvme: {
     summary: "serve images over NVMe/TCP: a Linux kernel attaches them as disks",
-    stock: false,
     load: async () => (await import("./commands/nvme.js")).nvmeCommand,
+    manual: async () => (await import("./commands/nvme.js")).NVME_MANUAL,
   },
   nbd: {
     summary: "serve images over NBD, as qemu-nbd does",
-    stock: false,
     load: async () => (await import("./commands/nbd.js")).nbdCommand,
+    manual: async () => (await import("./commands/nbd.js")).NBD_MANUAL,
   },
   control: {
     summary: "ask and steer a running server",
-    stock: false,
     load: async () => (await import("./commands/control.js")).controlCommand,
+    manual: async () => (await import("./commands/control.js")).CONTROL_MANUAL,
   },
   io: {
     summary: "read, write and test an image command by command, as qemu-io does",
-    stock: false,
     load: async () => (await import("./commands/io.js")).ioCommand,
+    manual: async () => (await import("./commands/io.js")).IO_MANUAL,
   },
 };
 
 function helpText(context: CommandContext): string {
-  const names = Object.keys(COMMANDS).filter((name) => !context.standIn || COMMANDS[name]?.stock);
+  const names = Object.keys(COMMANDS).filter((name) => !context.standIn || COMMANDS[name]?.stock === true);
   const lines = names.map((name) => `  ${name.padEnd(8)}${COMMANDS[name]?.summary}`);
   return `usage: ${context.program} [-h | -V] COMMAND [OPTION]... [ARGUMENT]...
 
@@ -122,7 +125,8 @@ async function runCommandLine(args: readonly string[], context: CommandContext):
   }
   if (first.startsWith("-")) throw new UsageError(`unrecognized option '${first}'`);
   const entry = Object.hasOwn(COMMANDS, first) ? COMMANDS[first] : undefined;
-  if (entry === undefined || (context.standIn && !entry.stock)) throw new UsageError(`Command not found: ${first}`);
+  if (entry === undefined || (context.standIn && entry.stock !== true))
+    throw new UsageError(`Command not found: ${first}`);
   return (await entry.load())(rest, context);
 }
 

@@ -171,9 +171,11 @@ describe("DH-HMAC-CHAP over the wire", () => {
 test("a secret on the command line is never shown, however wrong it is", async () => {
   // Closed by afterEach.
   await start({});
-  const { accessOptions, NVME_OPTIONS, tlsOptions } = await import("../../src/cli/nvme-options.js");
+  const { accessOptions, tlsOptions } = await import("../../src/cli/nvme-options.js");
+  const { NVME_MANUAL } = await import("../../src/cli/commands/nvme.js");
+  const { optionsOf } = await import("../../src/cli/manual.js");
   const { parseArguments } = await import("../../src/cli/options.js");
-  const parsed = (...args: string[]) => parseArguments([...args, "image"], NVME_OPTIONS);
+  const parsed = (...args: string[]) => parseArguments([...args, "image"], optionsOf(NVME_MANUAL));
   const SECRET = secretText("DHHC-1", 1);
   const file = inFolder("secret");
   writeFileSync(file, `${SECRET}\n`);

@@ -12,50 +12,56 @@ import {
   type NamedImage,
   namedImage,
   OBJECT_OPTION,
+  PROGRESS_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
 import { keySlotChange } from "../key-slot-options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice } from "../open.js";
-import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
-const AMEND_OPTION: OptionSpec = { name: "options", short: "o", value: true };
-const PROGRESS_OPTION: OptionSpec = { name: "progress", short: "p" };
-const CACHE_OPTION: OptionSpec = { name: "cache", short: "t", value: true };
-const FORCE_OPTION: OptionSpec = { name: "force", long: "force" };
-const OPTIONS = [
-  FORMAT_OPTION,
-  AMEND_OPTION,
-  PROGRESS_OPTION,
-  CACHE_OPTION,
-  FORCE_OPTION,
-  QUIET_OPTION,
-  IMAGE_OPTS_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow amend [-f FORMAT] -o NAME=VALUE[,...] [-o ...] [-p] [-q] FILE
-
-Changes options of an image in place.
-
-  -o NAME=VALUE[,...]   may be repeated; '-o help' lists the options
-      --force           replace a key slot in use, or erase the last one: its data are lost then
-      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH,encrypt.key-secret=ID
-  -f, --format FORMAT   qcow2; recognised by content when left out
-  -p                    show progress
-`;
+export const AMEND_MANUAL: CommandManual = {
+  name: "amend",
+  synopsis: ["[-f FORMAT] -o NAME=VALUE[,...] [-o ...] [-p] [-q] FILE"],
+  about: ["Changes options of an image in place."],
+  options: [
+    {
+      name: "options",
+      short: "o",
+      value: "NAME=VALUE[,...]",
+      about: "may be repeated; '-o help' lists the options",
+    },
+    {
+      name: "force",
+      long: "force",
+      about: "replace a key slot in use, or erase the last one: its data are lost then",
+    },
+    saying(OBJECT_OPTION, "secret,id=ID,data=TEXT or file=PATH: a passphrase"),
+    IMAGE_OPTS_OPTION,
+    saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+    PROGRESS_OPTION,
+    {
+      name: "cache",
+      short: "t",
+      value: "MODE",
+      about: "cache mode: none, writeback, unsafe, directsync or writethrough",
+    },
+    QUIET_OPTION,
+    HELP_OPTION,
+  ],
+};
 
 const LAYOUT = "zone.layout";
 
 export async function amendCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(AMEND_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(AMEND_MANUAL, context));
     return 0;
   }
   const lists = allValues(parsed, "options");

@@ -11,52 +11,55 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice } from "../open.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 const ACTIONS: readonly OptionSpec[] = [
-  { name: "add", long: "add" },
-  { name: "remove", long: "remove" },
-  { name: "clear", long: "clear" },
-  { name: "enable", long: "enable" },
-  { name: "disable", long: "disable" },
-  { name: "merge", long: "merge", value: true },
-];
-const OPTIONS: readonly OptionSpec[] = [
-  ...ACTIONS,
-  { name: "granularity", short: "g", long: "granularity", value: true },
-  { name: "source-file", short: "b", long: "source-file", value: true },
-  { name: "source-format", short: "F", long: "source-format", value: true },
-  FORMAT_OPTION,
-  IMAGE_OPTS_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
+  { name: "add", long: "add", about: "make it; it records writes from now on" },
+  { name: "remove", long: "remove", about: "take it away; all that can be done with an inconsistent one" },
+  { name: "clear", long: "clear", about: "nothing is dirty any more" },
+  { name: "enable", long: "enable", about: "record writes from now on" },
+  { name: "disable", long: "disable", about: "record no more writes" },
+  { name: "merge", long: "merge", value: "SOURCE", about: "what is dirty in bitmap SOURCE is dirty in this one, too" },
 ];
 
-const HELP = `usage: zcow bitmap (--add | --remove | --clear | --enable | --disable | --merge SOURCE)...
-                   [-g SIZE] [-b FILE [-F FORMAT]] [-f FORMAT] FILE BITMAP
-
-Changes a dirty bitmap that is stored in an image. Actions are done in the order given.
-
-      --add             make it; it records writes from now on
-      --remove          take it away; all that can be done with an inconsistent one
-      --clear           nothing is dirty any more
-      --enable          record writes from now on
-      --disable         record no more writes
-      --merge SOURCE    what is dirty in bitmap SOURCE is dirty in this one, too
-  -g, --granularity SIZE      with --add: bytes that one bit stands for, 512 to 2G; default: the cluster size
-  -b, --source-file FILE      with --merge: the image that SOURCE is in
-  -F, --source-format FORMAT  its format
-  -f, --format FORMAT   qcow2; recognised by content when left out
-      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
-`;
+export const BITMAP_MANUAL: CommandManual = {
+  name: "bitmap",
+  synopsis: [
+    "(--add | --remove | --clear | --enable | --disable | --merge SOURCE)... [-g SIZE] [-b FILE [-F FORMAT]] [-f FORMAT] FILE BITMAP",
+  ],
+  about: ["Changes a dirty bitmap that is stored in an image. Actions are done in the order given."],
+  options: [
+    ...ACTIONS,
+    {
+      name: "granularity",
+      short: "g",
+      long: "granularity",
+      value: "SIZE",
+      about: "with --add: bytes that one bit stands for, 512 to 2G; default: the cluster size",
+    },
+    {
+      name: "source-file",
+      short: "b",
+      long: "source-file",
+      value: "FILE",
+      about: "with --merge: the image that SOURCE is in",
+    },
+    { name: "source-format", short: "F", long: "source-format", value: "FORMAT", about: "its format" },
+    saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    HELP_OPTION,
+  ],
+};
 
 export async function bitmapCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(BITMAP_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(BITMAP_MANUAL, context));
     return 0;
   }
   const granularity = granularityOf(parsed);

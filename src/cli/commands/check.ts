@@ -18,47 +18,50 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { explain, printError, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice } from "../open.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
-const REPAIR_OPTION: OptionSpec = { name: "repair", short: "r", long: "repair", value: true };
-const CACHE_OPTION: OptionSpec = { name: "cache", short: "T", value: true };
-const OPTIONS = [
-  FORMAT_OPTION,
-  OUTPUT_OPTION,
-  REPAIR_OPTION,
-  CACHE_OPTION,
-  QUIET_OPTION,
-  FORCE_SHARE_OPTION,
-  IMAGE_OPTS_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
-];
+export const CHECK_MANUAL: CommandManual = {
+  name: "check",
+  synopsis: ["[-f FORMAT] [-r leaks|all] [--output human|json] [-q] [-U] FILE"],
+  about: ["Looks for damage in the metadata of an image. Data are not read."],
+  options: [
+    FORMAT_OPTION,
+    {
+      name: "repair",
+      short: "r",
+      long: "repair",
+      value: "WHAT",
+      about: "leaks: free lost clusters; all: mend whatever can be mended",
+      choices: ["leaks", "all"],
+    },
+    OUTPUT_OPTION,
+    saying(QUIET_OPTION, "findings only"),
+    {
+      name: "cache",
+      short: "T",
+      value: "MODE",
+      about: "cache mode: none, writeback, unsafe, directsync or writethrough",
+    },
+    FORCE_SHARE_OPTION,
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    HELP_OPTION,
+  ],
+  exitStatus: "0 sound, 1 the check could not be done, 2 damage, 3 lost clusters only, 63 nothing to check.",
+};
 
 /** Exit status for formats that cannot be checked. */
 const EXIT_NOT_CHECKABLE = 63;
 
-const HELP = `usage: zcow check [-f FORMAT] [-r leaks|all] [--output human|json] [-q] [-U] FILE
-
-Looks for damage in the metadata of an image. Data are not read.
-
-  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
-  -r, --repair WHAT     leaks: free lost clusters; all: mend whatever can be mended
-      --output FORM     human (default) or json
-  -q, --quiet           findings only
-  -U, --force-share     ignore the locks of other programs
-      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
-
-Exit status: 0 sound, 1 the check could not be done, 2 damage, 3 lost clusters only, 63 nothing to check.
-`;
-
 export async function checkCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(CHECK_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(CHECK_MANUAL, context));
     return 0;
   }
   const repair = repairMode(parsed);

@@ -10,42 +10,39 @@ import {
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
+  PROGRESS_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice } from "../open.js";
-import { isGiven, type OptionSpec, parseArguments } from "../options.js";
+import { isGiven, parseArguments, saying } from "../options.js";
 
-const OPTIONS: readonly OptionSpec[] = [
-  FORMAT_OPTION,
-  { name: "progress", short: "p" },
-  QUIET_OPTION,
-  OUTPUT_OPTION,
-  IMAGE_OPTS_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow compact [-f FORMAT] [-p] [-q] [--output human|json] FILE
-
-Makes the file of an image shorter: moves what lies at its end into free space before it, and cuts the file off.
-
-  -f, --format FORMAT   qcow2; recognised by content when left out
-  -p                    show progress
-  -q, --quiet           say nothing but errors
-      --output FORM     human (default) or json
-      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH,encrypt.key-secret=ID
-
-Nobody may use the image meanwhile. When it is interrupted, the image holds the same data; run it again.
-`;
+export const COMPACT_MANUAL: CommandManual = {
+  name: "compact",
+  synopsis: ["[-f FORMAT] [-p] [-q] [--output human|json] FILE"],
+  about: [
+    "Makes the file of an image shorter: moves what lies at its end into free space before it, and cuts the file off.",
+  ],
+  options: [
+    saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+    PROGRESS_OPTION,
+    QUIET_OPTION,
+    OUTPUT_OPTION,
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    HELP_OPTION,
+  ],
+  notes: ["Nobody may use the image meanwhile. When it is interrupted, the image holds the same data; run it again."],
+};
 
 export async function compactCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(COMPACT_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(COMPACT_MANUAL, context));
     return 0;
   }
   const form = outputForm(parsed, ["human", "json"]);

@@ -3,45 +3,64 @@ import { controlRequest } from "../../servers/control/control-client.js";
 import { FAULT_OPERATIONS, FAULT_STATUSES } from "../../servers/control/fault-rules.js";
 import { HELP_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
+import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { countArgument } from "../zone-image.js";
 
 const NUMBERS = ["nsid", "delay", "lba", "blocks", "count", "first"] as const;
 const TEXTS = ["subsystem", "operation", "status"] as const;
-const OPTIONS: readonly OptionSpec[] = [
-  ...[...NUMBERS, ...TEXTS].map((name) => ({ name, long: name, value: true })),
-  HELP_OPTION,
-];
+export const CONTROL_MANUAL: CommandManual = {
+  name: "control",
+  synopsis: ["SOCKET COMMAND [OPTION]..."],
+  about: ["Asks a server that was started with --control SOCKET; the answer is JSON."],
+  options: [
+    option("nsid", "N", "the namespace"),
+    option("operation", "WHICH", `${FAULT_OPERATIONS.join(", ")} (the default)`, FAULT_OPERATIONS),
+    option(
+      "status",
+      "STATUS",
+      "name (below) or number with the status code in bits 7:0 and its type in bits 10:8",
+      Object.keys(FAULT_STATUSES),
+    ),
+    option("delay", "MILLISECONDS", "before the command is carried out or fails"),
+    option("lba", "N", "only commands that touch blocks from this one on"),
+    option("blocks", "N", "how many blocks that are"),
+    option("count", "N", "only so many commands; with zone-report: zones"),
+    option("first", "N", "with zone-report: the zone to begin with"),
+    option("subsystem", "NQN", "which one, when there are several"),
+    HELP_OPTION,
+  ],
+  lists: [
+    {
+      heading: "Commands",
+      terms: [
+        ["status", "what is served, to whom, and how much was done"],
+        ["zone-report IMAGE", "zones as the server has them"],
+        ["inject --nsid N", "make commands of a namespace fail or wait"],
+        ["clear-faults --nsid N", "take that back"],
+      ],
+    },
+  ],
+  notes: [
+    `Statuses: ${Object.keys(FAULT_STATUSES).join(", ")}`,
+    "'zcow zone set-state --control SOCKET' forces states on zones.",
+  ],
+  words: ["status", "zone-report", "inject", "clear-faults"],
+};
 
-const HELP = `usage: zcow control SOCKET COMMAND [OPTION]...
-
-Asks a server that was started with --control SOCKET; the answer is JSON.
-
-  status                      what is served, to whom, and how much was done
-  zone-report IMAGE           zones as the server has them (--first N, --count N)
-  inject --nsid N             make commands of a namespace fail or wait:
-      --operation WHICH         ${FAULT_OPERATIONS.join(", ")} (the default)
-      --status STATUS           name (below) or number with the status code in bits 7:0 and its type in bits 10:8
-      --delay MILLISECONDS      before the command is carried out or fails
-      --lba N, --blocks N       only commands that touch these blocks
-      --count N                 only so many commands
-  clear-faults --nsid N       take that back
-
-  --subsystem NQN             which one, when there are several
-
-Statuses: ${Object.keys(FAULT_STATUSES).join(", ")}
-
-'zcow zone set-state --control SOCKET' forces states on zones.
-`;
+function option(name: string, value: string, about: string, choices: readonly string[] = []): OptionSpec {
+  return { name, long: name, value, about, ...(choices.length === 0 ? {} : { choices }) };
+}
 
 const COMMANDS = ["status", "zone-report", "inject", "clear-faults"];
 
 export async function controlCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(CONTROL_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(CONTROL_MANUAL, context));
     return 0;
   }
   const [socket, command, image, ...more] = parsed.positionals;

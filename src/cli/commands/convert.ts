@@ -14,59 +14,56 @@ import {
   givenSecrets,
   HELP_OPTION,
   OBJECT_OPTION,
+  PROGRESS_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { type Assignment, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice, openForCommand } from "../open.js";
-import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
-const OPTIONS: readonly OptionSpec[] = [
-  FORMAT_OPTION,
-  { name: "target-format", short: "O", value: true },
-  { name: "options", short: "o", value: true },
-  { name: "compress", short: "c" },
-  { name: "sparse", short: "S", value: true },
-  { name: "no-create", short: "n" },
-  { name: "coroutines", short: "m", value: true },
-  { name: "out-of-order", short: "W" },
-  { name: "progress", short: "p" },
-  { name: "backing", short: "B", value: true },
-  { name: "backing-format", short: "F", value: true },
-  { name: "cache", short: "t", value: true },
-  { name: "source-cache", short: "T", value: true },
-  { name: "target-is-zero", long: "target-is-zero" },
-  { name: "salvage", long: "salvage" },
-  OBJECT_OPTION,
-  QUIET_OPTION,
-  FORCE_SHARE_OPTION,
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow convert [OPTION]... SOURCE [SOURCE]... TARGET
-
-Copies disk images, one after the other, into a new image.
-
-  -f, --format FORMAT    of the sources; recognised by content when left out
-  -O FORMAT              of the target: raw (default) or qcow2
-  -o NAME=VALUE[,...]    options of the target, as create has them
-  -c                     store clusters compressed (qcow2)
-  -S SIZE                runs of zeros that long are left out (default 4k); 0 writes everything
-  -n                     write into an existing target
-      --target-is-zero   with -n: the target reads as zeros already
-  -B FILE -F FORMAT      backing file of the target: what it holds already is not copied
-      --salvage          unreadable sectors become zeros
-  -m NUMBER              requests in flight, 1 to 16 (default 8)
-  -W                     accepted; writes need no order here
-  -t, -T MODE            cache mode of the target, of the sources
-  -p                     show progress
-  -q, --quiet            print nothing but errors
-  -U, --force-share      ignore the locks of other programs on the sources
-`;
+export const CONVERT_MANUAL: CommandManual = {
+  name: "convert",
+  synopsis: ["[OPTION]... SOURCE [SOURCE]... TARGET"],
+  about: ["Copies disk images, one after the other, into a new image."],
+  options: [
+    saying(FORMAT_OPTION, "of the sources; recognised by content when left out"),
+    { name: "target-format", short: "O", value: "FORMAT", about: "of the target: raw (default) or qcow2" },
+    { name: "options", short: "o", value: "NAME=VALUE[,...]", about: "options of the target, as create has them" },
+    { name: "compress", short: "c", about: "store clusters compressed (qcow2)" },
+    {
+      name: "sparse",
+      short: "S",
+      value: "SIZE",
+      about: "runs of zeros that long are left out (default 4k); 0 writes everything",
+    },
+    { name: "no-create", short: "n", about: "write into an existing target" },
+    { name: "target-is-zero", long: "target-is-zero", about: "with -n: the target reads as zeros already" },
+    {
+      name: "backing",
+      short: "B",
+      value: "FILE",
+      about: "backing file of the target: what it holds already is not copied",
+    },
+    { name: "backing-format", short: "F", value: "FORMAT", about: "format of the backing file" },
+    { name: "salvage", long: "salvage", about: "unreadable sectors become zeros" },
+    { name: "coroutines", short: "m", value: "NUMBER", about: "requests in flight, 1 to 16 (default 8)" },
+    { name: "out-of-order", short: "W", about: "accepted; writes need no order here" },
+    { name: "cache", short: "t", value: "MODE", about: "cache mode of the target" },
+    { name: "source-cache", short: "T", value: "MODE", about: "cache mode of the sources" },
+    OBJECT_OPTION,
+    PROGRESS_OPTION,
+    QUIET_OPTION,
+    saying(FORCE_SHARE_OPTION, "ignore the locks of other programs on the sources"),
+    HELP_OPTION,
+  ],
+};
 
 const MAX_SPARSE = 16 * MiB;
 const MAX_COROUTINES = 16;
@@ -92,9 +89,9 @@ interface Conversion {
 }
 
 export async function convertCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(CONVERT_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(CONVERT_MANUAL, context));
     return 0;
   }
   await convert(conversionOf(parsed, await givenSecrets(parsed)), context);

@@ -7,49 +7,49 @@ import type { CommandContext } from "../context.js";
 import { formattingLine, optionHelp } from "../create-options-text.js";
 import { type Assignment, type ParsedCreation, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, printError, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
-import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
-const CREATION_OPTION: OptionSpec = { name: "options", short: "o", value: true };
-const BACKING_OPTION: OptionSpec = { name: "backing", short: "b", value: true };
-const BACKING_FORMAT_OPTION: OptionSpec = { name: "backing-format", short: "F", value: true };
-const UNSAFE_OPTION: OptionSpec = { name: "unsafe", short: "u" };
-const OPTIONS = [
-  FORMAT_OPTION,
-  CREATION_OPTION,
-  BACKING_OPTION,
-  BACKING_FORMAT_OPTION,
-  UNSAFE_OPTION,
-  QUIET_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow create [-f FORMAT] [-b BACKING -F FORMAT [-u]] [-o NAME=VALUE[,...]]... [-q] FILE [SIZE]
-
-Makes an image. A file of that name is replaced.
-
-  -f, --format FORMAT   qcow2 or raw (default)
-  -o NAME=VALUE[,...]   options of the format; may be repeated; '-o help' lists them
-  -b, --backing FILE    make an overlay on this image; its size is taken over unless SIZE is given
-  -F, --backing-format FORMAT  format of the backing image
-  -u, --unsafe          do not look at the backing image: it need not be there
-  -q, --quiet           do not show what is made
-      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for -o encrypt.key-secret=ID
-
-SIZE is a number of bytes, with an optional suffix k, M, G, T, P or E; it may also be given as -o size=SIZE.
-
-Example: zcow create -f qcow2 -o zone.mode=host-managed -o zone.size=64M disk.qcow2 768M
-`;
+export const CREATE_MANUAL: CommandManual = {
+  name: "create",
+  synopsis: ["[-f FORMAT] [-b BACKING -F FORMAT [-u]] [-o NAME=VALUE[,...]]... [-q] FILE [SIZE]"],
+  about: ["Makes an image. A file of that name is replaced."],
+  options: [
+    saying(FORMAT_OPTION, "qcow2 or raw (default)"),
+    {
+      name: "options",
+      short: "o",
+      value: "NAME=VALUE[,...]",
+      about: "options of the format; may be repeated; '-o help' lists them",
+    },
+    {
+      name: "backing",
+      short: "b",
+      value: "FILE",
+      about: "make an overlay on this image; its size is taken over unless SIZE is given",
+    },
+    { name: "backing-format", short: "F", value: "FORMAT", about: "format of the backing image" },
+    { name: "unsafe", short: "u", about: "do not look at the backing image: it need not be there" },
+    saying(QUIET_OPTION, "do not show what is made"),
+    saying(OBJECT_OPTION, "secret,id=ID,data=TEXT or file=PATH: a passphrase for -o encrypt.key-secret=ID"),
+    HELP_OPTION,
+  ],
+  notes: [
+    "SIZE is a number of bytes, with an optional suffix k, M, G, T, P or E; it may also be given as -o size=SIZE.",
+  ],
+  examples: ["create -f qcow2 -o zone.mode=host-managed -o zone.size=64M disk.qcow2 768M"],
+};
 
 /** Largest size the stock tools can name: 2^63 - 1. */
 const LARGEST_SIZE = 2 ** 63;
 
 export async function createCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(CREATE_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(CREATE_MANUAL, context));
     return 0;
   }
   const format = lastValue(parsed, "format") ?? "raw";

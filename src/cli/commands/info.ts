@@ -13,38 +13,32 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { infoText, infoTree } from "../info-text.js";
 import { jsonText } from "../json.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice } from "../open.js";
-import { isGiven, type OptionSpec, parseArguments } from "../options.js";
+import { isGiven, parseArguments, saying } from "../options.js";
 
-const CHAIN_OPTION: OptionSpec = { name: "backing-chain", long: "backing-chain" };
-const OPTIONS = [
-  FORMAT_OPTION,
-  OUTPUT_OPTION,
-  CHAIN_OPTION,
-  FORCE_SHARE_OPTION,
-  IMAGE_OPTS_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow info [-f FORMAT] [--output human|json] [--backing-chain] [-U] FILE
-
-Shows what the image is, from its header alone.
-
-  -f, --format FORMAT   qcow2, raw, vmdk, vhdx, vpc or vdi; recognised by content
-      --output FORM     human (default) or json
-      --backing-chain   show the images behind it, too
-  -U, --force-share     ignore the locks of other programs
-      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
-`;
+export const INFO_MANUAL: CommandManual = {
+  name: "info",
+  synopsis: ["[-f FORMAT] [--output human|json] [--backing-chain] [-U] FILE"],
+  about: ["Shows what the image is, from its header alone."],
+  options: [
+    saying(FORMAT_OPTION, "qcow2, raw, vmdk, vhdx, vpc or vdi; recognised by content"),
+    OUTPUT_OPTION,
+    { name: "backing-chain", long: "backing-chain", about: "show the images behind it, too" },
+    FORCE_SHARE_OPTION,
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    HELP_OPTION,
+  ],
+};
 
 export async function infoCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(INFO_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(INFO_MANUAL, context));
     return 0;
   }
   const form = outputForm(parsed, ["human", "json"]);

@@ -13,34 +13,41 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { inspectText, inspectTree } from "../inspect-text.js";
 import { jsonText } from "../json.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
-
-const MAX_SIZE_OPTION: OptionSpec = { name: "max-size", long: "max-size", value: true };
-const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, MAX_SIZE_OPTION, FORCE_SHARE_OPTION, HELP_OPTION];
 
 /** By verdict. 1 is left for what could not be inspected. */
 const EXIT_STATUS: Readonly<Record<InspectReport["verdict"], number>> = { none: 0, danger: 2, decision: 3 };
 
-const HELP = `usage: zcow inspect [-f FORMAT] [--max-size SIZE] [--output human|json] [-U] FILE
-
-Tells what is to be known of an image from somebody else before it is opened: its format by content, the files it names, its
-limits, what it holds that is not known, what it would take. Reads headers only and opens no other file.
-
-  -f, --format FORMAT   what the image is said to be; something else is a danger
-      --max-size SIZE   largest disk that is fine (bytes, with suffix k, M, G, T, ...)
-      --output FORM     human (default) or json
-  -U, --force-share     ignore the locks of other programs
-
-Exit status: 0 nothing against it, 3 something to decide first, 2 a danger, 1 it could not be inspected.
-`;
+export const INSPECT_MANUAL: CommandManual = {
+  name: "inspect",
+  synopsis: ["[-f FORMAT] [--max-size SIZE] [--output human|json] [-U] FILE"],
+  about: [
+    "Tells what is to be known of an image from somebody else before it is opened: its format by content, the files it names, its limits, what it holds that is not known, what it would take. Reads headers only and opens no other file.",
+  ],
+  options: [
+    saying(FORMAT_OPTION, "what the image is said to be; something else is a danger"),
+    {
+      name: "max-size",
+      long: "max-size",
+      value: "SIZE",
+      about: "largest disk that is fine (bytes, with suffix k, M, G, T, ...)",
+    },
+    OUTPUT_OPTION,
+    FORCE_SHARE_OPTION,
+    HELP_OPTION,
+  ],
+  exitStatus: "0 nothing against it, 3 something to decide first, 2 a danger, 1 it could not be inspected.",
+};
 
 export async function inspectCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(INSPECT_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(INSPECT_MANUAL, context));
     return 0;
   }
   const form = outputForm(parsed, ["human", "json"]);

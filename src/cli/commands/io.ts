@@ -1,54 +1,61 @@
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
-import { describedPassphrase, givenSecrets, OBJECT_OPTION } from "../common-options.js";
+import {
+  describedPassphrase,
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  givenSecrets,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
+} from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { parseImageDescription } from "../image-options.js";
 import { ioCommands } from "../io/all-commands.js";
 import { inputLines } from "../io/input.js";
 import { IoSession } from "../io/session.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import type { ImageChoice } from "../open.js";
-import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { versionText } from "../version.js";
 
-const OPTIONS: readonly OptionSpec[] = [
-  { name: "command", short: "c", long: "cmd", value: true },
-  { name: "format", short: "f", long: "format", value: true },
-  { name: "read-only", short: "r", long: "read-only" },
-  { name: "nocache", short: "n", long: "nocache" },
-  { name: "cache", short: "t", long: "cache", value: true },
-  { name: "force-share", short: "U", long: "force-share" },
-  { name: "image-opts", long: "image-opts" },
-  OBJECT_OPTION,
-  // Taken for the sake of scripts, without effect: how requests reach the disk is decided here.
-  { name: "ignored", short: "m", long: "misalign" },
-  { name: "ignored", short: "k", long: "native-aio" },
-  { name: "ignored", short: "i", long: "aio", value: true },
-  { name: "ignored", short: "d", long: "discard", value: true },
-  { name: "help", short: "h", long: "help" },
-  { name: "version", short: "V", long: "version" },
-];
-
-const HELP = `usage: zcow io [OPTION]... [-c COMMAND]... [FILE]
-
-Reads, writes and tests an image command by command. Without -c the commands come from standard input.
-
-  -c, --cmd COMMAND     run this command; may be repeated
-  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
-  -r, --read-only       open for reading only
-  -n, --nocache         bypass the page cache, short for -t none
-  -t, --cache MODE      none, writeback (default), unsafe, directsync or writethrough
-  -U, --force-share     ignore the locks of other programs
-      --object SECRET   secret,id=ID,data=TEXT or file=PATH: a passphrase for encrypt.key-secret=ID
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
-
-'zcow io -c help' lists the commands.
-`;
+export const IO_MANUAL: CommandManual = {
+  name: "io",
+  synopsis: ["[OPTION]... [-c COMMAND]... [FILE]"],
+  about: ["Reads, writes and tests an image command by command. Without -c the commands come from standard input."],
+  options: [
+    { name: "command", short: "c", long: "cmd", value: "COMMAND", about: "run this command; may be repeated" },
+    FORMAT_OPTION,
+    { name: "read-only", short: "r", long: "read-only", about: "open for reading only" },
+    { name: "nocache", short: "n", long: "nocache", about: "bypass the page cache, short for -t none" },
+    {
+      name: "cache",
+      short: "t",
+      long: "cache",
+      value: "MODE",
+      about: "none, writeback (default), unsafe, directsync or writethrough",
+    },
+    FORCE_SHARE_OPTION,
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    // Taken for the sake of scripts, without effect: how requests reach the disk is decided here.
+    { name: "ignored", short: "m", long: "misalign" },
+    { name: "ignored", short: "k", long: "native-aio" },
+    { name: "ignored", short: "i", long: "aio", value: "MODE" },
+    { name: "ignored", short: "d", long: "discard", value: "MODE" },
+    HELP_OPTION,
+    { name: "version", short: "V", long: "version" },
+  ],
+  notes: ["'zcow io -c help' lists the commands."],
+};
 
 export async function ioCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
-  if (isGiven(parsed, "help")) context.output.out(HELP);
+  const parsed = parseArguments(args, optionsOf(IO_MANUAL));
+  if (isGiven(parsed, "help"))
+    context.output.out(helpText(IO_MANUAL, context, context.standIn ? context.program : undefined));
   else if (isGiven(parsed, "version")) context.output.out(versionText(context));
   else return runExerciser(parsed, context);
   return 0;

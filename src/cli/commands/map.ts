@@ -14,39 +14,38 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, printError, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { openForCommand } from "../open.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
-const START_OPTION: OptionSpec = { name: "start-offset", short: "s", long: "start-offset", value: true };
-const LENGTH_OPTION: OptionSpec = { name: "max-length", short: "l", long: "max-length", value: true };
-const OPTIONS = [
-  FORMAT_OPTION,
-  OUTPUT_OPTION,
-  START_OPTION,
-  LENGTH_OPTION,
-  FORCE_SHARE_OPTION,
-  IMAGE_OPTS_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow map [-f FORMAT] [--start-offset OFFSET] [--max-length LENGTH] [--output human|json] [-U] FILE
-
-Shows where the data of an image lies: as text the stored runs, as JSON every run of the disk.
-
-  -f, --format FORMAT        qcow2, raw, vmdk, vhdx, vpc or vdi; recognised by content
-  -s, --start-offset OFFSET  start here (bytes, with suffix k, M, G, ...)
-  -l, --max-length LENGTH    stop after so many bytes
-      --output FORM          human (default) or json
-  -U, --force-share          ignore the locks of other programs
-      --image-opts           FILE is a list of options: driver=qcow2,file.filename=PATH
-`;
+export const MAP_MANUAL: CommandManual = {
+  name: "map",
+  synopsis: ["[-f FORMAT] [--start-offset OFFSET] [--max-length LENGTH] [--output human|json] [-U] FILE"],
+  about: ["Shows where the data of an image lies: as text the stored runs, as JSON every run of the disk."],
+  options: [
+    saying(FORMAT_OPTION, "qcow2, raw, vmdk, vhdx, vpc or vdi; recognised by content"),
+    {
+      name: "start-offset",
+      short: "s",
+      long: "start-offset",
+      value: "OFFSET",
+      about: "start here (bytes, with suffix k, M, G, ...)",
+    },
+    { name: "max-length", short: "l", long: "max-length", value: "LENGTH", about: "stop after so many bytes" },
+    OUTPUT_OPTION,
+    FORCE_SHARE_OPTION,
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    HELP_OPTION,
+  ],
+};
 
 export async function mapCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(MAP_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(MAP_MANUAL, context));
     return 0;
   }
   const start = sizeOption(parsed, "start-offset", "start offset") ?? 0;

@@ -11,7 +11,9 @@ import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
 import type { CommandContext } from "../context.js";
 import { reportReady, runDetached } from "../detach.js";
 import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { parseImageDescription } from "../image-options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { listCommand } from "../nbd-list.js";
 import {
   diskOptions,
@@ -32,61 +34,22 @@ import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
 import { versionText } from "../version.js";
 
-const HELP = `usage: zcow nbd [OPTION]... IMAGE...
-       zcow nbd -L [OPTION]...
-
-Serves images over NBD until it is told to stop (SIGINT, SIGTERM). Called as qemu-nbd it takes one image and one client,
-and stops when that has gone.
-
-Serving:
-  -p, --port PORT           default 10809; 0 takes a free one
-  -b, --bind ADDRESS        default 127.0.0.1; 0.0.0.0 for all
-  -k, --socket PATH         a Unix socket in place of TCP
-  -e, --shared N            clients at one time; 0, the default, for any number (as qemu-nbd: 1)
-  -t, --persistent          stay when the last client has gone (as qemu-nbd; otherwise always)
-  -x, --export-name NAME    once per image, in their order; default "" for one image, else the names of the files
-  -D, --description TEXT    what clients are told about the exports
-      --fork                go to the background when serving has begun
-      --pid-file PATH       file to write the number of the process to
-      --handshake-limit S   seconds for choosing an export (default 10; 0: no limit)
-  Sockets that systemd hands over (LISTEN_FDS) are used in place of -b, -p and -k.
-
-What is served:
-  -f, --format FORMAT       of the images; recognised by content when left out
-  -r, --read-only           refuse writes
-  -l, --load-snapshot NAME  a snapshot inside the image, by id or name, read-only; also snapshot.id=ID, snapshot.name=NAME
-  -o, --offset BYTES        leave out so much at the start
-  -A, --allocation-depth    metadata context qemu:allocation-depth
-      --zoned-writes        let clients write to zoned images, which are read-only otherwise
-      --image-opts          IMAGE is a list of options: driver=qcow2,file.filename=PATH
-
-How the disk is used:
-      --cache MODE          writeback (default), writethrough, none, directsync, unsafe
-  -n, --nocache             the same as --cache none
-      --discard MODE        unmap (default) or ignore (default as qemu-nbd)
-      --detect-zeroes MODE  off (default), on, unmap: make writes of zeros holes
-
-Who may connect (TLS):
-      --object tls-creds-x509,id=ID,endpoint=server,dir=DIRECTORY[,verify-peer=off]
-      --object tls-creds-psk,id=ID,endpoint=server,dir=DIRECTORY
-      --object authz-simple,id=ID,identity=NAME   also authz-list and authz-list-file
-      --tls-creds ID        require TLS with these credentials
-      --tls-authz ID        only clients whose certificate this object allows
-
-Asking another server:
-  -L, --list                show its exports; with -b, -p, -k and the TLS options
-
-      --log-format FORM     text (default) or json, on standard error (as qemu-nbd: only with -v)
-  -v, --verbose
-`;
+export const NBD_MANUAL: CommandManual = {
+  name: "nbd",
+  synopsis: ["[OPTION]... IMAGE...", "-L [OPTION]..."],
+  about: [
+    "Serves images over NBD until it is told to stop (SIGINT, SIGTERM). Called as qemu-nbd it takes one image and one client, and stops when that has gone.",
+  ],
+  options: NBD_OPTIONS,
+};
 
 const QUIET: Logger = { info: () => undefined, warn: () => undefined, error: () => undefined };
 const MILLISECONDS = 1000;
 
 export async function nbdCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, NBD_OPTIONS);
+  const parsed = parseArguments(args, optionsOf(NBD_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(NBD_MANUAL, context, context.standIn ? context.program : undefined));
     return 0;
   }
   if (isGiven(parsed, "version")) {

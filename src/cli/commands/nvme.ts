@@ -9,6 +9,8 @@ import { serviceMetrics } from "../../servers/nvme-tcp/service-metrics.js";
 import { WRITE_BACK } from "../cache-mode.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, explain, printError } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import {
   accessOptions,
   addressOption,
@@ -28,55 +30,21 @@ import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../opt
 import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
 
-const HELP = `usage: zcow nvme [OPTION]... IMAGE...
-
-Serves images as disks over NVMe/TCP until it is told to stop (SIGINT, SIGTERM). A zoned image becomes a zoned disk
-(ZNS); its conventional zones, if any, a second namespace before it. The command to attach them is printed.
-
-Serving:
-  -l, --listen HOST:PORT    default 127.0.0.1:4420; port 0 takes a free one
-  -n, --nqn NQN             name of the subsystem; made from the image's path when left out
-      --separate            a subsystem per image instead of one for all
-      --uuid UUID           of the disk; once per image, in their order. Made from the image's path when left out
-  -f, --format FORMAT       of the images; recognised by content when left out
-  -r, --read-only           refuse writes
-      --lba-size SIZE       512 or 4096; 4096 where the image allows it when left out
-      --multipath           let a host see several connections as paths to one disk
-      --shared              let several hosts connect at one time
-
-Who may connect:
-      --host NQN[,SETTING]  only hosts that are listed; SETTING is dhchap=SECRET, dhchap-ctrl=SECRET or tls-psk=KEY
-      --dhchap-secret S     secret (DHHC-1:...) of the hosts that have none of their own
-      --dhchap-ctrl-secret S  secret that proves this server to hosts which ask for it
-      --dhchap-hash LIST    sha256,sha384,sha512: those acceptable, the preferred first
-      --dhchap-group LIST   ffdhe2048 to ffdhe8192 and null: those acceptable, the preferred first
-      --tls-psk KEY         TLS 1.3 with this key (NVMeTLSkey-1:01:...), for all connections
-      --tls-compat          the key was inserted by an older nvme-cli (or with --compat)
-Secrets and keys may be given as the name of a file, which keeps them out of the list of processes.
-
-Limits:
-      --mdts SIZE           largest read or write (default 1M)
-      --zasl SIZE           largest zone append (default 128k)
-      --in-capsule SIZE     write data that may come with its command (default 8k)
-      --maxh2cdata SIZE     largest piece of other write data (default 128k)
-      --queues N            I/O queues per host (default 16)
-
-Safety:
-      --journal DIR         where to keep what is written and not flushed, which a killed server then does not lose;
-                            beside each image when left out; 'off': nowhere
-
-Watching:
-      --control SOCKET      Unix socket for 'zcow control' and 'zcow zone set-state'
-      --metrics HOST:PORT   metrics for Prometheus at /metrics
-      --log-format FORM     text (default) or json, on standard error
-`;
+export const NVME_MANUAL: CommandManual = {
+  name: "nvme",
+  synopsis: ["[OPTION]... IMAGE..."],
+  about: [
+    "Serves images as disks over NVMe/TCP until it is told to stop (SIGINT, SIGTERM). A zoned image becomes a zoned disk (ZNS); its conventional zones, if any, a second namespace before it. The command to attach them is printed.",
+  ],
+  options: NVME_OPTIONS,
+};
 
 const DEFAULT_METRICS_PORT = 9420;
 
 export async function nvmeCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, NVME_OPTIONS);
+  const parsed = parseArguments(args, optionsOf(NVME_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(NVME_MANUAL, context));
     return 0;
   }
   if (parsed.positionals.length === 0) throw new UsageError("nvme: Expecting at least one image file name");

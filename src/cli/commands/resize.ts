@@ -3,35 +3,45 @@ import { parseSize } from "../../base/size-text.js";
 import { PREALLOCATIONS, type Preallocation } from "../../formats/qcow2/create-layout.js";
 import { describeImage } from "../../jobs/info.js";
 import { resizeImage } from "../../jobs/resize.js";
-import { FORMAT_OPTION, HELP_OPTION, IMAGE_OPTS_OPTION, namedImage, QUIET_OPTION } from "../common-options.js";
+import {
+  FORMAT_OPTION,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  namedImage,
+  OBJECT_OPTION,
+  QUIET_OPTION,
+} from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice, guessedRawText } from "../open.js";
-import { isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { isGiven, lastValue, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
-const OPTIONS: readonly OptionSpec[] = [
-  FORMAT_OPTION,
-  { name: "shrink", long: "shrink" },
-  { name: "preallocation", long: "preallocation", value: true },
-  QUIET_OPTION,
-  IMAGE_OPTS_OPTION,
-  { name: "object", long: "object", value: true },
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow resize [-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE
-
-Changes the size of a disk; the size stands last. What is new reads as zeros.
-
-  -f, --format FORMAT   qcow2 or raw; recognised by content when left out
-      --shrink          allow a smaller size: everything beyond it is lost
-      --preallocation   off (default), metadata, falloc or full, for the new part of a larger disk
-  -q, --quiet           say nothing but errors
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
-
-SIZE is a number of bytes, with an optional suffix k, M, G, T, P or E; with + or - it is added to or taken from the present size.
-`;
+export const RESIZE_MANUAL: CommandManual = {
+  name: "resize",
+  synopsis: ["[-f FORMAT] [--shrink] [--preallocation=MODE] [-q] [--image-opts] FILE [+|-]SIZE"],
+  about: ["Changes the size of a disk; the size stands last. What is new reads as zeros."],
+  options: [
+    FORMAT_OPTION,
+    { name: "shrink", long: "shrink", about: "allow a smaller size: everything beyond it is lost" },
+    {
+      name: "preallocation",
+      long: "preallocation",
+      value: "MODE",
+      about: "off (default), metadata, falloc or full, for the new part of a larger disk",
+      choices: PREALLOCATIONS,
+    },
+    QUIET_OPTION,
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    HELP_OPTION,
+  ],
+  notes: [
+    "SIZE is a number of bytes, with an optional suffix k, M, G, T, P or E; with + or - it is added to or taken from the present size.",
+  ],
+};
 
 const SHRINK_WARNING =
   "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
@@ -41,13 +51,13 @@ const SIZE_LIMIT = 2 ** 63;
 
 export async function resizeCommand(args: readonly string[], context: CommandContext): Promise<number> {
   if (args.length === 1 && (args[0] === "-h" || args[0] === "--help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(RESIZE_MANUAL, context));
     return 0;
   }
   // The size may begin with a dash, so it is taken away before options are looked for.
   const sizeText = args.at(-1);
   if (args.length < 2 || sizeText === undefined) throw new UsageError("Not enough arguments");
-  const parsed = parseArguments(args.slice(0, -1), OPTIONS);
+  const parsed = parseArguments(args.slice(0, -1), optionsOf(RESIZE_MANUAL));
   if (parsed.positionals.length !== 1) throw new UsageError("Expecting image file name and size");
   const preallocation = preallocationMode(lastValue(parsed, "preallocation") ?? "off");
   const image = namedImage(parsed);

@@ -14,50 +14,51 @@ import {
   IMAGE_OPTS_OPTION,
   type NamedImage,
   namedImage,
+  OBJECT_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { errnoNumber, errnoText, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice, guessedRawText } from "../open.js";
-import { isGiven, type OptionSpec, parseArguments } from "../options.js";
+import { isGiven, type OptionSpec, parseArguments, saying } from "../options.js";
 import { snapshotListText } from "../snapshot-list.js";
 import { UsageError } from "../usage-error.js";
 
-const LIST_OPTION: OptionSpec = { name: "list", short: "l" };
 const ACTIONS: readonly OptionSpec[] = [
-  { name: "apply", short: "a", value: true },
-  { name: "create", short: "c", value: true },
-  { name: "delete", short: "d", value: true },
+  { name: "create", short: "c", value: "NAME", about: "create: keep the disk as it is now" },
+  {
+    name: "apply",
+    short: "a",
+    value: "SNAPSHOT",
+    about: "apply: make the disk what it was (an id, or else a name)",
+  },
+  { name: "delete", short: "d", value: "NAME", about: "delete" },
 ];
-const OPTIONS = [
-  LIST_OPTION,
-  ...ACTIONS,
-  QUIET_OPTION,
-  FORCE_SHARE_OPTION,
-  IMAGE_OPTS_OPTION,
-  { name: "object", long: "object", value: true },
-  HELP_OPTION,
-];
+
+export const SNAPSHOT_MANUAL: CommandManual = {
+  name: "snapshot",
+  synopsis: ["[-l | -a SNAPSHOT | -c NAME | -d NAME] [-q] [-U] [--image-opts] FILE"],
+  about: ["Lists and changes the internal snapshots of an image that nobody uses."],
+  options: [
+    { name: "list", short: "l", about: "list the snapshots (default)" },
+    ...ACTIONS,
+    QUIET_OPTION,
+    saying(FORCE_SHARE_OPTION, "ignore the locks of other programs; for listing only"),
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
+    HELP_OPTION,
+  ],
+};
+
 /** What the stock tool keeps of a name, in bytes. */
 const NAME_BYTES = 255;
 
-const HELP = `usage: zcow snapshot [-l | -a SNAPSHOT | -c NAME | -d NAME] [-q] [-U] [--image-opts] FILE
-
-Lists and changes the internal snapshots of an image that nobody uses.
-
-  -l                    list the snapshots (default)
-  -c NAME               create: keep the disk as it is now
-  -a SNAPSHOT           apply: make the disk what it was (an id, or else a name)
-  -d NAME               delete
-  -q, --quiet           say nothing but errors
-  -U, --force-share     ignore the locks of other programs; for listing only
-      --image-opts      FILE is a list of options: driver=qcow2,file.filename=PATH
-`;
-
 export async function snapshotCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(SNAPSHOT_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(SNAPSHOT_MANUAL, context));
     return 0;
   }
   const asked = parsed.options.filter(({ name }) => name === "list" || ACTIONS.some((action) => action.name === name));

@@ -2,35 +2,42 @@ import { readFileSync } from "node:fs";
 import { SECTOR_SIZE } from "../../base/units.js";
 import { FORMAT_OPTION, HELP_OPTION, OUTPUT_OPTION, outputForm } from "../common-options.js";
 import type { CommandContext } from "../context.js";
+import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";
 
-const INPUT_OPTION: OptionSpec = { name: "input", short: "i", long: "input", value: true };
-const PATTERN_OPTION: OptionSpec = { name: "pattern", short: "P", long: "pattern", value: true };
-const LENGTH_OPTION: OptionSpec = { name: "length", short: "l", long: "length", value: true };
-const OPTIONS = [FORMAT_OPTION, OUTPUT_OPTION, INPUT_OPTION, PATTERN_OPTION, LENGTH_OPTION, HELP_OPTION];
+export const ZONE_APPEND_MANUAL: CommandManual = {
+  name: "zone append",
+  synopsis: ["[-f FORMAT] FILE OFFSET (-i INPUT | -l LENGTH [-P BYTE])"],
+  about: [
+    "Writes at the write pointer of the zone that starts at OFFSET, all in one piece, and shows where it went. Durable when the command ends.",
+  ],
+  options: [
+    {
+      name: "input",
+      short: "i",
+      long: "input",
+      value: "FILE",
+      about: "write the bytes of this file; - for standard input",
+    },
+    { name: "length", short: "l", long: "length", value: "LENGTH", about: "write so many bytes of the pattern" },
+    { name: "pattern", short: "P", long: "pattern", value: "BYTE", about: "the pattern, 0 to 255 (default 0xcd)" },
+    OUTPUT_OPTION,
+    saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+    HELP_OPTION,
+  ],
+};
 
 /** Longest append that is held in memory. */
 const LONGEST = 2 ** 31 - SECTOR_SIZE;
 
-const HELP = `usage: zcow zone append [-f FORMAT] FILE OFFSET (-i INPUT | -l LENGTH [-P BYTE])
-
-Writes at the write pointer of the zone that starts at OFFSET, all in one piece, and shows where it went.
-Durable when the command ends.
-
-  -i, --input INPUT     write the bytes of this file; - for standard input
-  -l, --length LENGTH   write so many bytes of the pattern
-  -P, --pattern BYTE    the pattern, 0 to 255 (default 0xcd)
-      --output FORM     human (default) or json
-  -f, --format FORMAT   qcow2; recognised by content when left out
-`;
-
 export async function zoneAppendCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(ZONE_APPEND_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(ZONE_APPEND_MANUAL, context));
     return 0;
   }
   const form = outputForm(parsed, ["human", "json"]);

@@ -2,43 +2,44 @@ import type { ZonedDevice } from "../../block/zoned-device.js";
 import type { ZoneDescriptor } from "../../zoned/zone-state.js";
 import { FORMAT_OPTION, HELP_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";
 import { stateName } from "../zone-picture.js";
 
-const ZONE_OPTION: OptionSpec = { name: "zone", short: "z", long: "zone", value: true };
-const ALL_OPTION: OptionSpec = { name: "all", short: "a", long: "all" };
-const OPTIONS = [FORMAT_OPTION, ZONE_OPTION, ALL_OPTION, QUIET_OPTION, HELP_OPTION];
-
 type Operation = (device: ZonedDevice, offset: number, length: number) => Promise<void>;
 
 interface Management {
-  readonly verb: string;
-  /** What it does, for `--help`. */
-  readonly summary: string;
+  readonly manual: CommandManual;
   readonly run: Operation;
   /** Said on standard error afterwards. */
   readonly note?: string;
 }
 
-function helpText({ verb, summary }: Management): string {
-  return `usage: zcow zone ${verb} [-f FORMAT] [-q] FILE (OFFSET [LENGTH] | --zone N[-M] | --all)
-
-${summary}
-
-      OFFSET, LENGTH    range in bytes, whole zones (suffixes k, M, G, T); one zone when LENGTH is left out
-  -z, --zone N[-M]      zones by number, from 0
-  -a, --all             every zone
-  -f, --format FORMAT   qcow2; recognised by content when left out
-  -q, --quiet           do not show what changed
-`;
+function manualOf(verb: string, about: string): CommandManual {
+  return {
+    name: `zone ${verb}`,
+    synopsis: ["[-f FORMAT] [-q] FILE (OFFSET [LENGTH] | --zone N[-M] | --all)"],
+    about: [about],
+    options: [
+      { name: "zone", short: "z", long: "zone", value: "N[-M]", about: "zones by number, from 0" },
+      { name: "all", short: "a", long: "all", about: "every zone" },
+      saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+      saying(QUIET_OPTION, "do not show what changed"),
+      HELP_OPTION,
+    ],
+    notes: [
+      "OFFSET and LENGTH are a range in bytes, whole zones (suffixes k, M, G, T); one zone when LENGTH is left out.",
+    ],
+  };
 }
 
 async function manage(management: Management, args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(management.manual));
   if (isGiven(parsed, "help")) {
-    context.output.out(helpText(management));
+    context.output.out(helpText(management.manual, context));
     return 0;
   }
   const [path] = parsed.positionals;
@@ -100,25 +101,37 @@ function changes(before: readonly ZoneDescriptor[], after: readonly ZoneDescript
     .join("");
 }
 
+export const ZONE_OPEN_MANUAL = manualOf(
+  "open",
+  "Opens zones explicitly. Open states live as long as the image is open: this tests whether it can be done.",
+);
 const OPEN: Management = {
-  verb: "open",
-  summary: "Opens zones explicitly. Open states live as long as the image is open: this tests whether it can be done.",
+  manual: ZONE_OPEN_MANUAL,
   run: (device, offset, length) => device.openZones(offset, length),
   note: "open states end when the image is closed, as this command does now; use 'zcow io' to keep zones open",
 };
+export const ZONE_CLOSE_MANUAL = manualOf(
+  "close",
+  "Closes open zones. On an image that nobody has open, no zone is open.",
+);
 const CLOSE: Management = {
-  verb: "close",
-  summary: "Closes open zones. On an image that nobody has open, no zone is open.",
+  manual: ZONE_CLOSE_MANUAL,
   run: (device, offset, length) => device.closeZones(offset, length),
 };
+export const ZONE_FINISH_MANUAL = manualOf(
+  "finish",
+  "Makes zones full, whatever is written in them. Durable when the command ends.",
+);
 const FINISH: Management = {
-  verb: "finish",
-  summary: "Makes zones full, whatever is written in them. Durable when the command ends.",
+  manual: ZONE_FINISH_MANUAL,
   run: (device, offset, length) => device.finishZones(offset, length),
 };
+export const ZONE_RESET_MANUAL = manualOf(
+  "reset",
+  "Empties zones: their data is gone and its space given back. Durable when the command ends.",
+);
 const RESET: Management = {
-  verb: "reset",
-  summary: "Empties zones: their data is gone and its space given back. Durable when the command ends.",
+  manual: ZONE_RESET_MANUAL,
   run: (device, offset, length) => device.resetZones(offset, length),
 };
 

@@ -10,44 +10,48 @@ import {
   outputForm,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
+import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
-import { isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { isGiven, lastValue, parseArguments, saying } from "../options.js";
 import { terminal } from "../terminal.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";
 import { zoneLine } from "../zone-line.js";
 import { zonePicture } from "../zone-picture.js";
 import { zoneSummary, zoneTable } from "../zone-table.js";
 
-const START_OPTION: OptionSpec = { name: "offset", short: "o", long: "offset", value: true };
-const COUNT_OPTION: OptionSpec = { name: "count", short: "n", long: "count", value: true };
-const OPTIONS = [
-  FORMAT_OPTION,
-  OUTPUT_OPTION,
-  START_OPTION,
-  COUNT_OPTION,
-  FORCE_SHARE_OPTION,
-  OBJECT_OPTION,
-  HELP_OPTION,
-];
 const FORMS = ["table", "picture", "json", "qemu"] as const;
 
-const HELP = `usage: zcow zone report [--output table|picture|json|qemu] [-o OFFSET] [-n COUNT] [-f FORMAT] [-U] FILE
-
-Shows the zones of an image as they are on disk.
-
-      --output FORM     table (default), picture (one cell per zone), json, or qemu (the lines of qemu-io's zrp)
-  -o, --offset OFFSET   start with the zone that holds this byte
-  -n, --count COUNT     at most so many zones
-  -f, --format FORMAT   qcow2; recognised by content when left out
-  -U, --force-share     ignore the locks of other programs
-
-On a terminal the table has the picture above it. NO_COLOR and TERM=dumb turn colours off.
-`;
+export const ZONE_REPORT_MANUAL: CommandManual = {
+  name: "zone report",
+  synopsis: ["[--output table|picture|json|qemu] [-o OFFSET] [-n COUNT] [-f FORMAT] [-U] FILE"],
+  about: ["Shows the zones of an image as they are on disk."],
+  options: [
+    {
+      ...OUTPUT_OPTION,
+      about: "table (default), picture (one cell per zone), json, or qemu (the lines of qemu-io's zrp)",
+      choices: FORMS,
+    },
+    {
+      name: "offset",
+      short: "o",
+      long: "offset",
+      value: "OFFSET",
+      about: "start with the zone that holds this byte",
+    },
+    { name: "count", short: "n", long: "count", value: "COUNT", about: "at most so many zones" },
+    saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+    FORCE_SHARE_OPTION,
+    OBJECT_OPTION,
+    HELP_OPTION,
+  ],
+  notes: ["On a terminal the table has the picture above it. NO_COLOR and TERM=dumb turn colours off."],
+};
 
 export async function zoneReportCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(ZONE_REPORT_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(ZONE_REPORT_MANUAL, context));
     return 0;
   }
   const form = outputForm(parsed, FORMS);

@@ -3,37 +3,42 @@ import { WRITE_BACK } from "../cache-mode.js";
 import { FORMAT_OPTION, HELP_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE } from "../failure.js";
+import { helpText } from "../help-text.js";
 import { ioCommands } from "../io/all-commands.js";
 import { IoSession } from "../io/session.js";
-import { allValues, isGiven, lastValue, type OptionSpec, parseArguments } from "../options.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { bytesArgument } from "../zone-image.js";
 import { realPath } from "./control.js";
 
-const COMMAND_OPTION: OptionSpec = { name: "command", short: "c", long: "cmd", value: true };
-const CONTROL_OPTION: OptionSpec = { name: "control", long: "control", value: true };
-const OPTIONS = [FORMAT_OPTION, COMMAND_OPTION, CONTROL_OPTION, HELP_OPTION];
-
-const HELP = `usage: zcow zone set-state [-f FORMAT] FILE OFFSET STATE -c COMMAND [-c COMMAND]...
-       zcow zone set-state --control SOCKET FILE OFFSET STATE
-
-Forces the zone that starts at OFFSET into STATE (read-only, offline or online) and then runs the commands of
-'zcow io' on the image, to see what a program meets on a drive with a failed zone. The state is not recorded in
-the image: it ends with the last command.
-
-With --control, the server that serves FILE forces the state while it runs, and tells the hosts that use the disk.
-
-  -c, --cmd COMMAND     a command of 'zcow io'; at least one
-      --control SOCKET  the socket that the server was started with
-  -f, --format FORMAT   qcow2; recognised by content when left out
-
-Example: zcow zone set-state disk.qcow2 64M offline -c 'read 64M 4k' -c 'zone_report 64M 1'
-`;
+export const ZONE_SET_STATE_MANUAL: CommandManual = {
+  name: "zone set-state",
+  synopsis: ["[-f FORMAT] FILE OFFSET STATE -c COMMAND [-c COMMAND]...", "--control SOCKET FILE OFFSET STATE"],
+  about: [
+    "Forces the zone that starts at OFFSET into STATE (read-only, offline or online) and then runs the commands of 'zcow io' on the image, to see what a program meets on a drive with a failed zone. The state is not recorded in the image: it ends with the last command.",
+    "With --control, the server that serves FILE forces the state while it runs, and tells the hosts that use the disk.",
+  ],
+  options: [
+    {
+      name: "command",
+      short: "c",
+      long: "cmd",
+      value: "COMMAND",
+      about: "a command of 'zcow io'; at least one",
+    },
+    { name: "control", long: "control", value: "SOCKET", about: "the socket that the server was started with" },
+    saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+    HELP_OPTION,
+  ],
+  examples: ["zone set-state disk.qcow2 64M offline -c 'read 64M 4k' -c 'zone_report 64M 1'"],
+  words: ["read-only", "offline", "online"],
+};
 
 export async function zoneSetStateCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(ZONE_SET_STATE_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(ZONE_SET_STATE_MANUAL, context));
     return 0;
   }
   const [path, offset, state, ...more] = parsed.positionals;

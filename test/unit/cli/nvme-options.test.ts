@@ -1,16 +1,11 @@
 import { describe, expect, test } from "vitest";
-import {
-  accessOptions,
-  addressOption,
-  limitOptions,
-  NVME_OPTIONS,
-  tlsOptions,
-  uuidOptions,
-} from "../../../src/cli/nvme-options.js";
+import { NVME_MANUAL } from "../../../src/cli/commands/nvme.js";
+import { optionsOf } from "../../../src/cli/manual.js";
+import { accessOptions, addressOption, limitOptions, tlsOptions, uuidOptions } from "../../../src/cli/nvme-options.js";
 import { type ParsedArguments, parseArguments } from "../../../src/cli/options.js";
 import { secretText } from "../../support/chap-host.js";
 
-const parsed = (...args: string[]): ParsedArguments => parseArguments(args, NVME_OPTIONS);
+const parsed = (...args: string[]): ParsedArguments => parseArguments(args, optionsOf(NVME_MANUAL));
 const HOST = "nqn.2026-01.test:host";
 
 describe("the options of zcow nvme", () => {
