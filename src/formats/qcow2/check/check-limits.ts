@@ -32,6 +32,9 @@ export const MAX_KEPT_FINDINGS = 65_536;
 /** Findings handed to `onFinding`: a terminal or log is no use beyond a million lines. */
 export const MAX_TOLD_FINDINGS = 2 ** 20;
 
+/** Bytes of an L1 table held at a time. */
+export const L1_PIECE_BYTES = MiB;
+
 /** Bytes of tables read ahead in one go. */
 export const TABLE_BATCH_BYTES = 2 * MiB;
 

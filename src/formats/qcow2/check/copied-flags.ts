@@ -1,6 +1,8 @@
 import { viewOf } from "../../../base/bytes.js";
 import { isPromise } from "../../../base/maybe-promise.js";
+import { TABLE_ENTRY_BYTES } from "../limits.js";
 import { type CheckSession, CheckStopped } from "./check-session.js";
+import { type L1Piece, l1Pieces } from "./l1-pieces.js";
 import { hex64 } from "./l2-references.js";
 import { MetadataPlaces } from "./metadata-places.js";
 import type { RefcountTable } from "./refcount-structures.js";
@@ -38,28 +40,30 @@ export class CopiedFlags {
   async check(): Promise<void> {
     const session = this.#session;
     const { l1Size, l1TableOffset } = session.header;
-    if (l1Size === 0 || l1TableOffset >= session.fileLength) return;
-    const bytes = new Uint8Array(l1Size * 8);
-    await session.read(l1TableOffset, bytes, "check_oflag_copied");
     const reader = new TableReader(session, "check_oflag_copied", (view, at, offset) =>
       this.#suspect(view, at, offset),
     );
-    const view = viewOf(bytes);
-    for (let index = 0; index < l1Size; index++) {
-      const high = view.getUint32(index * 8);
-      const low = view.getUint32(index * 8 + 4);
+    const table = { offset: l1TableOffset, length: l1Size };
+    for await (const piece of l1Pieces(session, table, "check_oflag_copied")) await this.#checkPiece(piece, reader);
+    await this.#settle(reader);
+  }
+
+  async #checkPiece({ view, first, count }: L1Piece, reader: TableReader): Promise<void> {
+    const session = this.#session;
+    for (let at = 0; at < count; at++) {
+      const high = view.getUint32(at * TABLE_ENTRY_BYTES);
+      const low = view.getUint32(at * TABLE_ENTRY_BYTES + 4);
       const offset = (high & OFFSET_HIGH) * TWO_32 + ((low & ~0x1ff) >>> 0);
       if (offset === 0 || offset % session.geometry.clusterSize !== 0) continue;
       if (!this.#flagIsRight(high, offset)) {
         await this.#settle(reader);
-        await this.#judgeL1Entry(view, index, offset);
+        await this.#judgeL1Entry(first + at, high, low, offset);
       }
       if (offset >= session.fileLength || this.#isSeenBefore(offset)) continue;
-      const wait = reader.ask(offset, index);
+      const wait = reader.ask(offset, first + at);
       if (isPromise(wait)) await wait;
       if (this.#suspects.length > 0) await this.#settle(reader);
     }
-    await this.#settle(reader);
   }
 
   /** Tables that were counted in bulk because of many references are looked at once only. */
@@ -108,10 +112,8 @@ export class CopiedFlags {
     return true;
   }
 
-  async #judgeL1Entry(view: DataView, index: number, offset: number): Promise<void> {
+  async #judgeL1Entry(index: number, high: number, low: number, offset: number): Promise<void> {
     const session = this.#session;
-    const high = view.getUint32(index * 8);
-    const low = view.getUint32(index * 8 + 4);
     const refcount = await storedRefcount(session, this.#table, offset / session.geometry.clusterSize);
     if (refcount === undefined || (refcount === 1) === high > 0x7fff_ffff) return;
     this.#report(

@@ -1,6 +1,7 @@
-import { viewOf } from "../../../base/bytes.js";
+import { TABLE_ENTRY_BYTES } from "../limits.js";
 import { MAX_REVISITED_ENTRIES } from "./check-limits.js";
 import type { CheckSession } from "./check-session.js";
+import { l1Pieces } from "./l1-pieces.js";
 import { countL2Table, type EntryToZero, hex64 } from "./l2-references.js";
 import { SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { countRegion } from "./regions.js";
@@ -23,37 +24,41 @@ export interface L1Location {
 export class MappingWalk {
   readonly toZero: EntryToZero[] = [];
   readonly #session: CheckSession;
+  /** For all L1 tables: there may be one for each of 65536 snapshots, and a reader has a large buffer. */
+  readonly #readers: { readonly active: TableReader; readonly inactive: TableReader };
   #revisited = 0;
 
   constructor(session: CheckSession) {
     this.#session = session;
+    const reader = (active: boolean): TableReader =>
+      new TableReader(session, "check_refcounts_l2", (view, at, offset) =>
+        countL2Table(session, view, at, offset, active, 1, this.toZero),
+      );
+    this.#readers = { active: reader(true), inactive: reader(false) };
   }
 
   /** Counts the L1 table, its L2 tables, and what they refer to. */
   async countL1(location: L1Location): Promise<void> {
     const session = this.#session;
     if (location.length === 0) return;
-    const bytes = new Uint8Array(location.length * 8);
-    countRegion(session, location.offset, bytes.length);
-    if (location.offset + bytes.length - session.fileLength >= session.geometry.clusterSize) {
+    const length = location.length * TABLE_ENTRY_BYTES;
+    countRegion(session, location.offset, length);
+    if (location.offset + length - session.fileLength >= session.geometry.clusterSize) {
       session.unreadReferences = "an L1 table reaches past the end of the file";
     }
-    if (location.offset >= session.fileLength) return;
-    await session.read(location.offset, bytes, "check_refcounts_l1");
-    const reader = new TableReader(session, "check_refcounts_l2", (view, at, offset) =>
-      countL2Table(session, view, at, offset, location.active, 1, this.toZero),
-    );
-    const view = viewOf(bytes);
-    for (let at = 0; at < bytes.length; at += 8) {
-      const high = view.getUint32(at);
-      const low = view.getUint32(at + 4);
-      if (high === 0 && low === 0) continue;
-      // Findings come in the order of the entries: what was asked for before a damaged entry is judged before it.
-      if (this.#isDamaged(high, low)) await reader.flush();
-      const offset = this.#judgeEntry(location, high, low);
-      if (offset === undefined) continue;
-      const wait = reader.ask(offset, 0);
-      if (wait) await wait;
+    const reader = this.#readers[location.active ? "active" : "inactive"];
+    for await (const { view, count } of l1Pieces(session, location, "check_refcounts_l1")) {
+      for (let at = 0; at < count * TABLE_ENTRY_BYTES; at += TABLE_ENTRY_BYTES) {
+        const high = view.getUint32(at);
+        const low = view.getUint32(at + 4);
+        if (high === 0 && low === 0) continue;
+        // Findings come in the order of the entries: what was asked for before a damaged entry is judged before it.
+        if (this.#isDamaged(high, low)) await reader.flush();
+        const offset = this.#judgeEntry(location, high, low);
+        if (offset === undefined) continue;
+        const wait = reader.ask(offset, 0);
+        if (wait) await wait;
+      }
     }
     await reader.flush();
   }

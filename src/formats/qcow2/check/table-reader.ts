@@ -1,6 +1,9 @@
+import { viewOf } from "../../../base/bytes.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { TABLE_BATCH_BYTES } from "./check-limits.js";
 import type { CheckSession } from "./check-session.js";
+
+const NO_BYTES = new Uint8Array(0);
 
 /**
  * Reads many one-cluster tables in few large reads: neighbours in the file are fetched together, and what is not in
@@ -9,8 +12,9 @@ import type { CheckSession } from "./check-session.js";
 export class TableReader {
   readonly #session: CheckSession;
   readonly #stage: string;
-  readonly #buffer: Uint8Array;
-  readonly #view: DataView;
+  /** Made for the first table. */
+  #buffer = NO_BYTES;
+  #view = viewOf(NO_BYTES);
   readonly #capacity: number;
   readonly #offsets: Float64Array;
   readonly #tags: Float64Array;
@@ -28,8 +32,6 @@ export class TableReader {
     this.#stage = stage;
     this.#handle = handle;
     this.#capacity = Math.max(1, Math.min(1024, TABLE_BATCH_BYTES / clusterSize));
-    this.#buffer = new Uint8Array(this.#capacity * clusterSize);
-    this.#view = new DataView(this.#buffer.buffer);
     this.#offsets = new Float64Array(this.#capacity);
     this.#tags = new Float64Array(this.#capacity);
   }
@@ -37,6 +39,10 @@ export class TableReader {
   /** Asks for the table at `offset`; every so often this hands out what was asked for, and then is to be awaited. */
   ask(offset: number, tag: number): void | Promise<void> {
     this.#session.spendTableBytes();
+    if (this.#buffer.length === 0) {
+      this.#buffer = new Uint8Array(this.#capacity * this.#session.geometry.clusterSize);
+      this.#view = viewOf(this.#buffer);
+    }
     this.#offsets[this.#count] = offset;
     this.#tags[this.#count] = tag;
     this.#count++;

@@ -3,6 +3,7 @@ import { isZcowError } from "../../../../../src/base/errors.js";
 import { KiB, MiB, TiB } from "../../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
 import { memoryStorage } from "../../../../../src/storage/memory-storage.js";
+import { tracingStorage } from "../../../../../src/storage/tracing-storage.js";
 import { Random, seedFromEnvironment } from "../../../../support/random.js";
 import { COPIED, MappedImage } from "./mapped-image.js";
 
@@ -22,6 +23,26 @@ describe("images made to hurt", () => {
     const references = result.findings.filter(({ kind }) => kind === "refcount-too-low").map(({ message }) => message);
     expect(references).toContain(`ERROR cluster ${image.firstData} refcount=1 reference=${entries}`);
     expect(result.totalClusters).toBe(1024);
+  });
+
+  test.each([
+    ["that ends inside it", 0],
+    ["that is mostly a hole", 64 * MiB],
+  ])("the largest L1 table, in a file %s, is never held whole", async (_what, length) => {
+    const image = await MappedImage.make({ size: 64 * MiB });
+    if (length > 0) image.truncate(length);
+    // At the end of the image as it was made, so that most of the table is not in the file, or in the hole.
+    image.setWord(40, BigInt(image.tableOffset + 64 * KiB));
+    image.setWord(32, 2n ** 22n);
+    let largest = 0;
+    const storage = tracingStorage(image.storage, (trace) => {
+      if (trace.kind === "read") largest = Math.max(largest, trace.length);
+    });
+    for (const repair of [undefined, "leaks", "all"] as const) {
+      const result = await checkQcow2(storage, repair === undefined ? {} : { repair });
+      expect(result.corruptions + result.corruptionsFixed).toBeGreaterThan(0);
+    }
+    expect(largest).toBeLessThanOrEqual(2 * MiB);
   });
 
   test("a sparse file of 100 TiB costs no more than what is in it", async () => {
