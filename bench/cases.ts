@@ -128,6 +128,29 @@ function processes(context: CaseContext): Case[] {
   ];
 }
 
+/** Both images hold the same, so everything but holes is read. */
+function comparing(context: CaseContext): Case {
+  const { directory, images, zcow } = context;
+  const size = 2 * GIB;
+  const args = (): string[] => {
+    const { raw, qcow2 } = images.mixed(size);
+    return ["compare", "-f", "raw", "-F", "qcow2", raw, qcow2];
+  };
+  return {
+    name: "compare 2 GiB of mixed data",
+    requests: 1,
+    prepare: () => Object.values(images.mixed(size)).forEach((path) => images.warm(path)),
+    ours: () => wholeProcess(process.execPath, [zcow, ...args()], directory),
+    peers: [
+      {
+        name: "qemu-img compare",
+        goal: { ratio: 1 / 0.67 },
+        run: () => wholeProcess("qemu-img", args(), directory),
+      },
+    ],
+  };
+}
+
 export function allCases(context: CaseContext): Case[] {
   return [
     scattered(context, "read", 1),
@@ -140,5 +163,6 @@ export function allCases(context: CaseContext): Case[] {
     allocating(context, "append", 64),
     directReads(context),
     ...processes(context),
+    comparing(context),
   ];
 }

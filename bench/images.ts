@@ -1,6 +1,7 @@
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { run } from "./contestants.js";
+import { writeMixedData } from "./mixed-data.js";
 
 /** The images that the cases work on, made by the stock tools where they can (zoned ones by `zcow create`). */
 export class BenchImages {
@@ -44,6 +45,15 @@ export class BenchImages {
     const path = this.#path(`preallocated-${size}`);
     if (!existsSync(path)) this.#create(path, size, ["-o", "preallocation=metadata"]);
     return path;
+  }
+
+  /** Random, text-like and no data, as a raw disk and as an image with the same contents; kept for all rounds. */
+  mixed(size: number): { readonly raw: string; readonly qcow2: string } {
+    const raw = join(this.directory, `mixed-${size}.raw`);
+    const qcow2 = this.#path(`mixed-${size}`);
+    if (!existsSync(raw)) writeMixedData(raw, size);
+    if (!existsSync(qcow2)) this.#run("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", raw, qcow2]);
+    return { raw, qcow2 };
   }
 
   /** Reads the image once, so that every contestant finds it in the page cache. */

@@ -92,7 +92,16 @@ export function describedPassphrase(
 export function namedImage(parsed: ParsedArguments, secretOf: SecretLookup = unknownSecret): NamedImage {
   const [name, ...more] = parsed.positionals;
   if (name === undefined || more.length > 0) throw new UsageError("Expecting one image file name");
-  const format = lastValue(parsed, "format");
+  return imageNamed(name, parsed, secretOf);
+}
+
+/** The image that the argument `name` stands for: a path, or with `--image-opts` a list of options. `format`: as given for it. */
+export function imageNamed(
+  name: string,
+  parsed: ParsedArguments,
+  secretOf: SecretLookup,
+  format = lastValue(parsed, "format"),
+): NamedImage {
   const forceShare = isGiven(parsed, "force-share");
   if (!isGiven(parsed, "image-opts")) return { path: name, format, forceShare, passphrase: undefined };
   if (format !== undefined) throw new UsageError("--image-opts and --format are mutually exclusive", false);

@@ -4,6 +4,7 @@ import type { PassphraseSource } from "../block/passphrase.js";
 import { openImage } from "../formats/open-image.js";
 import { type FormatName, formatDriver } from "../formats/registry.js";
 import { DEEP_QUEUE_THREADS, requestThreadPool } from "../host/thread-pool.js";
+import type { IoMode } from "../storage/file-storage.js";
 import type { CacheMode } from "./cache-mode.js";
 import type { CommandContext } from "./context.js";
 import { printError } from "./failure.js";
@@ -21,6 +22,8 @@ export interface ImageChoice {
   readonly snapshot?: string | undefined;
   /** Opens an encrypted image. */
   readonly passphrase?: PassphraseSource | undefined;
+  /** How transfers are made; see `FileStorageOptions.io`. */
+  readonly io?: IoMode;
 }
 
 /** The format to open `name` with; fails with `FORMAT_UNKNOWN`. */
@@ -40,7 +43,11 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
     ...(choice.snapshot === undefined ? {} : { snapshot: choice.snapshot }),
     passphrase: choice.passphrase,
     onWarning: (warning) => printWarning(warning, choice, context),
-    file: { forceShare: choice.forceShare, direct: choice.cache.direct },
+    file: {
+      forceShare: choice.forceShare,
+      direct: choice.cache.direct,
+      ...(choice.io === undefined ? {} : { io: choice.io }),
+    },
   });
 }
 

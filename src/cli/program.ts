@@ -65,6 +65,11 @@ export const COMMANDS: CommandTable = {
     load: async () => (await import("./commands/snapshot.js")).snapshotCommand,
     manual: async () => (await import("./commands/snapshot.js")).SNAPSHOT_MANUAL,
   },
+  compare: {
+    summary: "tell whether two images hold the same",
+    stock: true,
+    load: async () => (await import("./commands/compare.js")).compareCommand,
+  },
   convert: {
     summary: "copy an image into another format",
     stock: true,

@@ -27,6 +27,11 @@ export class ProgressLine {
   /** Leaves the line, as complete. */
   finish(): void {
     this.#print(WHOLE);
+    this.end();
+  }
+
+  /** Leaves the line as it is. */
+  end(): void {
     if (this.#shown) this.#context.output.out("\n");
   }
 

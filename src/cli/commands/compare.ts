@@ -1,0 +1,193 @@
+import type { BlockDevice } from "../../block/block-device.js";
+import { type Comparison, compareDisks } from "../../jobs/compare/compare.js";
+import type { ZoneDifference } from "../../jobs/compare/compare-zones.js";
+import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
+import {
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  givenSecrets,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  imageNamed,
+  type NamedImage,
+  OBJECT_OPTION,
+  QUIET_OPTION,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { errnoText, explain, printError, reportFailure, withSubject } from "../failure.js";
+import { openForCommand } from "../open.js";
+import { flagOption, isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { ProgressLine } from "../progress.js";
+import { UsageError } from "../usage-error.js";
+
+const OPTIONS: readonly OptionSpec[] = [
+  FORMAT_OPTION,
+  { name: "second-format", short: "F", value: true },
+  { name: "source-cache", short: "T", value: true },
+  flagOption("strict", "s"),
+  { name: "progress", short: "p" },
+  IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
+  QUIET_OPTION,
+  FORCE_SHARE_OPTION,
+  HELP_OPTION,
+];
+
+const HELP = `usage: zcow compare [-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-U] FIRST SECOND
+
+Tells whether two images hold the same for their guest. What lies past the end of the smaller one must be zeros. Of two zoned
+images the zones are compared, too.
+
+  -f, --format FORMAT   of the first image; recognised by content when left out
+  -F FORMAT             of the second image
+  -s, --strict          sizes, and what is stored, zero or unallocated, must be the same as well
+  -T MODE               cache mode
+  -p                    show progress
+  -q, --quiet           print nothing but errors
+  -U, --force-share     ignore the locks of other programs
+      --image-opts      FIRST and SECOND are lists of options: driver=qcow2,file.filename=PATH
+      --object OBJECT   a secret that opens an encrypted image
+
+Exit status: 0 the same, 1 different, 2 an image could not be opened, 3 an image could not be mapped, 4 reading failed.
+`;
+
+const EXIT_DIFFERENT = 1;
+const EXIT_NOT_OPENED = 2;
+const EXIT_NOT_MAPPED = 3;
+const EXIT_UNREADABLE = 4;
+const PROGRESS_STEP_PERCENT = 2;
+
+export async function compareCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, OPTIONS);
+  if (isGiven(parsed, "help")) {
+    context.output.out(HELP);
+    return 0;
+  }
+  const [first, second, ...more] = parsed.positionals;
+  if (first === undefined || second === undefined || more.length > 0) {
+    throw new UsageError("Expecting two image file names");
+  }
+  const opened: BlockDevice[] = [];
+  try {
+    for (const choice of await choices(parsed, first, second)) opened.push(await openOne(choice, context));
+  } catch (error) {
+    await closeAll(opened);
+    reportFailure(error, context);
+    return EXIT_NOT_OPENED;
+  }
+  try {
+    return await compare(opened as [BlockDevice, BlockDevice], [first, second], parsed, context);
+  } finally {
+    await closeAll(opened);
+  }
+}
+
+interface Choice extends NamedImage {
+  readonly cache: CacheMode;
+  /** As the user names the image. */
+  readonly argument: string;
+}
+
+async function choices(parsed: ParsedArguments, first: string, second: string): Promise<readonly [Choice, Choice]> {
+  const secretOf = await givenSecrets(parsed);
+  const modeName = lastValue(parsed, "source-cache");
+  const cache = modeName === undefined ? WRITE_BACK : cacheMode(modeName);
+  if (cache === undefined) throw new UsageError(`Invalid source cache option: ${modeName}`, false);
+  const choice = (argument: string, format: string | undefined): Choice => ({
+    ...imageNamed(argument, parsed, secretOf, format),
+    cache,
+    argument,
+  });
+  return [choice(first, lastValue(parsed, "format")), choice(second, lastValue(parsed, "second-format"))];
+}
+
+async function openOne(choice: Choice, context: CommandContext): Promise<BlockDevice> {
+  try {
+    // Reads of both images go through the thread pool, while what is there already is compared.
+    return await openForCommand({ ...choice, readOnly: true, io: "pool" }, context);
+  } catch (error) {
+    throw withSubject(`Could not open '${choice.argument}'`, error);
+  }
+}
+
+async function closeAll(devices: readonly BlockDevice[]): Promise<void> {
+  await Promise.all(devices.map((device) => device.close()));
+}
+
+async function compare(
+  [first, second]: readonly [BlockDevice, BlockDevice],
+  names: readonly [string, string],
+  parsed: ParsedArguments,
+  context: CommandContext,
+): Promise<number> {
+  const quiet = isGiven(parsed, "quiet");
+  const say = (text: string): void => {
+    if (!quiet) context.output.out(`${text}\n`);
+  };
+  const line = new ProgressLine(context, isGiven(parsed, "progress") && !quiet, PROGRESS_STEP_PERCENT);
+  const found = await compareDisks(first, second, {
+    strict: isGiven(parsed, "strict"),
+    namesArePaths: true,
+    onProgress: (done, total) => line.report(done, total),
+    onSizesDiffer: () => say("Warning: Image size mismatch!"),
+  });
+  const status = tell(found, names, say, context);
+  line.end();
+  return status;
+}
+
+function tell(
+  found: Comparison,
+  names: readonly [string, string],
+  say: (text: string) => void,
+  context: CommandContext,
+): number {
+  const nameOf = (side: "first" | "second"): string => names[side === "first" ? 0 : 1];
+  switch (found.verdict) {
+    case "same":
+      if (found.zones === "one-sided") say("Only one image is zoned: zones are not compared.");
+      say("Images are identical.");
+      return 0;
+    case "content":
+      say(`Content mismatch at offset ${found.offset}!`);
+      return EXIT_DIFFERENT;
+    case "status":
+      say(`Strict mode: Offset ${found.offset} block status mismatch!`);
+      return EXIT_DIFFERENT;
+    case "size":
+      say("Strict mode: Image size mismatch!");
+      return EXIT_DIFFERENT;
+    case "zoned":
+      say("Strict mode: Only one image is zoned!");
+      return EXIT_DIFFERENT;
+    case "zones":
+      say(zoneText(found.difference));
+      return EXIT_DIFFERENT;
+    case "unmapped":
+      printError(context, withReason(`Sector allocation test failed for ${nameOf(found.side)}`, found.error, context));
+      return EXIT_NOT_MAPPED;
+    case "unreadable": {
+      const subject = `Error while reading offset ${found.offset} of ${nameOf(found.side)}: ${errnoText(found.error)}`;
+      printError(context, withReason(subject, found.error, context));
+      return EXIT_UNREADABLE;
+    }
+  }
+}
+
+/** The stock tool leaves out why. */
+function withReason(text: string, error: unknown, context: CommandContext): string {
+  return context.standIn ? text : `${text}: ${explain(error, context)}`;
+}
+
+const ZONE_WORDS: Readonly<Record<string, string>> = {
+  zoneSize: "zone size",
+  zoneCapacity: "zone capacity",
+  conventionalZones: "number of conventional zones",
+  zoneCount: "number of zones",
+  writePointer: "write pointer",
+};
+
+function zoneText({ zone, what, first, second }: ZoneDifference): string {
+  const subject = zone === undefined ? "Zones mismatch" : `Zone ${zone} mismatch`;
+  return `${subject}: ${ZONE_WORDS[what] ?? what} ${first} and ${second}!`;
+}
