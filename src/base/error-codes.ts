@@ -76,6 +76,7 @@ export const ERROR_CODES = {
   FILE_TOO_LARGE: storage("EFBIG", "The storage cannot hold a file of that length."),
   LOCKED: storage("EAGAIN", "Another process holds a lock on the image that conflicts with this use."),
   STORAGE_UNSUPPORTED: storage("ENOTSUP", "The storage lacks the capability that was asked for."),
+  CONTENTS_DIFFER: storage("EIO", "Two storages that are to hold the same do not, where they were read."),
   REMOTE_ADDRESS: usage("EINVAL", "The address of a storage on another machine breaks the rules of such addresses."),
   REMOTE_UNREACHABLE: storage("ECONNREFUSED", "The server that has the storage cannot be reached."),
   REMOTE_REFUSED: storage("EINVAL", "The server does not have what was asked for, or does not let us have it."),

@@ -51,7 +51,12 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
   });
 }
 
-export function printWarning(warning: Warning, choice: ImageChoice, context: CommandContext): void {
+/** `choice`: which image is opened, and whether it can be changed. */
+export function printWarning(
+  warning: Warning,
+  choice: Pick<ImageChoice, "path" | "readOnly">,
+  context: CommandContext,
+): void {
   if (warning.code === "FORMAT_GUESSED_RAW") {
     if (!choice.readOnly) context.output.err(guessedRawText(choice.path));
   } else {

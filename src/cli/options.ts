@@ -75,13 +75,13 @@ function parseLong(arg: string, specs: readonly OptionSpec[], rest: string[]): F
   const exact = specs.find((spec) => spec.long === word);
   const matches = exact === undefined ? specs.filter((spec) => spec.long?.startsWith(word)) : [exact];
   const [spec] = matches;
-  if (spec === undefined || matches.length > 1) throw unrecognized(arg);
+  if (spec === undefined || matches.length > 1) throw unrecognized(arg, `unrecognized option '${arg}'`);
   if (!takesValue(spec)) {
-    if (equals >= 0) throw unrecognized(arg);
+    if (equals >= 0) throw unrecognized(arg, `option '--${spec.long}' doesn't allow an argument`);
     return { name: spec.name, value: "" };
   }
   const value = equals < 0 ? rest.shift() : arg.slice(equals + 1);
-  if (value === undefined) throw missingValue(arg);
+  if (value === undefined) throw missingValue(arg, `option '--${spec.long}' requires an argument`);
   return { name: spec.name, value };
 }
 
@@ -89,10 +89,10 @@ function parseShort(arg: string, specs: readonly OptionSpec[], rest: string[]): 
   const found: FoundOption[] = [];
   for (let at = 1; at < arg.length; at++) {
     const spec = specs.find((candidate) => candidate.short === arg[at]);
-    if (spec === undefined) throw unrecognized(arg);
+    if (spec === undefined) throw unrecognized(arg, `invalid option -- '${arg[at]}'`);
     if (takesValue(spec)) {
       const value = at + 1 < arg.length ? arg.slice(at + 1) : rest.shift();
-      if (value === undefined) throw missingValue(arg);
+      if (value === undefined) throw missingValue(arg, `option requires an argument -- '${arg[at]}'`);
       found.push({ name: spec.name, value });
       break;
     }
@@ -101,12 +101,22 @@ function parseShort(arg: string, specs: readonly OptionSpec[], rest: string[]): 
   return found;
 }
 
-function unrecognized(arg: string): UsageError {
-  return new UsageError(`unrecognized option '${arg}'`);
+/** An option that is not there, or lacks its value. The message is qemu-img's, `getoptText` that of the other stock tools. */
+export class OptionError extends UsageError {
+  readonly getoptText: string;
+
+  constructor(message: string, getoptText: string) {
+    super(message);
+    this.getoptText = getoptText;
+  }
 }
 
-function missingValue(arg: string): UsageError {
-  return new UsageError(`missing argument for option '${arg}'`);
+function unrecognized(arg: string, getoptText: string): OptionError {
+  return new OptionError(`unrecognized option '${arg}'`, getoptText);
+}
+
+function missingValue(arg: string, getoptText: string): OptionError {
+  return new OptionError(`missing argument for option '${arg}'`, getoptText);
 }
 
 /** The last value given for `name`; earlier ones are overridden, as in the stock tools. */

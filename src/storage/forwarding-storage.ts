@@ -1,4 +1,5 @@
 import type { MaybePromise } from "../base/maybe-promise.js";
+import type { StorageDebug } from "./debug/events.js";
 import type { Storage, StorageCapabilities, StorageExtent } from "./storage.js";
 
 /** Passes every call on; wrappers override the calls they care about. Closing it closes the inner storage. */
@@ -11,6 +12,10 @@ export class ForwardingStorage implements Storage {
     this.inner = inner;
     this.name = inner.name;
     this.capabilities = capabilities;
+  }
+
+  get debug(): StorageDebug | undefined {
+    return this.inner.debug;
   }
 
   size(): number {

@@ -1,4 +1,5 @@
 import type { MaybePromise } from "../base/maybe-promise.js";
+import type { StorageDebug } from "./debug/events.js";
 
 /** What a storage can do. Frozen for the life of the storage, so callers may decide once. */
 export interface StorageCapabilities {
@@ -41,6 +42,8 @@ export interface Storage {
   /** How messages call this storage: a path or URL. */
   readonly name: string;
   readonly capabilities: StorageCapabilities;
+  /** Where faults are tied to what the users of the storage do: told of it, right before the call that it is about. */
+  readonly debug?: StorageDebug | undefined;
 
   /** Current length in bytes. */
   size(): number;

@@ -1,8 +1,10 @@
+import { debugStorage } from "../../src/storage/debug/debug-storage.js";
 import { faultStorage } from "../../src/storage/fault-storage.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { offsetStorage } from "../../src/storage/offset-storage.js";
 import { recordingStorage } from "../../src/storage/recording-storage.js";
 import { tracingStorage } from "../../src/storage/tracing-storage.js";
+import { verifyStorage } from "../../src/storage/verify-storage.js";
 import { describeStorageContract } from "./storage-suite.js";
 
 function behind(gap: number, bytes: Uint8Array, tail = 0): Uint8Array {
@@ -52,3 +54,17 @@ function slow(initial: Uint8Array): ReturnType<typeof faultStorage> {
     rules: [{ fault: { type: "delay", milliseconds: 1 }, kinds: ["read", "write", "flush"] }],
   });
 }
+
+describeStorageContract("a debugged storage without rules", async (initial) => ({
+  storage: debugStorage(memoryStorage(initial)),
+}));
+
+describeStorageContract("a debugged storage that takes short transfers only", async (initial) => ({
+  storage: debugStorage(memoryStorage(initial), {
+    limits: { maxTransfer: 4096, maxWriteZero: 65_536, maxDiscard: 65_536 },
+  }),
+}));
+
+describeStorageContract("two storages that are compared", async (initial) => ({
+  storage: verifyStorage(memoryStorage(initial), memoryStorage(initial)),
+}));

@@ -1,7 +1,4 @@
-import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
-import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
 import {
-  describedPassphrase,
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
   givenSecrets,
@@ -10,15 +7,14 @@ import {
   OBJECT_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { EXIT_FAILURE } from "../failure.js";
+import { EXIT_FAILURE, printError } from "../failure.js";
 import { helpText } from "../help-text.js";
-import { parseImageDescription } from "../image-options.js";
 import { ioCommands } from "../io/all-commands.js";
+import { type OpenRequest, openChoice } from "../io/choices.js";
 import { inputLines } from "../io/input.js";
 import { IoSession } from "../io/session.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import type { ImageChoice } from "../open.js";
-import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { allValues, isGiven, lastValue, OptionError, type ParsedArguments, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { versionText } from "../version.js";
 
@@ -38,14 +34,24 @@ export const IO_MANUAL: CommandManual = {
       value: "MODE",
       about: "none, writeback (default), unsafe, directsync or writethrough",
     },
+    {
+      name: "discard",
+      short: "d",
+      long: "discard",
+      value: "MODE",
+      about: "what discards do: unmap (default) or ignore",
+      choices: ["unmap", "ignore"],
+    },
+    { name: "snapshot", short: "s", long: "snapshot", about: "write into a temporary image that is thrown away" },
+    { name: "copy-on-read", short: "C", long: "copy-on-read", about: "keep what is read from the backing image" },
     FORCE_SHARE_OPTION,
     OBJECT_OPTION,
     IMAGE_OPTS_OPTION,
     // Taken for the sake of scripts, without effect: how requests reach the disk is decided here.
-    { name: "ignored", short: "m", long: "misalign" },
-    { name: "ignored", short: "k", long: "native-aio" },
-    { name: "ignored", short: "i", long: "aio", value: "MODE" },
-    { name: "ignored", short: "d", long: "discard", value: "MODE" },
+    { name: "misalign", short: "m", long: "misalign" },
+    { name: "native-aio", short: "k", long: "native-aio" },
+    { name: "aio", short: "i", long: "aio", value: "MODE" },
+    { name: "trace", short: "T", long: "trace", value: "PATTERN" },
     HELP_OPTION,
     { name: "version", short: "V", long: "version" },
   ],
@@ -53,19 +59,38 @@ export const IO_MANUAL: CommandManual = {
 };
 
 export async function ioCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(IO_MANUAL));
-  if (isGiven(parsed, "help"))
-    context.output.out(helpText(IO_MANUAL, context, context.standIn ? context.program : undefined));
+  const parsed = parseOrExplain(args, context);
+  if (parsed === undefined) return EXIT_FAILURE;
+  if (isGiven(parsed, "help")) printHelp(context);
   else if (isGiven(parsed, "version")) context.output.out(versionText(context));
   else return runExerciser(parsed, context);
   return 0;
 }
 
+function printHelp(context: CommandContext): void {
+  context.output.out(helpText(IO_MANUAL, context, context.standIn ? context.program : undefined));
+}
+
+/** The stock tool answers a command line that it does not understand with its whole help. */
+function parseOrExplain(args: readonly string[], context: CommandContext): ParsedArguments | undefined {
+  try {
+    const parsed = parseArguments(args, optionsOf(IO_MANUAL));
+    if (parsed.positionals.length > 1) throw new UsageError("Expecting at most one image file name");
+    return parsed;
+  } catch (error) {
+    if (!context.standIn || !(error instanceof UsageError)) throw error;
+    if (error instanceof OptionError) printError(context, error.getoptText);
+    printHelp(context);
+    return undefined;
+  }
+}
+
 async function runExerciser(parsed: ParsedArguments, context: CommandContext): Promise<number> {
   const secretOf = await givenSecrets(parsed);
-  const choice = imageChoice(parsed, secretOf);
+  const request = openRequest(parsed);
+  const choice = openChoice(request);
   const session = new IoSession(context, ioCommands(), secretOf);
-  if (choice !== undefined) await session.open(choice);
+  if (parsed.positionals.length > 0) await session.open(choice, request.aio);
   const commands = allValues(parsed, "command");
   const lines = commands.length > 0 ? commands : inputLines((prompt) => context.output.out(prompt));
   const ok = await session.executeAll(lines);
@@ -73,33 +98,21 @@ async function runExerciser(parsed: ParsedArguments, context: CommandContext): P
   return ok ? 0 : EXIT_FAILURE;
 }
 
-function imageChoice(parsed: ParsedArguments, secretOf: SecretLookup): ImageChoice | undefined {
-  const [name, ...more] = parsed.positionals;
-  if (more.length > 0) throw new UsageError("Expecting at most one image file name");
-  const cache = chosenCache(parsed);
-  if (name === undefined) return undefined;
-  const readOnly = isGiven(parsed, "read-only");
-  const forceShare = isGiven(parsed, "force-share");
+function openRequest(parsed: ParsedArguments): OpenRequest {
+  const [name] = parsed.positionals;
   const format = lastValue(parsed, "format");
-  if (!isGiven(parsed, "image-opts")) return { path: name, format, readOnly, forceShare, cache };
-  if (format !== undefined) throw new UsageError("--image-opts and -f are mutually exclusive", false);
-  const described = parseImageDescription(name);
-  if (described.path === undefined) throw new UsageError(`image options '${name}' name no file`, false);
+  const isDescribed = isGiven(parsed, "image-opts");
+  if (isDescribed && format !== undefined) throw new UsageError("--image-opts and -f are mutually exclusive", false);
   return {
-    path: described.path,
-    format: described.format,
-    readOnly: readOnly || described.readOnly,
-    forceShare: forceShare || described.forceShare,
-    cache,
-    passphrase: describedPassphrase(described, secretOf),
+    path: isDescribed ? undefined : name,
+    format,
+    lists: isDescribed && name !== undefined ? [name] : [],
+    readOnly: isGiven(parsed, "read-only"),
+    forceShare: isGiven(parsed, "force-share"),
+    temporary: isGiven(parsed, "snapshot"),
+    copyOnRead: isGiven(parsed, "copy-on-read"),
+    cache: isGiven(parsed, "nocache") ? "none" : lastValue(parsed, "cache"),
+    discard: lastValue(parsed, "discard"),
+    aio: isGiven(parsed, "native-aio") ? "native" : lastValue(parsed, "aio"),
   };
-}
-
-function chosenCache(parsed: ParsedArguments): CacheMode {
-  if (isGiven(parsed, "nocache")) return cacheMode("none") ?? WRITE_BACK;
-  const name = lastValue(parsed, "cache");
-  if (name === undefined) return WRITE_BACK;
-  const cache = cacheMode(name);
-  if (cache === undefined) throw new UsageError(`Invalid cache option: ${name}`, false);
-  return cache;
 }

@@ -5,6 +5,7 @@ import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { ioCommands } from "../io/all-commands.js";
+import { PLAIN_CHOICE } from "../io/image.js";
 import { IoSession } from "../io/session.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
@@ -62,13 +63,9 @@ export async function zoneSetStateCommand(args: readonly string[], context: Comm
     throw new UsageError("zone set-state lasts as long as the command: give it something to do with -c");
   }
   const session = new IoSession(context, ioCommands());
-  await session.open({
-    path,
-    format: lastValue(parsed, "format"),
-    readOnly: false,
-    forceShare: false,
-    cache: WRITE_BACK,
-  });
+  const format = lastValue(parsed, "format");
+  const options = format === undefined ? [] : [["driver", format] as const];
+  await session.open({ ...PLAIN_CHOICE, path, options, cache: WRITE_BACK });
   const ok = await session.executeAll([`zone_set_state ${offset} ${state}`, ...commands]);
   await session.close();
   return ok ? 0 : EXIT_FAILURE;

@@ -1,11 +1,9 @@
 import type { BlockExtent } from "../../block/block-device.js";
-import { describeImage } from "../../jobs/info.js";
-import { cacheMode } from "../cache-mode.js";
-import { describedPassphrase } from "../common-options.js";
+import { PREALLOCATIONS } from "../../formats/qcow2/create-layout.js";
 import { explain, printError } from "../failure.js";
-import { parseImageDescription } from "../image-options.js";
 import { formatSpecificText } from "../info-text.js";
-import { formatChoice, type ImageChoice } from "../open.js";
+import { UsageError } from "../usage-error.js";
+import { openChoice, reopenChoice } from "./choices.js";
 import { BadArguments, type IoArguments, type IoCommand } from "./command.js";
 import { sizeFigure } from "./figures.js";
 import { byteNumber } from "./numbers.js";
@@ -60,9 +58,12 @@ async function length(session: IoSession): Promise<boolean> {
 }
 
 async function info(session: IoSession): Promise<boolean> {
-  const { choice, device } = session;
-  const facts = await describeImage(choice.path, { format: formatChoice(device.format), forceShare: true });
-  session.print(`format name: ${facts.format}\n`);
+  const { image } = session;
+  const facts = await image.describe();
+  if (image.protocol === undefined) session.print(`format name: ${facts.format}\n`);
+  else session.print(`format name: ${image.protocol}\n`.repeat(2));
+  // As in the stock tool: of what holds nothing there is nothing to tell.
+  if (!image.holdsData) return false;
   session.print(`cluster size: ${sizeFigure(facts.clusterSize ?? 0)}\n`);
   session.print(`vm state offset: ${sizeFigure(facts.vmStateOffset ?? 0)}\n`);
   session.print(formatSpecificText(facts));
@@ -70,50 +71,55 @@ async function info(session: IoSession): Promise<boolean> {
 }
 
 async function open(session: IoSession, { options, operands }: IoArguments): Promise<boolean> {
-  if (operands.length > 1) throw new BadArguments();
-  const cache = options.has("n") ? cacheMode("none") : cacheMode(options.get("t") ?? "writeback");
-  if (cache === undefined) {
-    printError(session.context, `Invalid cache option: ${options.get("t")}`);
-    return false;
-  }
-  if (session.isOpen) {
-    printError(session.context, "file open already, try 'help close'");
-    return false;
-  }
-  const described = parseImageDescription(options.get("o"));
-  const path = operands[0] ?? described.path;
-  if (path === undefined) throw new BadArguments();
-  return openOrComplain(session, {
-    path,
-    format: described.format,
-    readOnly: options.has("r") || described.readOnly,
-    forceShare: options.has("U") || described.forceShare,
-    cache,
-    passphrase: describedPassphrase(described, session.secretOf),
+  const aio = options.has("k") ? "native" : options.get("i");
+  const list = options.get("o");
+  return orComplain(session, async () => {
+    const choice = openChoice({
+      path: operands[0],
+      format: undefined,
+      lists: list === undefined ? [] : [list],
+      readOnly: options.has("r"),
+      forceShare: options.has("U"),
+      temporary: options.has("s"),
+      copyOnRead: options.has("C"),
+      cache: options.has("n") ? "none" : options.get("t"),
+      discard: options.get("d"),
+      aio,
+    });
+    if (operands.length > 1 || (operands.length === 0 && list === undefined)) throw new BadArguments();
+    if (session.isOpen) throw new UsageError("file open already, try 'help close'", false);
+    await session.open(choice, aio);
   });
 }
 
-async function openOrComplain(session: IoSession, choice: ImageChoice): Promise<boolean> {
+/** Does `work`; what it throws is printed as the program prints its own failures. */
+async function orComplain(session: IoSession, work: () => Promise<void>): Promise<boolean> {
   try {
-    await session.open(choice);
+    await work();
     return true;
   } catch (error) {
-    printError(session.context, explain(error, session.context));
+    if (error instanceof BadArguments) throw error;
+    printError(session.context, error instanceof UsageError ? error.message : explain(error, session.context));
     return false;
   }
 }
 
 async function reopen(session: IoSession, { options, operands }: IoArguments): Promise<boolean> {
-  if (operands.length > 0 || (options.has("r") && options.has("w"))) throw new BadArguments();
-  const { choice, device } = session;
-  const cache = options.has("c") ? cacheMode(options.get("c") ?? "") : choice.cache;
-  if (cache === undefined) {
-    printError(session.context, `Invalid cache option: ${options.get("c")}`);
-    return false;
-  }
-  const readOnly = options.has("r") || (choice.readOnly && !options.has("w"));
-  await session.close();
-  return openOrComplain(session, { ...choice, format: device.format, readOnly, cache });
+  if (operands.length > 0) throw new BadArguments();
+  return orComplain(session, async () => {
+    if (options.has("r") && options.has("w")) throw new UsageError("Only one -r/-w option may be given", false);
+    const readOnly = options.has("r") ? true : options.has("w") ? false : undefined;
+    const list = options.get("o");
+    const lists = list === undefined ? [] : [list];
+    const { device, choice } = session.image;
+    const next = reopenChoice(choice, { readOnly, cache: options.get("c"), lists });
+    const isNamed = next.options.some(([name]) => name === "driver" || name === "file.driver");
+    // A format that was recognised stays: what was written since must not choose another.
+    const allOptions =
+      isNamed || next.path?.startsWith("json:") ? next.options : [...next.options, ["driver", device.format] as const];
+    await session.close();
+    await session.open({ ...next, options: allOptions });
+  });
 }
 
 async function close(session: IoSession): Promise<boolean> {
@@ -121,10 +127,19 @@ async function close(session: IoSession): Promise<boolean> {
   return true;
 }
 
-async function truncate(session: IoSession, { operands }: IoArguments): Promise<boolean> {
-  byteNumber(operands[0]);
-  printError(session.context, `${session.device.name} cannot be resized by this version`);
-  return false;
+async function truncate(session: IoSession, { options, operands }: IoArguments): Promise<boolean> {
+  const text = options.get("m") ?? "off";
+  const preallocation = PREALLOCATIONS.find((known) => known === text);
+  if (preallocation === undefined) {
+    printError(session.context, `Invalid preallocation mode '${text}'`);
+    return false;
+  }
+  if (operands.length > 1) throw new BadArguments();
+  const size = byteNumber(operands[0]);
+  return orComplain(session, async () => {
+    await session.drain();
+    await session.image.resize(size, preallocation);
+  });
 }
 
 export const IMAGE_COMMANDS: readonly IoCommand[] = [
@@ -153,29 +168,34 @@ export const IMAGE_COMMANDS: readonly IoCommand[] = [
   {
     name: "open",
     alias: "o",
-    synopsis: "[-rnU] [-t cache] [-o options] [path]",
+    synopsis: "[-rsCnkU] [-t cache] [-d discard] [-o options] [path]",
     summary: "open the file specified by path",
-    letters: "rnUt:o:",
+    letters: "snCro:ki:t:d:U",
     minimum: 1,
     withoutImage: true,
     run: open,
     explanation: [
       "'open -n -o driver=raw /tmp/data' opens a raw disk for reading and writing, past the page cache.",
+      "-C  keep what is read from the backing image",
+      "-d  what discards do: unmap (default) or ignore",
+      "-i  accepted: threads, native (with -n), io_uring",
+      "-k  short for -i native",
       "-n  short for -t none",
-      "-o  options of the image: driver, read-only, force-share, file.filename",
+      "-o  driver options: driver, file.*, backing.*, read-only, force-share, cache.direct, detect-zeroes and more",
       "-r  for reading only",
+      "-s  write into a temporary image that is thrown away",
       "-t  cache mode: none, writeback, unsafe, directsync, writethrough",
       "-U  ignore the locks of other programs",
     ],
   },
   {
     name: "reopen",
-    synopsis: "[(-r|-w)] [-c cache]",
+    synopsis: "[(-r|-w)] [-c cache] [-o options]",
     summary: "reopens an image with new options",
-    letters: "rwc:",
+    letters: "c:o:rw",
     minimum: 0,
     run: reopen,
-    explanation: ["-c  cache mode", "-r  for reading only", "-w  for reading and writing"],
+    explanation: ["-c  cache mode", "-o  driver options", "-r  for reading only", "-w  for reading and writing"],
   },
   { name: "close", alias: "c", summary: "close the current open file", minimum: 0, maximum: 0, run: close },
 ];

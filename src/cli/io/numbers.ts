@@ -13,8 +13,14 @@ export function byteNumber(text: string | undefined): number {
   if (value === undefined) {
     throw new BadArguments(`Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- ${text}\n`);
   }
-  if (value > LARGEST) throw new BadArguments(`Parsing error: argument too large -- ${text}\n`);
+  const isTooLarge = value > LARGEST || (value === LARGEST && !isBelowLargest(text));
+  if (isTooLarge) throw new BadArguments(`Parsing error: argument too large -- ${text}\n`);
   return value;
+}
+
+/** Numbers just below the limit are the limit when they are rounded. */
+function isBelowLargest(text: string): boolean {
+  return /^\d+$/.test(text) && BigInt(text) < 2n ** 63n;
 }
 
 /** A length that fits one transfer. `unless` is added to the complaint. */

@@ -1,11 +1,12 @@
-import { ZcowError } from "../../base/errors.js";
+import { isZcowError, ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { isZonedDevice, type ZonedDevice } from "../../block/zoned-device.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import type { CommandContext } from "../context.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
-import { type ImageChoice, openForCommand } from "../open.js";
+import { requireAio, withDriverOptions } from "./choices.js";
 import { BadArguments, type IoCommand, splitLetters, usageLine } from "./command.js";
+import { type IoChoice, IoImage } from "./image.js";
 
 /** How a request ended, in words. */
 export interface Outcome {
@@ -30,7 +31,7 @@ export class IoSession {
   /** Passphrases that `open -o encrypt.key-secret=ID` may name. */
   readonly secretOf: SecretLookup | undefined;
   readonly #commands: ReadonlyMap<string, IoCommand>;
-  #image: { readonly device: BlockDevice; readonly choice: ImageChoice } | undefined;
+  #image: IoImage | undefined;
   #pending: PendingRequest[] = [];
   finished = false;
 
@@ -53,14 +54,13 @@ export class IoSession {
   }
 
   /** The open image; commands that need one run only when there is one. */
-  get device(): BlockDevice {
+  get image(): IoImage {
     if (this.#image === undefined) throw new ZcowError("CLOSED", "no image is open");
-    return this.#image.device;
+    return this.#image;
   }
 
-  get choice(): ImageChoice {
-    if (this.#image === undefined) throw new ZcowError("CLOSED", "no image is open");
-    return this.#image.choice;
+  get device(): BlockDevice {
+    return this.image.device;
   }
 
   get zonedDevice(): ZonedDevice {
@@ -87,30 +87,37 @@ export class IoSession {
     return this.#image?.choice.cache.writeThrough ?? false;
   }
 
-  async open(choice: ImageChoice): Promise<void> {
+  /** `aio`: how the disk is to be reached; checked, and of no other consequence. */
+  async open(choice: IoChoice, aio?: string): Promise<void> {
     try {
-      this.use(await openForCommand(choice, this.context), choice);
+      requireAio(aio, choice);
+      this.use(await IoImage.open(withDriverOptions(choice), this));
     } catch (error) {
-      throw withSubject(`can't open device ${choice.path}`, error);
+      throw withSubject(choice.path === undefined ? "can't open" : `can't open device ${choice.path}`, error);
     }
   }
 
-  /** Works on a device that is open already. */
-  use(device: BlockDevice, choice: ImageChoice): void {
-    this.#image = { device, choice };
+  /** Works on an image that is open already. */
+  use(image: IoImage): void {
+    this.#image = image;
   }
 
   async close(): Promise<void> {
     await this.drain();
     const image = this.#image;
     this.#image = undefined;
-    await image?.device.close();
+    await image?.close();
   }
 
   /** The outcome of an operation that failed: the words of qemu-io and, under our own name, the whole story. */
   failure(operation: string, error: unknown): Outcome {
     const text = `${operation} failed: ${errnoText(error)}\n`;
     const known = error instanceof ZcowError;
+    // The stock tool ends at once, with these words.
+    if (isZcowError(error, "CONTENTS_DIFFER")) {
+      this.finished = true;
+      return { ok: false, text: "", details: `${error.stockText}\n` };
+    }
     if (known && this.context.standIn) return { ok: false, text };
     return { ok: false, text, details: `${this.context.program}: ${explain(error, this.context)}\n` };
   }

@@ -83,7 +83,10 @@ async function writeData(
   { offset, length, pattern, compressed, fua }: WriteRequest,
 ): Promise<void> {
   const bytes = patternBuffer(length, pattern);
+  const { zeroDetection } = session.image.choice;
   if (compressed) await session.device.writeCompressed(offset, bytes);
+  else if (zeroDetection !== "off" && bytes.every((byte) => byte === 0))
+    await session.device.writeZeroes(offset, length, { fua, unmap: zeroDetection === "unmap" });
   else await session.device.write(offset, bytes, { fua });
   // The stock tool's write-through covers compressed writes, although they cannot be asked to be durable by themselves.
   if (compressed && fua) await session.device.flush();

@@ -98,7 +98,7 @@ async function discard(session: IoSession, { options, operands }: IoArguments): 
   const start = performance.now();
   try {
     session.assertInside(offset, length);
-    await session.device.discard(offset, length);
+    if (session.image.choice.discard) await session.device.discard(offset, length);
   } catch (error) {
     return session.show(session.failure("discard", error));
   }

@@ -3,8 +3,10 @@ import { BaseBlockDevice } from "../../../../src/block/base-device.js";
 import { WRITE_BACK } from "../../../../src/cli/cache-mode.js";
 import { ioCommands } from "../../../../src/cli/io/all-commands.js";
 import { hexDump, sizeFigure, transferReport } from "../../../../src/cli/io/figures.js";
+import { IoImage, PLAIN_CHOICE } from "../../../../src/cli/io/image.js";
 import { IoSession } from "../../../../src/cli/io/session.js";
 import { runProgram } from "../../../../src/cli/program.js";
+import { memoryStorage } from "../../../../src/storage/memory-storage.js";
 
 function capture(): {
   output: { out: (text: string) => void; err: (text: string) => void };
@@ -110,7 +112,13 @@ describe("requests in flight", () => {
     const { output, text } = capture();
     const device = new SlowDevice();
     const session = new IoSession({ program: "zcow", standIn: false, output }, ioCommands());
-    session.use(device, { path: "slow", format: "raw", readOnly: false, forceShare: false, cache: WRITE_BACK });
+    session.use(
+      IoImage.of(
+        device,
+        { ...PLAIN_CHOICE, path: "slow", options: [], cache: WRITE_BACK },
+        memoryStorage(new Uint8Array()),
+      ),
+    );
     await session.execute("aio_read 0 512");
     await session.execute("aio_read 512 1k");
     await session.execute("length");
