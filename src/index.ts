@@ -63,6 +63,7 @@ export type {
   ReferenceReach,
 } from "./jobs/inspect/report.js";
 export { type MapEntry, mapImage } from "./jobs/map.js";
+export { type RebaseImageOptions, rebaseImage } from "./jobs/rebase/rebase.js";
 export { type ResizeImageOptions, resizeImage } from "./jobs/resize.js";
 export {
   applySnapshot,

@@ -69,6 +69,13 @@ export const COMMANDS: CommandTable = {
     summary: "tell whether two images hold the same",
     stock: true,
     load: async () => (await import("./commands/compare.js")).compareCommand,
+    manual: async () => (await import("./commands/compare.js")).COMPARE_MANUAL,
+  },
+  rebase: {
+    summary: "give an overlay another backing file",
+    stock: true,
+    load: async () => (await import("./commands/rebase.js")).rebaseCommand,
+    manual: async () => (await import("./commands/rebase.js")).REBASE_MANUAL,
   },
   convert: {
     summary: "copy an image into another format",

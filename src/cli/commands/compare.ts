@@ -11,45 +11,39 @@ import {
   imageNamed,
   type NamedImage,
   OBJECT_OPTION,
+  PROGRESS_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { errnoText, explain, printError, reportFailure, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
 import { openForCommand } from "../open.js";
-import { flagOption, isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import { flagOption, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
-const OPTIONS: readonly OptionSpec[] = [
-  FORMAT_OPTION,
-  { name: "second-format", short: "F", value: true },
-  { name: "source-cache", short: "T", value: true },
-  flagOption("strict", "s"),
-  { name: "progress", short: "p" },
-  IMAGE_OPTS_OPTION,
-  OBJECT_OPTION,
-  QUIET_OPTION,
-  FORCE_SHARE_OPTION,
-  HELP_OPTION,
-];
-
-const HELP = `usage: zcow compare [-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-U] FIRST SECOND
-
-Tells whether two images hold the same for their guest. What lies past the end of the smaller one must be zeros. Of two zoned
-images the zones are compared, too.
-
-  -f, --format FORMAT   of the first image; recognised by content when left out
-  -F FORMAT             of the second image
-  -s, --strict          sizes, and what is stored, zero or unallocated, must be the same as well
-  -T MODE               cache mode
-  -p                    show progress
-  -q, --quiet           print nothing but errors
-  -U, --force-share     ignore the locks of other programs
-      --image-opts      FIRST and SECOND are lists of options: driver=qcow2,file.filename=PATH
-      --object OBJECT   a secret that opens an encrypted image
-
-Exit status: 0 the same, 1 different, 2 an image could not be opened, 3 an image could not be mapped, 4 reading failed.
-`;
+export const COMPARE_MANUAL: CommandManual = {
+  name: "compare",
+  synopsis: ["[-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [-U] FIRST SECOND"],
+  about: [
+    "Tells whether two images hold the same for their guest. What lies past the end of the smaller one must be zeros. Of two zoned images the zones are compared, too.",
+  ],
+  options: [
+    saying(FORMAT_OPTION, "of the first image; recognised by content when left out"),
+    { name: "second-format", short: "F", value: "FORMAT", about: "of the second image" },
+    flagOption("strict", "s", "sizes, and what is stored, zero or unallocated, must be the same as well"),
+    { name: "source-cache", short: "T", value: "MODE", about: "cache mode" },
+    saying(IMAGE_OPTS_OPTION, "FIRST and SECOND are lists of options: driver=qcow2,file.filename=PATH"),
+    OBJECT_OPTION,
+    PROGRESS_OPTION,
+    QUIET_OPTION,
+    FORCE_SHARE_OPTION,
+    HELP_OPTION,
+  ],
+  exitStatus:
+    "0 the same, 1 different, 2 an image could not be opened, 3 an image could not be mapped, 4 reading failed.",
+};
 
 const EXIT_DIFFERENT = 1;
 const EXIT_NOT_OPENED = 2;
@@ -58,9 +52,9 @@ const EXIT_UNREADABLE = 4;
 const PROGRESS_STEP_PERCENT = 2;
 
 export async function compareCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, OPTIONS);
+  const parsed = parseArguments(args, optionsOf(COMPARE_MANUAL));
   if (isGiven(parsed, "help")) {
-    context.output.out(HELP);
+    context.output.out(helpText(COMPARE_MANUAL, context));
     return 0;
   }
   const [first, second, ...more] = parsed.positionals;

@@ -3,6 +3,9 @@ import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
 /** Which of two disks. */
 export type Side = "first" | "second";
 
+/** What can say how its bytes are stored. */
+export type Mapped = Pick<BlockDevice, "size" | "extents">;
+
 /** A run of bytes that is stored in one way on each disk. */
 export interface PairedRun {
   /** Guest offset in bytes. */
@@ -26,12 +29,13 @@ export class UnmappedDisk extends Error {
 
 /** The extents of one disk, looked at one at a time. */
 class RunCursor {
-  readonly #runs: AsyncIterator<BlockExtent>;
+  readonly #device: Mapped;
+  #runs: AsyncIterator<BlockExtent> | undefined;
   readonly #side: Side;
   #run: BlockExtent | undefined;
 
-  constructor(device: BlockDevice, side: Side) {
-    this.#runs = device.extents(0, device.size)[Symbol.asyncIterator]();
+  constructor(device: Mapped, side: Side) {
+    this.#device = device;
     this.#side = side;
   }
 
@@ -47,6 +51,8 @@ class RunCursor {
 
   async #next(): Promise<IteratorResult<BlockExtent>> {
     try {
+      // A disk without bytes is never asked.
+      this.#runs ??= this.#device.extents(0, this.#device.size)[Symbol.asyncIterator]();
       return await this.#runs.next();
     } catch (error) {
       throw new UnmappedDisk(this.#side, error);
@@ -54,12 +60,12 @@ class RunCursor {
   }
 
   async end(): Promise<void> {
-    await this.#runs.return?.();
+    await this.#runs?.return?.();
   }
 }
 
 /** Both disks run by run, up to the end of the larger one. Throws {@link UnmappedDisk}. */
-export async function* pairedRuns(first: BlockDevice, second: BlockDevice): AsyncGenerator<PairedRun> {
+export async function* pairedRuns(first: Mapped, second: Mapped): AsyncGenerator<PairedRun> {
   const cursors = [new RunCursor(first, "first"), new RunCursor(second, "second")] as const;
   const size = Math.max(first.size, second.size);
   try {
