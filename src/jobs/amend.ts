@@ -1,5 +1,5 @@
 import { ZcowError } from "../base/errors.js";
-import { isPromise } from "../base/maybe-promise.js";
+import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import type { PassphraseSource } from "../block/passphrase.js";
 import type { FormatChoice } from "../formats/open-image.js";
 import type { KeySlotChange } from "../formats/qcow2/encryption/key-slots.js";
@@ -31,6 +31,8 @@ export interface AmendImageOptions {
   readonly encrypt?: KeySlotChange | undefined;
   /** Opens the image when it is encrypted. */
   readonly passphrase?: PassphraseSource | undefined;
+  /** Files that the image names; default `"deny"`. Needed for `size` and `zoneLayout` where it names some. */
+  readonly implicitFiles?: ImplicitFilePolicy | undefined;
   /** Told how much is done, from 0 to 1. */
   readonly onProgress?: ((done: number) => void) | undefined;
 }
@@ -67,7 +69,7 @@ async function amendStorage(storage: Storage, options: AmendImageOptions): Promi
     const { changeKeySlots } = await import("../formats/qcow2/encryption/key-slots.js");
     await changeKeySlots(storage, header, options.passphrase, options.encrypt);
   }
-  if (options.zoneLayout !== undefined) await convertLayout(storage, options.passphrase);
+  if (options.zoneLayout !== undefined) await convertLayout(storage, options);
   if (options.compat === "1.1" && header.version === 2) {
     await (await import("../formats/qcow2/rewrite/change-version.js")).upgradeImage(storage);
   }
@@ -76,7 +78,8 @@ async function amendStorage(storage: Storage, options: AmendImageOptions): Promi
   if (options.lazyRefcounts !== undefined) await changeLazyRefcounts(storage, options.lazyRefcounts);
   if (options.size !== undefined && options.size !== header.size) {
     const { resizeImage } = await import("./resize.js");
-    await resizeImage(storage, { format: "qcow2", size: options.size, shrink: true });
+    const { size, implicitFiles, passphrase } = options;
+    await resizeImage(storage, { format: "qcow2", size, shrink: true, implicitFiles, passphrase });
   }
   if (options.compat === "0.10" && header.version === 3) {
     const { downgradeImage } = await import("../formats/qcow2/rewrite/change-version.js");
@@ -127,10 +130,13 @@ function invalid(option: string, value: string | number | boolean, why: string, 
   return new ZcowError("INVALID_ARGUMENT", `Option ${option}: ${value} ${why}`, { data: { option, value }, stockText });
 }
 
-async function convertLayout(storage: Storage, passphrase: PassphraseSource | undefined): Promise<void> {
+async function convertLayout(
+  storage: Storage,
+  { passphrase, implicitFiles = "deny" }: AmendImageOptions,
+): Promise<void> {
   const { openEngine } = await import("../formats/qcow2/open.js");
   const { convertZonedLayout } = await import("../formats/qcow2/zones/open-zones.js");
-  const engine = await openEngine(borrowedStorage(storage), { readOnly: false, passphrase });
+  const engine = await openEngine(borrowedStorage(storage), { readOnly: false, passphrase, implicitFiles });
   try {
     await convertZonedLayout(engine);
   } finally {
@@ -156,7 +162,7 @@ async function changeLazyRefcounts(storage: Storage, lazy: boolean): Promise<voi
 
 /** The name and the promise of the external data file are words in the header. */
 async function changeDataFile(storage: Storage, { dataFile, dataFileRaw }: AmendImageOptions): Promise<void> {
-  const { encodeHeader } = await import("../formats/qcow2/header-encode.js");
+  const { replaceHeader } = await import("../formats/qcow2/header-replace.js");
   const { EXTENSION, withExtension } = await import("../formats/qcow2/extensions.js");
   const { encodeFileName } = await import("../formats/qcow2/file-name.js");
   const header = await readHeader(storage, { writable: true });
@@ -164,9 +170,6 @@ async function changeDataFile(storage: Storage, { dataFile, dataFileRaw }: Amend
   const name = dataFile === undefined || dataFile === "" ? undefined : encodeFileName(dataFile);
   const extensions =
     dataFile === undefined ? header.extensions : withExtension(header.extensions, EXTENSION.dataFile, name);
-  const bytes = encodeHeader({ ...header, features: { ...header.features, autoclear }, extensions });
-  const written = storage.write(0, bytes);
-  if (isPromise(written)) await written;
-  const flushed = storage.flush();
-  if (isPromise(flushed)) await flushed;
+  const changed = { ...header, features: { ...header.features, autoclear }, extensions };
+  await replaceHeader(storage, changed, () => storage.flush());
 }

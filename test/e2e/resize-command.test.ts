@@ -1,6 +1,7 @@
 import { copyFileSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
+import { describeImage, readBitmap } from "../../src/index.js";
 import { ourQemuImg } from "../support/stand-in-here.js";
 import {
   describeWithStock,
@@ -33,7 +34,26 @@ describeWithStock("resize, beside the stock tool", () => {
     await run("create", "-q", "-f", "raw", image("base.raw"), "4M");
     await qemuIo(["-f", "raw", "-c", "write -P 7 0 4M", image("base.raw")]);
     await run("create", "-q", "-f", "qcow2", "-b", image("base.raw"), "-F", "raw", image("over.qcow2"), "1M");
+    await run("create", "-q", "-f", "qcow2", "-b", image("base.raw"), "-F", "raw", image("odd.qcow2"), "1049088");
+    const subclusters = ["-o", "extended_l2=on", "-b", image("base.raw"), "-F", "raw"];
+    await run("create", "-q", "-f", "qcow2", ...subclusters, image("oddsub.qcow2"), "1049088");
+    await qemuIo(["-c", "write -P 9 1048576 512", image("oddsub.qcow2")]);
+    copyFileSync(image("a.qcow2"), image("marked.qcow2"));
+    await run("bitmap", "--add", image("marked.qcow2"), "one");
+    await run("bitmap", "--add", "-g", "512", image("marked.qcow2"), "two");
+    await qemuIo(["-c", "write -P 6 2M 64k", "-c", "write -P 6 7M 1M", image("marked.qcow2")]);
+    await run("bitmap", "--disable", image("marked.qcow2"), "two");
   });
+
+  /** What the bitmaps of an image mark, as text. */
+  const bitmapsOf = async (path: string): Promise<string[]> => {
+    const { bitmaps = [] } = (await describeImage(path, { format: "qcow2" })).qcow2 ?? {};
+    const texts = bitmaps.map(async ({ name, auto, inUse, granularity }) => {
+      const bits = await readBitmap(path, { format: "qcow2", name });
+      return JSON.stringify([name, auto, inUse, granularity, [...bits.ranges()]]);
+    });
+    return Promise.all(texts);
+  };
 
   it.each([
     "resize",
@@ -76,6 +96,14 @@ describeWithStock("resize, beside the stock tool", () => {
     "resize over.qcow2 9M",
     "resize --preallocation=metadata over.qcow2 3M",
     "resize --shrink over.qcow2 512k",
+    "resize odd.qcow2 3M",
+    "resize --preallocation=metadata odd.qcow2 3M",
+    "resize oddsub.qcow2 3M",
+    "resize --preallocation=full oddsub.qcow2 3M",
+    "resize marked.qcow2 1G",
+    "resize --preallocation=metadata marked.qcow2 9M",
+    "resize --shrink marked.qcow2 5M",
+    "resize --shrink marked.qcow2 2049k",
     "resize nofile 1M",
     "resize a.qcow2 1M 2M",
     "resize --image-opts driver=qcow2,file.filename=a.qcow2 9M",
@@ -114,7 +142,51 @@ describeWithStock("resize, beside the stock tool", () => {
       return (JSON.parse(stdout) as { "virtual-size": number })["virtual-size"];
     };
     expect(await sizeOf(own)).toBe(await sizeOf(theirs));
+    if (format === "qcow2") expect(await bitmapsOf(own)).toEqual(await bitmapsOf(theirs));
     if ((await sizeOf(own)) <= 2 ** 30) await expectSameContents(own, format, theirs, format);
+  });
+
+  it.each(["off", "metadata", "falloc", "full"])(
+    "maps the new part of an external data file alike: %s",
+    async (preallocation) => {
+      for (const raw of ["off", "on"]) {
+        const maps: string[] = [];
+        for (const run of [qemuImg, ourQemuImg]) {
+          const [path, data] = [join(root, "data.qcow2"), join(root, "data.raw")];
+          await qemuImg(["create", "-q", "-f", "qcow2", "-o", `data_file=${data},data_file_raw=${raw}`, path, "4M"]);
+          await qemuIo(["-c", "write -P 3 0 128k", path]);
+          expect((await run(["resize", "-q", `--preallocation=${preallocation}`, path, "6M"])).stderr).toBe("");
+          expect(statSync(data).size).toBe(6 * 2 ** 20);
+          maps.push((await qemuImg(["map", "--output=json", path])).stdout);
+          await expectCleanCheck(path);
+        }
+        expect(maps[1]).toBe(maps[0]);
+      }
+    },
+  );
+
+  it("gives an encrypted image room that reads as zeros, and makes it smaller", async () => {
+    for (const format of ["luks", "aes"]) {
+      for (const compat of ["0.10", "1.1"]) {
+        const path = join(root, `${format}-${compat}.qcow2`);
+        const secret = ["--object", "secret,id=s,data=abc"];
+        const opened = ["--image-opts", `driver=qcow2,file.filename=${path},encrypt.key-secret=s`];
+        const creation = `compat=${compat},encrypt.format=${format},encrypt.key-secret=s`;
+        const time = format === "luks" ? ",encrypt.iter-time=10" : "";
+        const made = await ourQemuImg(["create", "-q", "-f", "qcow2", ...secret, "-o", creation + time, path, "1M"]);
+        expect(made.stderr).toBe("");
+        await qemuIo([...secret, ...opened, "-c", "write -P 3 0 1M"]);
+        for (const mode of ["metadata", "full"]) {
+          const grown = await ourQemuImg(["resize", "-q", ...secret, `--preallocation=${mode}`, ...opened, "+1M"]);
+          expect(grown).toEqual({ stdout: "", stderr: "", code: 0 });
+        }
+        const smaller = await ourQemuImg(["resize", "-q", ...secret, "--shrink", ...opened, "2500k"]);
+        expect(smaller).toEqual({ stdout: "", stderr: "", code: 0 });
+        const read = ["-r", "-c", "read -P 3 0 1M", "-c", "read -P 0 1M 1476k"];
+        expect((await qemuIo([...secret, ...opened, ...read])).stdout).not.toContain("failed");
+        expect((await qemuImg(["check", ...secret, ...opened])).stdout).toContain("No errors were found");
+      }
+    }
   });
 
   it("takes the external data file along", async () => {

@@ -90,6 +90,7 @@ class Walk {
     if (raw === 0n) return;
     if (mapping.kind === "compressed") return this.compressed(what, mapping);
     if ((raw & L2_RESERVED) !== 0n) this.bad(`${what} has reserved bits: 0x${raw.toString(16)}`);
+    if (image.external) return this.external(what, mapping, table * image.l2Entries + entry);
     if (mapping.hostOffset === 0) {
       if (mapping.copied) this.bad(`${what} has COPIED without an offset`);
       return;
@@ -99,13 +100,21 @@ class Walk {
     }
   }
 
+  /** Data in another file lie where the guest has them, and are nobody else's. */
+  external(what: string, { kind, hostOffset, copied }: ReferenceMapping, cluster: number): void {
+    if (!copied) this.bad(`${what} is in the data file without COPIED`);
+    const place = cluster * this.image.clusterSize;
+    if (kind === "data" && hostOffset !== place) this.bad(`${what} lies at ${hostOffset} of the data file`);
+  }
+
   /** The maps of an extended entry. */
   subclusters(what: string, { kind, hostOffset, raw }: ReferenceMapping, maps: bigint): void {
     const stored = maps & 0xffff_ffffn;
     if ((raw & 1n) !== 0n && kind !== "compressed") this.bad(`${what} has the zero flag in an extended entry`);
     if ((stored & (maps >> 32n)) !== 0n) this.bad(`${what} has subclusters that are stored and zero`);
     if (kind === "compressed" && maps !== 0n) this.bad(`${what} is compressed and has subclusters`);
-    if (hostOffset === 0 && stored !== 0n) this.bad(`${what} stores subclusters nowhere`);
+    const isNowhere = hostOffset === 0 && !this.image.external;
+    if (isNowhere && stored !== 0n) this.bad(`${what} stores subclusters nowhere`);
   }
 
   /** Data up to the end of the last sector, which may lie past the end of the file; the data itself may not. */
@@ -178,6 +187,8 @@ export function referenceCheck(bytes: Uint8Array): ReferenceVerdict {
   if ((image.incompatible & INCOMPATIBLE_CORRUPT) !== 0n) walk.bad("the corrupt bit is set");
   walk.use("header", 0, image.clusterSize);
   walk.refcountStructures();
+  if (image.crypt !== undefined) walk.use("LUKS header", image.crypt.offset, image.crypt.length);
+  if (image.bitmaps !== undefined) walk.use("bitmap directory", image.bitmaps.offset, image.bitmaps.length);
   walk.guest(dirty);
   walk.zones();
   walk.counts(dirty);

@@ -1,21 +1,26 @@
 import { createDecipheriv } from "node:crypto";
 import { constants, inflateRawSync } from "node:zlib";
 import { CRASH_PASSPHRASE } from "./crash-geometries.js";
+import { referenceLuksRead } from "./reference-luks.js";
 import { type ReferenceZoned, readReferenceEntry, readReferenceZoned } from "./reference-zones.js";
 
 /**
  * A second, deliberately naive reading of the qcow2 format, for judging what the product wrote. It shares no
  * code with `src/`: everything is BigInt, nothing is cached, the whole file is one array. It knows standard clusters
- * and deflated ones (no zstd, snapshots, backing file, extended entries), and every layout of the zoned extension that has a table.
+ * and deflated ones, of extended entries too (no zstd, no backing file), encrypted data, and every layout of the zoned extension that has
+ * a table. Snapshots are read by reference-snapshots.ts.
  */
 const COPIED = 1n << 63n;
 const COMPRESSED = 1n << 62n;
 const OFFSET_MASK = 0x00ff_ffff_ffff_fe00n;
 const REFCOUNT_TABLE_MASK = 0xffff_ffff_ffff_fe00n;
 const ZONED_MAGIC = 0x007a6264;
+const CRYPT_MAGIC = 0x0537be77;
+const BITMAPS_MAGIC = 0x23852875;
 
 export const INCOMPATIBLE_DIRTY = 1n << 0n;
 export const INCOMPATIBLE_CORRUPT = 1n << 1n;
+export const INCOMPATIBLE_EXTERNAL_DATA = 1n << 2n;
 export const INCOMPATIBLE_EXTENDED_L2 = 1n << 4n;
 export const INCOMPATIBLE_ZONED = 1n << 5n;
 
@@ -57,10 +62,19 @@ export class ReferenceImage {
   readonly compatible: bigint;
   readonly autoclear: bigint;
   readonly zoned: ReferenceZoned | undefined;
+  /** Data lie in another file, each byte where the guest has it. */
+  readonly external: boolean;
+  /** That file. */
+  readonly data: Uint8Array | undefined;
+  /** Where the LUKS header lies. */
+  readonly crypt: { readonly offset: number; readonly length: number } | undefined;
+  /** The bitmap directory, when it counts. */
+  readonly bitmaps: { readonly count: number; readonly offset: number; readonly length: number } | undefined;
   readonly #view: DataView;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, data?: Uint8Array) {
     this.bytes = bytes;
+    this.data = data;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#view = view;
     if (bytes.length < 104 || view.getUint32(0) !== 0x514649fb) throw new Error("no qcow2 header");
@@ -79,7 +93,19 @@ export class ReferenceImage {
     this.refcountBits = v3 ? 1 << view.getUint32(96) : 16;
     this.l2EntryBytes = (this.incompatible & INCOMPATIBLE_EXTENDED_L2) !== 0n ? 16 : 8;
     this.unit = this.l2EntryBytes === 16 ? this.clusterSize / 32 : this.clusterSize;
-    this.zoned = this.#findZoned(v3 ? view.getUint32(100) : 72);
+    this.external = (this.incompatible & INCOMPATIBLE_EXTERNAL_DATA) !== 0n;
+    const extensions = this.#extensions(v3 ? view.getUint32(100) : 72);
+    const crypt = extensions.get(CRYPT_MAGIC);
+    this.crypt = crypt && { offset: this.u64(crypt.at), length: this.u64(crypt.at + 8) };
+    const bitmaps = (this.autoclear & 1n) === 0n ? undefined : extensions.get(BITMAPS_MAGIC);
+    this.bitmaps = bitmaps && {
+      count: view.getUint32(bitmaps.at),
+      length: this.u64(bitmaps.at + 8),
+      offset: this.u64(bitmaps.at + 16),
+    };
+    const zoned = extensions.get(ZONED_MAGIC);
+    const hasBit = (this.incompatible & INCOMPATIBLE_ZONED) !== 0n;
+    this.zoned = zoned && readReferenceZoned(view, zoned.at, zoned.length, this.size, hasBit);
   }
 
   u64(at: number): number {
@@ -162,10 +188,14 @@ export class ReferenceImage {
     return out;
   }
 
-  /** Bytes of a data cluster, decrypted where the image is encrypted with the old method. */
+  /** Bytes of a data cluster, decrypted where the image is encrypted. */
   storedBytes(host: number, guest: number, length: number): Uint8Array {
-    const stored = this.bytes.subarray(host, host + length);
+    const stored = (this.external ? (this.data ?? new Uint8Array(0)) : this.bytes).subarray(host, host + length);
     if (this.cryptMethod === 0) return stored;
+    if (this.crypt !== undefined) {
+      const header = this.bytes.subarray(this.crypt.offset, this.crypt.offset + this.crypt.length);
+      return referenceLuksRead(header, CRASH_PASSPHRASE, host, stored);
+    }
     const key = Buffer.alloc(16);
     key.write(CRASH_PASSPHRASE);
     const sectors: Uint8Array[] = [];
@@ -223,18 +253,19 @@ export class ReferenceImage {
     };
   }
 
-  #findZoned(from: number): ReferenceZoned | undefined {
+  /** Where the data of each extension begin, by magic. */
+  #extensions(from: number): Map<number, { readonly at: number; readonly length: number }> {
     const view = this.#view;
-    for (let at = from; at + 8 <= this.clusterSize; ) {
+    const found = new Map<number, { readonly at: number; readonly length: number }>();
+    const nameAt = this.u64(8);
+    const end = nameAt === 0 ? this.clusterSize : nameAt;
+    for (let at = from; at + 8 <= end; ) {
       const type = view.getUint32(at);
       const length = view.getUint32(at + 4);
-      if (type === 0) return undefined;
-      if (type === ZONED_MAGIC) {
-        const hasBit = (this.incompatible & INCOMPATIBLE_ZONED) !== 0n;
-        return readReferenceZoned(view, at + 8, length, this.size, hasBit);
-      }
+      if (type === 0) break;
+      found.set(type, { at: at + 8, length });
       at += 8 + Math.ceil(length / 8) * 8;
     }
-    return undefined;
+    return found;
   }
 }

@@ -2,7 +2,7 @@ import { ReferenceImage } from "./reference-image.js";
 
 /**
  * A naive reading of internal snapshots, for judging what the product wrote: shares no code with `src/`, and counts every
- * reference of every tree anew. Standard clusters only.
+ * reference of every tree, bitmap and table anew.
  */
 export interface ReferenceSnapshot {
   readonly id: string;
@@ -78,6 +78,8 @@ export function referenceCounts(bytes: Uint8Array, leaksAllowed: boolean): strin
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (snapshots.length > 0) use(Number(view.getBigUint64(64)), tableBytes);
   if (image.zoned !== undefined) use(image.zoned.tableOffset, image.zoned.zoneCount * 8);
+  if (image.crypt !== undefined) use(image.crypt.offset, image.crypt.length);
+  for (const { offset, length } of bitmapReferences(image)) use(offset, length);
   const flags: { what: string; cluster: number; copied: boolean }[] = [];
   const tree = (what: string, l1Offset: number, l1Size: number, active: boolean): void => {
     if (l1Size > 0) use(l1Offset, l1Size * 8);
@@ -88,16 +90,16 @@ export function referenceCounts(bytes: Uint8Array, leaksAllowed: boolean): strin
       use(table, clusterSize);
       if (active)
         flags.push({ what: `${what}, table ${index}`, cluster: table / clusterSize, copied: (entry & COPIED) !== 0n });
-      for (let at = 0; at < clusterSize; at += 8) {
-        const raw = image.rawU64(table + at);
-        const host = Number(raw & OFFSET_MASK);
-        if (host === 0) continue;
-        use(host, clusterSize);
-        if (active)
+      for (let at = 0; at < clusterSize; at += image.l2EntryBytes) {
+        const { kind, hostOffset, copied, length = clusterSize } = image.decodeL2(image.rawU64(table + at));
+        if (hostOffset === 0 || image.external) continue;
+        const first = Math.floor(hostOffset / clusterSize) * clusterSize;
+        use(first, hostOffset + length - first);
+        if (active && kind !== "compressed")
           flags.push({
-            what: `${what}, entry ${at / 8} of table ${index}`,
-            cluster: host / clusterSize,
-            copied: (raw & COPIED) !== 0n,
+            what: `${what}, entry ${at / image.l2EntryBytes} of table ${index}`,
+            cluster: hostOffset / clusterSize,
+            copied,
           });
       }
     }
@@ -119,4 +121,24 @@ export function referenceCounts(bytes: Uint8Array, leaksAllowed: boolean): strin
   for (const cluster of counts.keys())
     if (cluster >= image.clusterCount) problems.push(`cluster ${cluster} is past the end`);
   return problems.slice(0, 10);
+}
+
+/** The pieces of the file that the bitmaps of an image take: directory, tables and bits. */
+function bitmapReferences(image: ReferenceImage): { offset: number; length: number }[] {
+  if (image.bitmaps === undefined) return [];
+  const { offset, length, count } = image.bitmaps;
+  const view = new DataView(image.bytes.buffer, image.bytes.byteOffset, image.bytes.byteLength);
+  const pieces = [{ offset, length }];
+  let at = offset;
+  for (let index = 0; index < count; index++) {
+    const table = Number(view.getBigUint64(at));
+    const entries = view.getUint32(at + 8);
+    pieces.push({ offset: table, length: entries * 8 });
+    for (let entry = 0; entry < entries; entry++) {
+      const bits = Number(image.rawU64(table + entry * 8) & OFFSET_MASK);
+      if (bits !== 0) pieces.push({ offset: bits, length: image.clusterSize });
+    }
+    at += Math.ceil((24 + view.getUint32(at + 20) + view.getUint16(at + 18)) / 8) * 8;
+  }
+  return pieces;
 }

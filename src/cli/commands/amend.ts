@@ -130,7 +130,7 @@ function notAmendable(path: string, format: string): ZcowError {
 async function amend(image: NamedImage, options: Omit<AmendImageOptions, "format">): Promise<void> {
   try {
     const { path, format, passphrase } = image;
-    await amendImage(path, { format: formatChoice(format), passphrase, ...options });
+    await amendImage(path, { format: formatChoice(format), passphrase, implicitFiles: "allow", ...options });
   } catch (error) {
     throw error instanceof ZcowError && (error.category === "storage" || error.code.startsWith("PASSPHRASE"))
       ? withSubject(`Could not open '${image.path}'`, error)

@@ -5,6 +5,7 @@ import { describeImage } from "../../jobs/info.js";
 import { resizeImage } from "../../jobs/resize.js";
 import {
   FORMAT_OPTION,
+  givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
   namedImage,
@@ -60,7 +61,7 @@ export async function resizeCommand(args: readonly string[], context: CommandCon
   const parsed = parseArguments(args.slice(0, -1), optionsOf(RESIZE_MANUAL));
   if (parsed.positionals.length !== 1) throw new UsageError("Expecting image file name and size");
   const preallocation = preallocationMode(lastValue(parsed, "preallocation") ?? "off");
-  const image = namedImage(parsed);
+  const image = namedImage(parsed, await givenSecrets(parsed));
   const [sign, change] = parseChange(sizeText);
   const format = formatChoice(image.format);
   const info = await describeImage(image.path, { format }).catch((error: unknown) => {
@@ -71,7 +72,8 @@ export async function resizeCommand(args: readonly string[], context: CommandCon
   if (size <= 0 || size >= SIZE_LIMIT) throw new UsageError("New image size must be positive", false);
   const shrink = isGiven(parsed, "shrink");
   try {
-    await resizeImage(image.path, { format, size, shrink, preallocation, implicitFiles: "allow" });
+    const { passphrase } = image;
+    await resizeImage(image.path, { format, size, shrink, preallocation, implicitFiles: "allow", passphrase });
   } catch (error) {
     if (!isZcowError(error, "SHRINK_NOT_ALLOWED")) throw error;
     printError(context, explain(error, context));

@@ -10,6 +10,7 @@ import {
 } from "../../jobs/snapshot.js";
 import {
   FORCE_SHARE_OPTION,
+  givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
   type NamedImage,
@@ -63,7 +64,7 @@ export async function snapshotCommand(args: readonly string[], context: CommandC
   }
   const asked = parsed.options.filter(({ name }) => name === "list" || ACTIONS.some((action) => action.name === name));
   if (asked.length > 1) throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'");
-  const image = namedImage(parsed);
+  const image = namedImage(parsed, await givenSecrets(parsed));
   const action = asked[0] ?? { name: "list", value: "" };
   if (action.name === "list") {
     // The stock tool lists nothing unless it is told to.

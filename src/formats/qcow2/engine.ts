@@ -111,6 +111,11 @@ export class ClusterEngine implements Qcow2Engine {
     return this.#state.header.current;
   }
 
+  /** Bytes of the backing image; 0 without one. */
+  get backingSize(): number {
+    return this.#state.old.backing?.size ?? 0;
+  }
+
   get journal(): ChangeJournal | undefined {
     return this.#state.journal;
   }

@@ -19,15 +19,16 @@ import { encodeZonedExtension } from "./zoned-layouts.js";
  * the rest zero, so that nothing of an older header stays behind. Always one whole cluster, to be written at once.
  *
  * Only `extensions` is written, not what was decoded from it: change it with `withZonedExtension` and its like.
- * Throws `QCOW2_HEADER_FULL` when it does not fit.
+ * The backing file name follows the extensions, at byte `nameFrom` or later. Throws `QCOW2_HEADER_FULL` when it does not fit.
  */
-export function encodeHeader(header: UnresolvedHeader | Qcow2Header): Uint8Array {
+export function encodeHeader(header: UnresolvedHeader | Qcow2Header, nameFrom = 0): Uint8Array {
   const clusterSize = 2 ** header.clusterBits;
   const name = header.backingFileName === undefined ? undefined : encodeFileName(header.backingFileName);
   const markerAt = header.headerLength + extensionsLength(header.extensions);
   const needed = markerAt + (name?.length ?? 0);
   // The area also ends at the name or the cluster, so the marker can be left out where there is no room for it.
-  const nameAt = needed + END_MARKER_BYTES <= clusterSize ? markerAt + END_MARKER_BYTES : markerAt;
+  const behindMarker = needed + END_MARKER_BYTES <= clusterSize ? markerAt + END_MARKER_BYTES : markerAt;
+  const nameAt = Math.max(behindMarker, nameFrom);
   if (needed > clusterSize) {
     throw new ZcowError(
       "QCOW2_HEADER_FULL",

@@ -1,10 +1,10 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { Storage } from "../../storage/storage.js";
 import type { Qcow2Header } from "./header.js";
-import { encodeHeader } from "./header-encode.js";
+import { replaceHeader } from "./header-replace.js";
 
 /**
- * The header in memory and in the file. Changes are made one after the other; each is one write at offset 0 and a flush.
+ * The header in memory and in the file. Changes are made one after the other; each leaves the old or the new one after a crash.
  *
  * After a failed change nobody knows which header the file holds. Until it is written again nothing that relies on
  * the header may be written: `restore` is the first step of every write-back.
@@ -48,10 +48,8 @@ export class ImageHeader {
   }
 
   async #put(header: Qcow2Header): Promise<void> {
-    const bytes = encodeHeader(header);
     this.#uncertain = true;
-    await this.#storage.write(0, bytes);
-    await this.#barrier();
+    await replaceHeader(this.#storage, header, this.#barrier);
     this.#uncertain = false;
   }
 

@@ -99,7 +99,7 @@ export async function openEngine(storage: Storage, options: OpenEngineOptions = 
     }
     const geometry = geometryOf(header);
     const l1 = await readL1(storage, header);
-    const bitmaps = writable ? await bitmapsOf(storage, header, options.withBitmaps) : undefined;
+    const bitmaps = writable ? (options.bitmaps ?? (await bitmapsOf(storage, header, options.withBitmaps))) : undefined;
     const { journal } = options;
     return new ClusterEngine({
       storage,
@@ -137,6 +137,8 @@ async function openFiles(
 export interface OpenEngineOptions extends OpenDeviceOptions {
   /** Bitmaps may be added to an image that has none. */
   readonly withBitmaps?: boolean;
+  /** Stand in for the bitmaps as they are in the file. */
+  readonly bitmaps?: ImageBitmaps;
 }
 
 /** Most images have no bitmaps. */
@@ -185,7 +187,7 @@ export async function repairDirty(storage: Storage, damaged: Qcow2Header, dataFi
   const header = await readHeader(storage, { writable: true, dataFileGiven });
   if ((header.features.incompatible & INCOMPATIBLE.dirty) === 0n) return header;
   throw new ZcowError(
-    "IMAGE_CORRUPT",
+    result.findings.some(({ kind }) => kind === "io-error") ? "IO_ERROR" : "IMAGE_CORRUPT",
     `${storage.name} was not closed properly and could not be repaired: ${result.corruptions} corruptions and ${result.checkErrors} errors are left`,
     {
       data: { structure: "header", field: "incompatible_features", path: storage.name },

@@ -1,5 +1,4 @@
 import { isZcowError, type WarningSink } from "../../base/errors.js";
-import { isPromise } from "../../base/maybe-promise.js";
 import { ChangeJournal } from "../../storage/change-journal.js";
 import { JournalFile, journalPathBeside } from "../../storage/journal-file.js";
 import { replayJournal } from "../../storage/journal-replay.js";
@@ -7,8 +6,8 @@ import type { Storage } from "../../storage/storage.js";
 import { checkQcow2 } from "./check/check.js";
 import { INCOMPATIBLE } from "./features.js";
 import type { Qcow2Header } from "./header.js";
-import { encodeHeader } from "./header-encode.js";
 import { readHeader } from "./header-read.js";
+import { replaceHeader } from "./header-replace.js";
 import { sessionOf, withSession } from "./session.js";
 
 /**
@@ -41,10 +40,7 @@ export async function resumeSession(
     return header;
   }
   await replayJournal(storage, records);
-  const wait = storage.write(0, encodeHeader(withSession(header, undefined)));
-  if (isPromise(wait)) await wait;
-  const flushed = storage.flush();
-  if (isPromise(flushed)) await flushed;
+  await replaceHeader(storage, withSession(header, undefined), () => storage.flush());
   journal.discard();
   // With the dirty bit set, refcounts are rebuilt anyway.
   if ((header.features.incompatible & INCOMPATIBLE.dirty) === 0n) await checkQcow2(storage, { repair: "leaks" });

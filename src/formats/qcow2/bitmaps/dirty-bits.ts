@@ -46,7 +46,7 @@ export class DirtyBits {
 
   /** Records a write of `length` bytes at `offset`. */
   mark(offset: number, length: number): void {
-    if (length === 0) return;
+    if (length <= 0) return;
     const first = Math.floor(offset / this.granularity);
     const end = Math.min(this.#bits, Math.ceil((offset + length) / this.granularity));
     const chunkBits = this.#chunkBytes * 8;
@@ -81,6 +81,14 @@ export class DirtyBits {
   merge(other: DirtyBits): void {
     for (const { offset, length } of other.ranges()) this.mark(offset, length);
     this.changed = true;
+  }
+
+  /** The same marks on a disk of `size` bytes; nothing is marked in a new part. */
+  resized(size: number): DirtyBits {
+    const bits = new DirtyBits(size, this.granularity, this.#chunkBytes);
+    for (const { offset, length } of this.ranges()) bits.mark(offset, Math.min(length, size - offset));
+    bits.changed = true;
+    return bits;
   }
 
   /** What is marked, as runs in order that do not touch, cut at the end of the disk. */

@@ -86,6 +86,20 @@ export class ImageBitmaps {
     return new ImageBitmaps(storage, header, bitmaps);
   }
 
+  /** The directory as it is in the file. Throws `BITMAP_INCONSISTENT` unless the bits of all can be used. */
+  storedEntries(): readonly BitmapEntry[] {
+    for (const { name } of this.#bitmaps) this.#usable(name);
+    return this.#asLoaded;
+  }
+
+  /** The same bitmaps for the disk that `header` has now, `size` bytes large: to be stored. */
+  resized(header: Qcow2Header, size: number): ImageBitmaps {
+    const bitmaps = this.#bitmaps.map((bitmap) => ({ ...bitmap, bits: bitmap.bits?.resized(size) }));
+    const next = new ImageBitmaps(this.#storage, header, bitmaps);
+    next.#changed = true;
+    return next;
+  }
+
   // --- recording ----------------------------------------------------------------------------------
 
   /** A write is about to happen: recorded in every bitmap that is enabled. */

@@ -23,6 +23,7 @@ import { isPromise } from "../../../base/maybe-promise.js";
 import type { PassphraseSource } from "../../../block/passphrase.js";
 import type { Storage } from "../../../storage/storage.js";
 import { checkQcow2 } from "../check/check.js";
+import type { CheckResult } from "../check/check-result.js";
 import { CheckSession, CheckStopped, FindingLog } from "../check/check-session.js";
 import { clearUnknownAutoclear } from "../check/header-patch.js";
 import { countReferences } from "../check/image-references.js";
@@ -66,7 +67,7 @@ const MOST_ROUNDS = 4;
  * Compacts an image that nobody uses. Durable when it resolves; whenever it fails or stops, the image holds the same data and has leaked
  * clusters at worst. Clusters are moved in steps of bounded memory; counting references takes as much as a check does.
  *
- * Throws `READ_ONLY`, `IMAGE_CORRUPT` for images that a check does not find sound or that were not closed properly, `NOT_SUPPORTED` for
+ * Throws `READ_ONLY`, `IO_ERROR`, `IMAGE_CORRUPT` for images that a check does not find sound or that were not closed properly, `NOT_SUPPORTED` for
  * images with an external data file, `PASSPHRASE_REQUIRED` and `PASSPHRASE_WRONG`, and as `readHeader` and `checkQcow2` do.
  */
 export async function compactQcow2(storage: Storage, options: CompactOptions = {}): Promise<CompactResult> {
@@ -100,28 +101,32 @@ async function prepare(storage: Storage): Promise<{ readonly header: Qcow2Header
     throw notSound(storage, "it was not closed properly");
   }
   const found = await checkQcow2(storage);
-  if (found.failure !== undefined) throw notSound(storage, found.failure);
+  if (found.failure !== undefined) throw notSound(storage, found.failure, codeOf(found));
   if (found.corruptions + found.checkErrors > 0) {
-    throw notSound(storage, `a check finds ${found.corruptions} corruptions and ${found.checkErrors} errors`);
+    const what = `a check finds ${found.corruptions} corruptions and ${found.checkErrors} errors`;
+    throw notSound(storage, what, codeOf(found));
   }
   await clearUnknownAutoclear(storage, header);
   if (found.leaks > 0) {
     const mended = await checkQcow2(storage, { repair: "leaks" });
     if (mended.leaks + mended.corruptions + mended.checkErrors > 0 || mended.failure !== undefined) {
-      throw notSound(storage, "its lost clusters cannot be freed");
+      throw notSound(storage, "its lost clusters cannot be freed", codeOf(mended));
     }
   }
   return { header: await readHeader(storage, { writable: true }), leaksFixed: found.leaks };
 }
 
-function notSound(storage: Storage, why: string): ZcowError {
-  return new ZcowError(
-    "IMAGE_CORRUPT",
-    `${storage.name} cannot be compacted: ${why}; check and repair the image first`,
-    {
-      data: { path: storage.name },
-    },
-  );
+/** A storage that fails says nothing about the image. */
+function codeOf({ findings, corruptions }: CheckResult): "IO_ERROR" | "IMAGE_CORRUPT" {
+  const isUnread = findings.some(({ kind }) => kind === "io-error" || kind === "refcount-unreadable");
+  return isUnread && corruptions === 0 ? "IO_ERROR" : "IMAGE_CORRUPT";
+}
+
+function notSound(storage: Storage, why: string, code: "IO_ERROR" | "IMAGE_CORRUPT" = "IMAGE_CORRUPT"): ZcowError {
+  const advice = code === "IMAGE_CORRUPT" ? "; check and repair the image first" : "";
+  return new ZcowError(code, `${storage.name} cannot be compacted: ${why}${advice}`, {
+    data: { path: storage.name },
+  });
 }
 
 /** Only LUKS ties what is stored to its place in the file; everything else moves as it is. */

@@ -4,7 +4,7 @@ import type { Storage } from "../../../storage/storage.js";
 import { EXTENSION, withExtension } from "../extensions.js";
 import { INCOMPATIBLE, NO_FEATURES } from "../features.js";
 import type { Qcow2Header } from "../header.js";
-import { encodeHeader } from "../header-encode.js";
+import { replaceHeader } from "../header-replace.js";
 import { HEADER_LENGTH_V2, KNOWN_HEADER_LENGTH } from "../limits.js";
 import { KNOWN_EXTRA_BYTES } from "../snapshots/snapshot-table.js";
 import { replaceSnapshotTable } from "../snapshots/table-rewrite.js";
@@ -15,8 +15,8 @@ const REFCOUNT_ORDER_V2 = 4;
 const MAX_VM_STATE_V2 = 0xffff_ffffn;
 
 /**
- * Makes a version 2 image one of version 3. Its snapshots get the disk size that version 3 demands first. No feature name table is
- * added, so that the header with its names fits the first sector nearly always, and is written whole or not at all.
+ * Makes a version 2 image one of version 3. Its snapshots get the disk size that version 3 demands first. A crash leaves one or the
+ * other.
  */
 export async function upgradeImage(storage: Storage): Promise<void> {
   const image = await ImageAtRest.open(storage);
@@ -98,11 +98,7 @@ function requireDowngradable({ header, snapshots, storage }: ImageAtRest): void 
 }
 
 async function writeHeader(storage: Storage, header: Qcow2Header): Promise<void> {
-  const bytes = encodeHeader(header);
   const before = storage.flush();
   if (isPromise(before)) await before;
-  const written = storage.write(0, bytes);
-  if (isPromise(written)) await written;
-  const after = storage.flush();
-  if (isPromise(after)) await after;
+  await replaceHeader(storage, header, () => storage.flush());
 }
