@@ -43,6 +43,7 @@ export { type FormatName, probeFormat } from "./formats/registry.js";
 export { type AmendImageOptions, amendImage } from "./jobs/amend.js";
 export { type BitmapAction, type ChangeBitmapOptions, changeBitmap, readBitmap } from "./jobs/bitmap.js";
 export { type CheckImageOptions, checkImage, type ImageCheck } from "./jobs/check.js";
+export { type CommitImageOptions, commitImage } from "./jobs/commit/commit.js";
 export { type CompactImageOptions, compactImage } from "./jobs/compact.js";
 export { type CompareOptions, type Comparison, compareDisks } from "./jobs/compare/compare.js";
 export type { ZoneDifference } from "./jobs/compare/compare-zones.js";

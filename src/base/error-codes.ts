@@ -63,6 +63,8 @@ export const ERROR_CODES = {
     "A write would make a disk that was guessed to be raw look like an image of another format.",
   ),
   SHRINK_NOT_ALLOWED: usage("EINVAL", "The new size is below the present one, and shrinking was not asked for."),
+  NO_BACKING_FILE: usage("ENOTSUP", "The image has no backing file, and one is needed."),
+  BASE_NOT_FOUND: usage("ENOENT", "No image of the backing chain has that name."),
   SNAPSHOT_NOT_FOUND: usage("ENOENT", "The image has no snapshot of that id or name."),
   SNAPSHOT_LIMIT: usage("EFBIG", "The image would have more snapshots than the limit, or a larger table of them."),
 

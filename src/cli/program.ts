@@ -71,6 +71,12 @@ export const COMMANDS: CommandTable = {
     load: async () => (await import("./commands/compare.js")).compareCommand,
     manual: async () => (await import("./commands/compare.js")).COMPARE_MANUAL,
   },
+  commit: {
+    summary: "bring the data of an overlay into its backing image",
+    stock: true,
+    load: async () => (await import("./commands/commit.js")).commitCommand,
+    manual: async () => (await import("./commands/commit.js")).COMMIT_MANUAL,
+  },
   rebase: {
     summary: "give an overlay another backing file",
     stock: true,

@@ -87,7 +87,8 @@ function openGuessedRaw(storage: Storage, options: OpenImageOptions): BlockDevic
   return openRaw(storage, { readOnly, looksLikeImage: (head) => recogniseFormat(head).name !== "raw" });
 }
 
-function warnAboutGuess(storage: Storage, onWarning: WarningSink | undefined): void {
+/** What opening a disk says that is raw because nothing else was recognised. */
+export function warnAboutGuess(storage: Storage, onWarning: WarningSink | undefined): void {
   onWarning?.({
     code: "FORMAT_GUESSED_RAW",
     message: `the format of ${storage.name} was not given and is guessed to be raw; whoever writes to a raw disk can make it look like another format`,

@@ -5,7 +5,7 @@ import type { OpenDeviceOptions } from "../../block/format-driver.js";
 import { parseReference, resolveReference } from "../../block/image-reference.js";
 import type { PassphraseSource } from "../../block/passphrase.js";
 import type { FormatChoice } from "../../formats/open-image.js";
-import { openImage } from "../../formats/open-image.js";
+import { openImage, warnAboutGuess } from "../../formats/open-image.js";
 import { type BackingName, changeBacking } from "../../formats/qcow2/rewrite/change-backing.js";
 import { FORMATS, type FormatName, formatDriver, probeFormat } from "../../formats/registry.js";
 import { borrowedStorage } from "../../storage/borrowed-storage.js";
@@ -55,6 +55,7 @@ export async function rebaseImage(source: string | Storage, options: RebaseImage
 
 async function rebaseStorage(storage: Storage, options: RebaseImageOptions): Promise<void> {
   const driver = options.format === "probe" ? await probeFormat(storage) : formatDriver(options.format);
+  if (options.format === "probe" && driver.name === "raw") warnAboutGuess(storage, options.onWarning);
   const name = options.backingFile ?? "";
   if (driver.name !== "qcow2") throw noBacking(storage, driver.name, name);
   const to = backingName(options);

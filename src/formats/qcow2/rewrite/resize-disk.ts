@@ -80,7 +80,7 @@ export async function shrinkDisk(image: ImageAtRest, size: number): Promise<void
 }
 
 /** Free clusters at the end of the file are of no use to anybody. */
-async function cutFile({ storage, counts, geometry }: ImageAtRest): Promise<void> {
+export async function cutFile({ storage, counts, geometry }: ImageAtRest): Promise<void> {
   if (!storage.capabilities.resizable) return;
   const last = await counts.lastUsed(ceilDiv(storage.size(), geometry.clusterSize));
   const end = alignUp((last + 1) * geometry.clusterSize, geometry.clusterSize);

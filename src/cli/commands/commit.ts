@@ -1,0 +1,96 @@
+import { isZcowError } from "../../base/errors.js";
+import { parseSize } from "../../base/size-text.js";
+import { commitImage } from "../../jobs/commit/commit.js";
+import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
+import {
+  FORMAT_OPTION,
+  givenSecrets,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  namedImage,
+  OBJECT_OPTION,
+  PROGRESS_OPTION,
+  QUIET_OPTION,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { formatChoice, printWarning } from "../open.js";
+import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { ProgressLine } from "../progress.js";
+import { UsageError } from "../usage-error.js";
+
+export const COMMIT_MANUAL: CommandManual = {
+  name: "commit",
+  synopsis: ["[-f FORMAT] [-d] [-b BASE] [-r RATE] [-t MODE] [-p] [-q] FILE"],
+  about: [
+    "Brings what an overlay holds into its backing file, which becomes larger if it has to be, and empties the overlay.",
+    "The overlay is emptied last, in one step: an interrupted commit leaves a disk that reads the same, and can be begun again.",
+  ],
+  options: [
+    FORMAT_OPTION,
+    { name: "base", short: "b", value: "BASE", about: "bring it down to this image of the chain; implies -d" },
+    { name: "keep", short: "d", about: "leave the overlay as it is" },
+    { name: "rate", short: "r", value: "RATE", about: "at most so many bytes per second (with suffix k, M, G, ...)" },
+    { name: "cache", short: "t", value: "MODE", about: "cache mode" },
+    IMAGE_OPTS_OPTION,
+    OBJECT_OPTION,
+    PROGRESS_OPTION,
+    QUIET_OPTION,
+    HELP_OPTION,
+  ],
+};
+
+export async function commitCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, optionsOf(COMMIT_MANUAL));
+  if (isGiven(parsed, "help")) {
+    context.output.out(helpText(COMMIT_MANUAL, context));
+    return 0;
+  }
+  const rate = rateOption(parsed);
+  const image = namedImage(parsed, await givenSecrets(parsed));
+  const cache = cacheOption(parsed);
+  const quiet = isGiven(parsed, "quiet");
+  const base = lastValue(parsed, "base");
+  const line = new ProgressLine(context, isGiven(parsed, "progress") && !quiet);
+  const choice = { path: image.path, format: image.format, readOnly: false, forceShare: false, cache };
+  try {
+    await commitImage(image.path, {
+      format: formatChoice(image.format),
+      base,
+      keepOverlay: base !== undefined || isGiven(parsed, "keep"),
+      rate,
+      passphrase: image.passphrase,
+      direct: cache.direct,
+      implicitFiles: "probe",
+      onWarning: (warning) => printWarning(warning, choice, context),
+      onProgress: (done, total) => line.report(done, total),
+    });
+  } catch (error) {
+    if (isZcowError(error, "NO_BACKING_FILE") || isZcowError(error, "BASE_NOT_FOUND")) throw error;
+    throw withSubject(`Could not open '${image.path}'`, error);
+  }
+  line.finish();
+  if (!quiet) context.output.out("Image committed.\n");
+  return 0;
+}
+
+function rateOption(parsed: ParsedArguments): number | undefined {
+  const text = lastValue(parsed, "rate");
+  if (text === undefined) return undefined;
+  const rate = parseSize(text);
+  if (rate !== undefined) return rate;
+  throw new UsageError(
+    "Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n" +
+      "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
+    false,
+  );
+}
+
+function cacheOption(parsed: ParsedArguments): CacheMode {
+  const text = lastValue(parsed, "cache");
+  const mode = text === undefined ? WRITE_BACK : cacheMode(text);
+  if (mode === undefined) throw new UsageError(`Invalid cache option: ${text}`, false);
+  return mode;
+}
