@@ -11,6 +11,17 @@ qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2
 qemu-img create -q -f raw r.raw 1M
 qemu-io -f raw -c 'write -q -P 9 0 512k' r.raw
 printf 'abc' > pattern
+for event in read_aio write_aio l2_load l2_update cluster_alloc pwritev read_backing_aio; do
+  printf '[inject-error]\\nevent = "%s"\\nerrno = "5"\\nonce = "on"\\n' $event > c_$event
+done
+printf '[inject-error]\\nevent = "none"\\niotype = "read"\\nsector = "640"\\n' > by_sector
+printf '# a comment\\n[set-state]\\nevent = "write_aio"\\nstate = "1"\\nnew_state = "2"\\n[inject-error]\\nevent = "write_aio"\\nstate = "2"\\nerrno = "28"\\nonce = "on"\\n' > by_state
+printf '[inject-error]\\nevent = "bogus"\\n' > bad_event
+printf '[bogus]\\nerrno = "5"\\n' > bad_group
+printf 'errno = 5\\n' > bad_start
+printf '[inject-error]\\nevent = "read_aio"\\nbogus = "5"\\n' > bad_name
+printf '[inject-error]\\nevent = "read_aio"\\nstate = "x"\\n' > bad_state
+printf '[inject-error]\\nevent = "read_aio"\\nonce = "x"\\n' > bad_once
 `;
 
 describeWithStock("qemu-io and our stand-in for it do the same, step by step", () => {
@@ -151,6 +162,59 @@ describeWithStock("qemu-io and our stand-in for it do the same, step by step", (
         "qemu-io -c length null-co://foo",
         "qemu-io --image-opts -c length driver=null-co,size=2M,latency-ns=1000000",
         "qemu-io --image-opts -c length driver=null-co,size=2M,bogus=1",
+      ],
+    ],
+    [
+      "injected faults",
+      [
+        "qemu-io -f qcow2 -c 'read 0 512' -c 'read 0 512' blkdebug:c_read_aio:a.qcow2",
+        "qemu-io -f qcow2 -c 'write -P 7 0 512' -c 'read -P 0xcd 0 512' -c 'write -P 7 0 512' -c 'read -P 7 0 512' blkdebug:c_write_aio:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 0 512' -c 'read 0 512' blkdebug:c_l2_load:a.qcow2",
+        "qemu-io -f qcow2 -c 'write 3M 64k' -c flush -c flush blkdebug:c_l2_update:a.qcow2",
+        "qemu-io -f qcow2 -c 'write 2M 64k' -c 'read -P 0xcd 2M 64k' blkdebug:c_cluster_alloc:a.qcow2",
+        "qemu-io -f qcow2 -c 'write 0 512' -c 'write 0 512' blkdebug:c_pwritev:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 3M 512' -c 'read 0 512' -c 'read 0 512' blkdebug:c_read_backing_aio:o.qcow2",
+        "qemu-io -f qcow2 -c 'write -P 5 3500k 1k' -c 'write -P 5 3500k 1k' -c 'read -P 5 3500k 1k' blkdebug:c_write_aio:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 0 64k' -c 'read 1M 64k' -c 'read 1M 64k' blkdebug:by_sector:a.qcow2",
+        "qemu-io -f qcow2 -c 'write 0 512' -c 'write 0 512' -c 'write 0 512' blkdebug:by_state:a.qcow2",
+        "qemu-io -f raw -c 'read 0 512' -c 'read 0 512' blkdebug:c_read_aio:r.raw",
+        "qemu-io -f raw -c 'write 0 512' -c 'write 0 512' blkdebug:c_write_aio:r.raw",
+        "qemu-io -f qcow2 -c 'read 0 512' blkdebug::a.qcow2",
+        `qemu-io -c 'read 0 512' 'json:{"driver":"qcow2","file":{"driver":"blkdebug","image":{"driver":"file","filename":"a.qcow2"},"inject-error":[{"event":"read_aio","errno":28}]}}'`,
+        "qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.once=on' -c 'read 0 512' -c 'read 0 512'",
+      ],
+    ],
+    [
+      "limits of requests",
+      [
+        "qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2,file.align=3' -c 'read 0 512'",
+        "qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2,file.align=4096,file.max-transfer=1000' -c 'read 0 512'",
+        "qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2,file.align=4096,file.max-transfer=8192,file.max-write-zero=8192,file.opt-write-zero=4096,file.max-discard=64k,file.opt-discard=4k' -c 'write -P 4 100 70000' -c 'read -P 4 100 70000' -c 'write -z 200 66000' -c 'read -P 0 200 66000'",
+        "qemu-io -c 'open -o driver=raw,file.driver=blkdebug,file.image.filename=r.raw,file.align=4096,file.max-transfer=8192' -c 'write -P 4 100 70000' -c 'read -P 4 100 70000' -c 'write -z 200 66000' -c 'read -P 0 200 66000' -c 'discard 0 128k'",
+        "qemu-io -c 'open -o driver=blkdebug,image.filename=r.raw' -c length -c 'read 0 512' -c 'write 0 512'",
+      ],
+    ],
+    [
+      "fault configurations that are none",
+      [
+        "qemu-io -f qcow2 -c info blkdebug:a.qcow2",
+        "qemu-io -f qcow2 -c info blkdebug:nofile:a.qcow2",
+        "qemu-io -f qcow2 -c info blkdebug:c_read_aio:nofile",
+        "qemu-io -f qcow2 -c 'read 0 1' blkdebug:bad_event:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 0 1' blkdebug:bad_group:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 0 1' blkdebug:bad_start:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 0 1' blkdebug:bad_name:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 0 1' blkdebug:bad_state:a.qcow2",
+        "qemu-io -f qcow2 -c 'read 0 1' blkdebug:bad_once:a.qcow2",
+        "qemu-io -c 'open -o driver=blkdebug,image.filename=r.raw,bogus=1' -c 'open -o driver=blkdebug' -c length",
+      ],
+    ],
+    [
+      "breakpoints",
+      [
+        "qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2' -c 'break write_aio A' -c 'aio_write 0 512' -c 'wait_break A' -c 'read 1M 512' -c 'resume A' -c aio_flush -c 'read -P 0xcd 0 512'",
+        "qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2' -c 'break bogus A' -c 'resume A' -c 'remove_break A' -c 'break write_aio A' -c 'remove_break A' -c 'write 0 512' -c 'break l2_load B' -c 'aio_read 0 512' -c aio_flush",
+        "qemu-io -c 'open -o driver=qcow2,file.driver=blkdebug,file.image.filename=a.qcow2' -c 'break write_aio A' -c 'aio_write 0 512' -c 'wait_break A' -c 'remove_break A' -c aio_flush",
       ],
     ],
     [

@@ -32,7 +32,7 @@ export const IO_MANUAL: CommandManual = {
       short: "t",
       long: "cache",
       value: "MODE",
-      about: "none, writeback (default), unsafe, directsync or writethrough",
+      about: "none, writeback, unsafe, directsync or writethrough (default)",
     },
     {
       name: "discard",

@@ -1,6 +1,6 @@
 import { ZcowError } from "../../base/errors.js";
 import { HARMLESS_OF_QCOW2 } from "../../formats/nodes/open-node.js";
-import { cacheMode, WRITE_BACK } from "../cache-mode.js";
+import { cacheMode } from "../cache-mode.js";
 import { splitOptionList } from "../image-options.js";
 import { UsageError } from "../usage-error.js";
 import { type IoChoice, PLAIN_CHOICE } from "./image.js";
@@ -27,7 +27,8 @@ const AIO = ["threads", "native", "io_uring"];
 
 /** The disk that is asked for. Throws usage errors, and `INVALID_ARGUMENT` for driver options that contradict. */
 export function openChoice(request: OpenRequest): IoChoice {
-  const cache = request.cache === undefined ? WRITE_BACK : cacheMode(request.cache);
+  // As in the stock tool: who does not choose gets what is safe, every write durable when it is acknowledged.
+  const cache = cacheMode(request.cache ?? "writethrough");
   if (cache === undefined) throw new UsageError(`Invalid cache option: ${request.cache}`, false);
   const discard = request.discard === undefined ? true : discardMode(request.discard);
   if (discard === undefined) throw new UsageError(`Invalid discard option: ${request.discard}`, false);

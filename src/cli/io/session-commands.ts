@@ -67,7 +67,7 @@ async function breakAt(session: IoSession, { operands }: IoArguments): Promise<b
   const event = debugEvent(name);
   const { debug } = session.image;
   if (debug === undefined || event === undefined) {
-    const reason = debug === undefined ? "Operation not supported" : "Invalid argument";
+    const reason = debug === undefined ? "Operation not supported" : "No such file or directory";
     session.print(`Could not set breakpoint: ${reason}\n`);
     return false;
   }
@@ -78,7 +78,9 @@ async function breakAt(session: IoSession, { operands }: IoArguments): Promise<b
 async function removeBreak(session: IoSession, { operands }: IoArguments): Promise<boolean> {
   const [tag = ""] = operands;
   const { debug } = session.image;
-  if (debug?.removeBreak(tag) === true) return true;
+  const isRemoved = debug?.removeBreak(tag) === true;
+  await settled();
+  if (isRemoved) return true;
   const reason = debug === undefined ? "Operation not supported" : "No such file or directory";
   session.print(`Could not remove breakpoint ${tag}: ${reason}\n`);
   return false;

@@ -78,6 +78,7 @@ export class ClusterAllocator {
 
   #allocateNow(count: number, mustBeFresh: boolean): Allocation | undefined {
     const { refcounts, geometry, header, owners, storage } = this.#parts;
+    storage.debug?.event("cluster_alloc");
     if (this.#lock.isBusy || header.isUncertain) return undefined;
     const first = refcounts.findFreeNow(this.#firstFree, count);
     if (first < 0) return undefined;
@@ -131,7 +132,8 @@ export class ClusterAllocator {
   }
 
   async #allocateBytes(length: number): Promise<HostOffset> {
-    const { geometry, refcounts } = this.#parts;
+    const { geometry, refcounts, storage } = this.#parts;
+    storage.debug?.event("cluster_alloc_bytes");
     const tail = this.#tail;
     const shared = clusterAt(tail, geometry);
     const mayShare = tail !== 0 && (await refcounts.runOfEqual(shared, 1)).count < geometry.maxRefcount;
@@ -213,8 +215,10 @@ export class ClusterAllocator {
       count: plan.blocks + plan.tableClusters,
     });
     this.#use(plan.first * geometry.clusterSize, plan.blocks + plan.tableClusters);
+    storage.debug?.event("reftable_grow");
     const table = await writeGrowth(storage, plan, old, geometry);
     await this.#parts.barrier();
+    storage.debug?.event("refblock_alloc.switch_table");
     await header.update((current) => ({
       ...current,
       refcountTableOffset: table.at,

@@ -97,6 +97,7 @@ export class CompressedClusters implements CompressedReader {
       throw this.#failure(host, cluster, `lies past the end of the file, which has ${size} bytes`, undefined);
     }
     const bytes = new Uint8Array(Math.min(length, size - host));
+    storage.debug?.event("read_compressed");
     const wait = storage.read(host, bytes);
     if (isPromise(wait)) await wait;
     const method = await codec();

@@ -168,6 +168,7 @@ async function writeBytes(state: ImageState, host: number, bytes: Uint8Array): P
   }
   const violation = state.owners.violation("guest data", host, bytes.length);
   if (violation !== undefined) throw violation;
+  state.storage.debug?.event("write_compressed");
   const wait = state.requests.follow(state.storage.write(host, bytes));
   if (isPromise(wait)) await wait;
   state.writeBack.unflushedData = true;
@@ -176,6 +177,7 @@ async function writeBytes(state: ImageState, host: number, bytes: Uint8Array): P
 /** The last step, and it cannot fail half-way. The copied flag is never set: several clusters may share a host cluster. */
 async function link(state: ImageState, cluster: number, host: number, length: number): Promise<void> {
   const { map, geometry } = state;
+  state.storage.debug?.event("l2_update_compressed");
   const slice = await acquireForEdit(state, cluster);
   map.cache.edit(slice);
   const at = map.entryAt(cluster);

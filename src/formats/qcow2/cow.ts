@@ -51,7 +51,9 @@ async function writeMerged(
   const { host, guest, length, dataAt, rest } = placement;
   const buffer = new Uint8Array(length);
   if (rest === "copy") {
+    guestData.announce?.("cow_read");
     await readOld(contents, placement, 0, buffer.subarray(0, dataAt));
+    guestData.announce?.("cow_read");
     await readOld(contents, placement, dataAt + data.length, buffer.subarray(dataAt + data.length));
   }
   buffer.set(data, dataAt);
@@ -85,7 +87,9 @@ async function writeRest(
     return;
   }
   const buffer = new Uint8Array(length);
+  guestData.announce?.("cow_read");
   await readOld(contents, placement, at, buffer);
+  guestData.announce?.("cow_write");
   await guestData.write(host + at, guest + at, buffer);
 }
 

@@ -292,6 +292,7 @@ export class ClusterEngine implements Qcow2Engine {
 
   flush(): MaybePromise<void> {
     if (!this.writable) return undefined;
+    this.storage.debug?.event("flush_to_os");
     const wait = this.#state.writeBack.flush(false);
     if (wait === undefined && !this.#state.frees.hasGone) return undefined;
     return this.#reclaimAfter(wait);

@@ -1,4 +1,5 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
+import type { DebugEvent } from "../../storage/debug/events.js";
 import type { Storage } from "../../storage/storage.js";
 
 /**
@@ -20,6 +21,8 @@ export interface GuestData {
   /** Bytes of `storage` that were never written read as zeros through `read`. */
   readonly freshIsZero: boolean;
 
+  /** Says what the next call is, when it is no request of the guest's, for whoever injects faults. */
+  announce?(event: DebugEvent): void;
   /** Fills `into`. */
   read(host: number, guest: number, into: Uint8Array): MaybePromise<void>;
   /** Writes all of `from`, which stays as it is. */

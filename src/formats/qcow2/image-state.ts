@@ -10,6 +10,7 @@ import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
 import { CompressedClusters } from "./compressed-clusters.js";
 import { loadCodec } from "./compression.js";
 import { DataRequests } from "./data-io.js";
+import { debuggedData } from "./debugged-data.js";
 import { DeferredFrees } from "./deferred-frees.js";
 import { isL1EntryCorrupt, l1Offset } from "./entries.js";
 import { COMPATIBLE, INCOMPATIBLE } from "./features.js";
@@ -86,14 +87,14 @@ export class ImageState {
     this.writable = input.writable;
     this.onWarning = input.onWarning;
     this.journal = input.journal;
-    const data = input.data ?? new ImageFileData(storage);
+    const data = debuggedData(input.data ?? new ImageFileData(storage), storage.debug);
     this.data = data;
     const { compressionType } = input.header;
     const codec = onceDone(() => loadCodec(compressionType));
     this.codec = codec;
     const compressed = new CompressedClusters({ storage, geometry, codec, cacheBytes: input.cacheBytes });
     this.compressed = compressed;
-    this.old = new OldContents({ geometry, data, compressed, backing: input.backing });
+    this.old = new OldContents({ geometry, data, compressed, backing: input.backing, debug: storage.debug });
     const barrier = (): MaybePromise<void> => this.writeBack.barrier();
     this.header = new ImageHeader(storage, input.header, barrier);
     this.owners = new MetadataOwners(geometry);
@@ -109,7 +110,7 @@ export class ImageState {
     this.refcounts = new Refcounts({
       storage,
       geometry,
-      cache: new TableCache(storage, sliceSize, forCounts),
+      cache: new TableCache(storage, sliceSize, forCounts, "refblock_load"),
       owners: this.owners,
       flush,
       onUnheldWrite,
@@ -164,6 +165,7 @@ export class ImageState {
     if (this.refcounts.table !== undefined) return;
     const { refcountTableOffset, refcountTableClusters } = this.header.current;
     const bytes = new Uint8Array(refcountTableClusters * this.geometry.clusterSize);
+    this.storage.debug?.event("reftable_load");
     const wait = this.storage.read(refcountTableOffset, bytes);
     if (isPromise(wait)) await wait;
     this.#claimMetadata();

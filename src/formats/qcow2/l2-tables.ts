@@ -70,12 +70,14 @@ export class L2Tables {
     // Real bytes, not a hole: entries must find room on the host later, or acknowledged data could not be flushed.
     const bytes = new Uint8Array(geometry.clusterSize);
     if (old !== 0) await this.#copy(bytes, index, old);
+    storage.debug?.event("l2_alloc.write");
     await storage.write(offset, bytes);
     this.#parts.onUnheldWrite();
   }
 
   async #copy(bytes: Uint8Array, index: number, old: number): Promise<void> {
-    const { geometry, map } = this.#parts;
+    const { geometry, map, storage } = this.#parts;
+    storage.debug?.event("l2_alloc.cow_read");
     const firstCluster = map.firstCluster(index);
     for (let cluster = 0; cluster < geometry.l2Entries; cluster += map.sliceEntries) {
       const slice = await map.acquire(old, firstCluster + cluster);

@@ -1,5 +1,6 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { BlockDevice } from "../../block/block-device.js";
+import type { StorageDebug } from "../../storage/debug/events.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { GuestData } from "./guest-data.js";
 import type { MappingRun } from "./mapping.js";
@@ -21,6 +22,8 @@ export interface OldContentsParts {
   readonly compressed: CompressedReader;
   /** What shows through clusters that are not mapped; of any size, zeros past its end. */
   readonly backing: BlockDevice | undefined;
+  /** Told of what is read, where faults are injected. */
+  readonly debug?: StorageDebug | undefined;
 }
 
 /**
@@ -31,10 +34,12 @@ export class OldContents {
   readonly backing: BlockDevice | undefined;
   readonly #data: GuestData;
   readonly #compressed: CompressedReader;
+  readonly #debug: StorageDebug | undefined;
   readonly #clusterSize: number;
   readonly #subclusterSize: number;
 
-  constructor({ geometry, data, compressed, backing }: OldContentsParts) {
+  constructor({ geometry, data, compressed, backing, debug }: OldContentsParts) {
+    this.#debug = debug;
     this.backing = backing;
     this.#data = data;
     this.#compressed = compressed;
@@ -68,7 +73,9 @@ export class OldContents {
   readUnmapped(guest: number, into: Uint8Array): MaybePromise<void> {
     const backed = this.backing === undefined ? 0 : Math.min(into.length, Math.max(0, this.backing.size - guest));
     if (backed < into.length) into.fill(0, backed);
-    return backed === 0 ? undefined : this.backing?.read(guest, into.subarray(0, backed));
+    if (backed === 0) return undefined;
+    this.#debug?.event("read_backing_aio");
+    return this.backing?.read(guest, into.subarray(0, backed));
   }
 
   /** The mapping alone says that `run`, which starts at guest `subcluster`, reads as zeros. */

@@ -44,7 +44,8 @@ export class Reclaimer {
   }
 
   async #giveBack(range: FreedRange): Promise<void> {
-    const { geometry, requests, refcounts, allocator, owners } = this.#state;
+    const { geometry, requests, refcounts, allocator, owners, storage } = this.#state;
+    storage.debug?.event("cluster_free");
     // Only entries that break the rules lead here, at their worst with the one reference that the structure itself has.
     const violation = owners.violation("freed clusters", range.offset, range.length);
     if (violation !== undefined) return this.#state.markCorrupt(violation);

@@ -70,8 +70,10 @@ export async function writeGrowth(
     const from = Math.max(plan.first, covered);
     const to = Math.min(plan.first + total, covered + refcountsPerBlock);
     for (let cluster = from; cluster < to; cluster++) setRefcount(block, cluster - covered, refcountOrder, 1);
+    storage.debug?.event("refblock_alloc.write_blocks");
     await storage.write(offset, block);
   }
+  storage.debug?.event("refblock_alloc.write_table");
   await storage.write(tableAt, table.bytes);
   return table;
 }

@@ -180,6 +180,8 @@ export class Refcounts {
   async createBlock(cluster: number): Promise<void> {
     const { storage, geometry, owners } = this.#parts;
     const offset = cluster * geometry.clusterSize;
+    storage.debug?.event("refblock_alloc");
+    storage.debug?.event("refblock_alloc.write");
     // Real bytes, not a hole: counts must find room on the host later.
     await storage.write(offset, new Uint8Array(geometry.clusterSize));
     this.#parts.onUnheldWrite();

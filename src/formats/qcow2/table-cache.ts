@@ -1,5 +1,6 @@
 import { viewOf } from "../../base/bytes.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
+import type { DebugEvent } from "../../storage/debug/events.js";
 import type { Storage } from "../../storage/storage.js";
 
 /**
@@ -49,6 +50,8 @@ export class TableCache {
   /** Told of every edit. */
   onEdit: ((slice: TableSlice, from: number, to: number) => void) | undefined = undefined;
   readonly #storage: Storage;
+  /** What faults can be tied to when a slice is loaded. */
+  readonly #loadEvent: DebugEvent;
   readonly #slices = new Map<number, TableSlice>();
   readonly #dirty = new Set<TableSlice>();
   #writing = 0;
@@ -56,8 +59,9 @@ export class TableCache {
   #oldest: TableSlice | undefined;
 
   /** `sliceSize` in bytes; `capacity` in slices, at least 2. */
-  constructor(storage: Storage, sliceSize: number, capacity: number) {
+  constructor(storage: Storage, sliceSize: number, capacity: number, loadEvent: DebugEvent = "l2_load") {
     this.#storage = storage;
+    this.#loadEvent = loadEvent;
     this.sliceSize = sliceSize;
     this.capacity = Math.max(2, capacity);
   }
@@ -101,6 +105,7 @@ export class TableCache {
     this.#pin(slice);
     let wait: MaybePromise<void>;
     try {
+      this.#storage.debug?.event(this.#loadEvent);
       wait = this.#storage.read(at, slice.bytes);
     } catch (error) {
       this.#drop(slice);

@@ -169,6 +169,7 @@ export class WriteBack {
         await Promise.allSettled(waits);
         await corrupt(violation);
       }
+      storage.debug?.event(owner === OWNER_L2 ? "l2_update" : "refblock_update_part");
       waits.push(startWrite(storage, slice.at, slice.frozen ?? slice.bytes));
     }
     await whenAll(waits);
@@ -177,6 +178,7 @@ export class WriteBack {
   async #writeRoot(what: string, table: RootTable, update: RootUpdate, owner: number): Promise<void> {
     const violation = this.#parts.owners.violation(what, table.at, table.bytes.length, owner);
     if (violation !== undefined) await this.#parts.corrupt(violation);
+    this.#parts.storage.debug?.event(owner === OWNER_L1 ? "l1_update" : "refblock_alloc.hookup");
     await table.write(this.#parts.storage, update);
   }
 

@@ -5,6 +5,7 @@ import { SECTOR_SIZE } from "../../base/units.js";
 import { BaseBlockDevice } from "../../block/base-device.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import { PROBE_LENGTH } from "../../block/format-driver.js";
+import type { StorageDebug } from "../../storage/debug/events.js";
 import type { Storage } from "../../storage/storage.js";
 
 /** 4 KiB: the page of the host, below which its file system reads before it writes. */
@@ -30,6 +31,7 @@ export interface OpenRawOptions {
  */
 class RawDevice extends BaseBlockDevice {
   readonly #storage: Storage;
+  readonly #debug: StorageDebug | undefined;
   readonly #looksLikeImage: ((head: Uint8Array) => boolean) | undefined;
   /** Guarded writes take turns: each judges the start that the one before left. */
   #lastGuarded: Promise<void> = Promise.resolve();
@@ -47,14 +49,17 @@ class RawDevice extends BaseBlockDevice {
       },
     });
     this.#storage = storage;
+    this.#debug = storage.debug;
     this.#looksLikeImage = options.looksLikeImage;
   }
 
   protected doRead(offset: number, into: Uint8Array): MaybePromise<void> {
+    this.#debug?.event("read_aio");
     return this.#storage.read(offset, into);
   }
 
   protected doWrite(offset: number, from: Uint8Array): MaybePromise<void> {
+    this.#debug?.event("write_aio");
     if (this.#looksLikeImage === undefined || offset >= PROBE_LENGTH) return this.#storage.write(offset, from);
     const turn = this.#lastGuarded.then(() => this.#guardedWrite(offset, from));
     this.#lastGuarded = turn.catch(() => undefined);
@@ -84,6 +89,7 @@ class RawDevice extends BaseBlockDevice {
   }
 
   protected doFlush(): MaybePromise<void> {
+    this.#debug?.event("flush_to_os");
     return this.#storage.flush();
   }
 

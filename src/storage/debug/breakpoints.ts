@@ -78,7 +78,8 @@ export class Breakpoints {
     const kept = this.#set.filter((breakpoint) => breakpoint.tag !== tag);
     const removed = kept.length < this.#set.length;
     this.#set = kept;
-    return this.resume(tag) || removed;
+    this.resume(tag);
+    return removed;
   }
 
   waitFor(tag: string): Promise<void> {

@@ -38,8 +38,13 @@ function sectionsOf(text: string, path: string): Section[] {
     } else if (setting !== null && current !== undefined) {
       current.settings.set(setting[1] ?? "", setting[2] ?? "");
     } else {
-      const what = heading === undefined ? "parse error" : `There is no option group '${heading}'`;
-      throw bad(`${path}, line ${index + 1}: ${what}`, `qemu-io:${path}:${index + 1}: ${what}`);
+      const isOrphan = heading === undefined && current === undefined;
+      const what = isOrphan
+        ? "no group defined"
+        : heading === undefined
+          ? "parse error"
+          : `There is no option group '${heading}'`;
+      throw bad(`${path}, line ${index + 1}: ${what}`, what);
     }
   }
   return sections;
@@ -79,7 +84,7 @@ function eventOf(settings: RuleSettings): DebugEvent {
   const name = settings.get("event");
   if (name === undefined) throw bad("a rule names no event", "Missing event name for rule");
   const event = debugEvent(name);
-  if (event === undefined) throw bad(`there is no event '${name}'`, `Invalid event name "${name}"`);
+  if (event === undefined) throw bad(`there is no event '${name}'`, `invalid parameter value: ${name}`);
   return event;
 }
 

@@ -31,6 +31,8 @@ class DebugStorage extends ForwardingStorage implements StorageDebug {
   readonly #breakpoints: Breakpoints;
   readonly #limits: DebugLimits;
   readonly #align: number;
+  /** Something was changed since the last flush. */
+  #isChanged = false;
   /** Calls held back here, which the inner storage does not know of. */
   readonly #held = new InFlight();
 
@@ -142,12 +144,22 @@ class DebugStorage extends ForwardingStorage implements StorageDebug {
     );
   }
 
+  /** Nothing is asked of what has nothing to do, as in the stock tools. */
   override flush(): MaybePromise<void> {
+    if (!this.#isChanged) return this.inner.flush();
     this.event("flush_to_disk");
-    return this.#call("flush", 0, 0, () => this.inner.flush());
+    const flushed = this.#call("flush", 0, 0, () => this.inner.flush());
+    if (isPromise(flushed)) return flushed.then(() => this.#unchanged());
+    this.#unchanged();
+    return undefined;
+  }
+
+  #unchanged(): void {
+    this.#isChanged = false;
   }
 
   override truncate(size: number): MaybePromise<void> {
+    this.#isChanged = true;
     return this.inner.truncate(size);
   }
 
@@ -182,6 +194,7 @@ class DebugStorage extends ForwardingStorage implements StorageDebug {
   }
 
   #call(type: RequestType, at: number, length: number, make: () => MaybePromise<void>): MaybePromise<void> {
+    if (type !== "read" && type !== "flush") this.#isChanged = true;
     const gate = this.#breakpoints.gate();
     const errno = this.#rules.errnoFor(type, at, length);
     if (gate !== undefined) return this.#held.track(this.#behind(gate, type, at, length, errno, make));

@@ -68,7 +68,7 @@ export interface StorageDebug {
   breakAt(event: DebugEvent, tag: string): void;
   /** Lets the calls that wait under `tag` go on; false when there are none. */
   resume(tag: string): boolean;
-  /** Forgets the breakpoints of `tag` and lets its calls go on; false when there are neither. */
+  /** Forgets the breakpoints of `tag` and lets its calls go on; false when no such breakpoint is to come. */
   removeBreak(tag: string): boolean;
   /** Resolves when a call waits under `tag`. */
   waitFor(tag: string): Promise<void>;
