@@ -174,6 +174,13 @@ export const BAD_HEADERS: readonly BadHeader[] = [
     says: ["197120", "65536"],
   },
   {
+    code: "QCOW2_CRYPT_HEADER",
+    what: "half a terabyte",
+    spoil: all(put32(32, 2), putExtensions([[CRYPT, fields(0x30000n, 2n ** 39n)]])),
+    says: ["549755813888", "67108864"],
+    stockOpens: "a moment later it finds no LUKS header there; with one, it would go on",
+  },
+  {
     code: "QCOW2_UNKNOWN_FEATURE",
     what: "bit 63",
     spoil: incompatible(2n ** 63n),

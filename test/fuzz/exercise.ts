@@ -18,7 +18,8 @@ const FULL_READ_LIMIT = 2 * 1024 * 1024;
 /** What happened, in a few words that depend on the image only: the same image gives the same outcome. */
 export type Outcome = string[];
 
-class Exercise {
+/** The steps that a damaged image goes through, and what came of each. */
+export class Exercise {
   readonly outcome: Outcome = [];
 
   async step<T>(what: string, act: () => T | Promise<T>): Promise<T | undefined> {

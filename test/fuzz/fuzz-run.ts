@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { build } from "esbuild";
-import { type ChildReport, type FuzzFailure, HUNG_CASE_MS } from "./fuzz-protocol.js";
+import { type ChildOrder, type ChildReport, type FuzzFailure, HUNG_CASE_MS } from "./fuzz-protocol.js";
 
 export interface FuzzResult {
   readonly cases: number;
@@ -17,7 +17,14 @@ export interface FuzzOptions {
   readonly cases: number;
   /** First case; with `cases: 1` repeats one. */
   readonly from?: number;
+  /** The kinds that cases are drawn from; default `core` alone. */
+  readonly kinds?: readonly string[];
+  /** Told of each failure as it is found, and of every hundredth case. */
+  readonly onFailure?: (failure: FuzzFailure) => void;
+  readonly onProgress?: (next: number) => void;
 }
+
+const HERE = import.meta.dirname;
 
 /** Runs the cases in child processes; a child that hangs or dies is a failure of its case, and the next case gets a new child. */
 export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
@@ -25,7 +32,7 @@ export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
   try {
     const script = join(directory, "fuzz-child.mjs");
     await build({
-      entryPoints: [join(import.meta.dirname, "fuzz-child.ts")],
+      entryPoints: [join(HERE, "fuzz-child.ts")],
       outfile: script,
       bundle: true,
       platform: "node",
@@ -35,22 +42,28 @@ export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
       sourcemap: "inline",
       logLevel: "warning",
     });
-    return await runAll(script, options);
+    return await runAll(script, join(directory, "images"), options);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
 }
 
-async function runAll(script: string, options: FuzzOptions): Promise<FuzzResult> {
+async function runAll(script: string, folder: string, options: FuzzOptions): Promise<FuzzResult> {
   const failures: FuzzFailure[] = [];
   let peakMiB = 0;
+  const { seed, kinds = ["core"] } = options;
   const first = options.from ?? 0;
   const end = first + options.cases;
   for (let from = first; from < end; ) {
-    const part = await runChild(script, options.seed, from, end);
+    const part = await runChild(script, { seed, kinds, from, to: end, folder, alone: false }, options);
     failures.push(...part.failures);
-    peakMiB = Math.max(peakMiB, part.peakMiB);
     from = part.next;
+    // What earlier cases left behind counts in the memory of a process: whether it was the case is told by a process of its own.
+    for (const index of part.heavy) {
+      const again = await runChild(script, { seed, kinds, from: index, to: index + 1, folder, alone: true }, options);
+      failures.push(...again.failures);
+      peakMiB = Math.max(peakMiB, again.peakMiB);
+    }
   }
   return { cases: options.cases, failures, peakMiB };
 }
@@ -59,24 +72,30 @@ interface ChildPart {
   readonly failures: FuzzFailure[];
   /** The first case that was not run. */
   readonly next: number;
+  readonly heavy: readonly number[];
   readonly peakMiB: number;
 }
 
-function runChild(script: string, seed: number, from: number, to: number): Promise<ChildPart> {
+function runChild(script: string, order: ChildOrder, { onFailure, onProgress }: FuzzOptions): Promise<ChildPart> {
   return new Promise((resolve, reject) => {
     const failures: FuzzFailure[] = [];
-    let current = from;
+    const failed = (failure: FuzzFailure): void => {
+      failures.push(failure);
+      onFailure?.(failure);
+    };
+    const heavy: number[] = [];
+    let current = order.from;
     let done: number | undefined;
     let hung = false;
-    const child = spawn(
-      process.execPath,
-      ["--enable-source-maps", "--expose-gc", script, JSON.stringify({ seed, from, to })],
-      {
-        stdio: ["ignore", "pipe", "pipe"],
-        // The script is bundled elsewhere; the optional packages are here.
-        env: { ...process.env, NODE_PATH: join(import.meta.dirname, "../../node_modules") },
+    const child = spawn(process.execPath, ["--enable-source-maps", "--expose-gc", script, JSON.stringify(order)], {
+      stdio: ["ignore", "pipe", "pipe"],
+      // The script is bundled elsewhere; the optional packages and the images are here.
+      env: {
+        ...process.env,
+        NODE_PATH: join(HERE, "../../node_modules"),
+        ZCOW_FUZZ_CORPUS: join(HERE, "../corpus/good"),
       },
-    );
+    });
     const hang = (): void => {
       hung = true;
       child.kill("SIGKILL");
@@ -90,8 +109,11 @@ function runChild(script: string, seed: number, from: number, to: number): Promi
       clearTimeout(watchdog);
       watchdog = setTimeout(hang, HUNG_CASE_MS);
       const report = JSON.parse(line) as ChildReport;
-      if (report.kind === "begin") current = report.index;
-      else if (report.kind === "failed") failures.push(report);
+      if (report.kind === "begin") {
+        current = report.index;
+        if (current % 100 === 0) onProgress?.(current);
+      } else if (report.kind === "heavy") heavy.push(report.index);
+      else if (report.kind === "failed") failed(report.failure);
       else if (report.kind === "done") done = report.peakMiB;
     });
     child.on("error", reject);
@@ -101,15 +123,16 @@ function runChild(script: string, seed: number, from: number, to: number): Promi
         const problem = hung
           ? `no answer for ${HUNG_CASE_MS} ms`
           : `the process ended with ${code ?? signal}: ${errors}`;
-        failures.push({ index: current, problem, damages: [] });
+        failed({ index: current, kind: order.kinds.join(","), problem, damages: [] });
       }
-      resolve({ failures, next: current + 1, peakMiB: done ?? 0 });
+      resolve({ failures, next: current + 1, peakMiB: done ?? 0, heavy });
     });
   });
 }
 
 /** One failure for a person: what to run to see it again. */
-export function describeFailure(seed: number, failure: FuzzFailure): string {
+export function describeFailure(seed: number, kinds: readonly string[], failure: FuzzFailure): string {
   const damages = failure.damages.map((damage) => `  - ${damage}`).join("\n");
-  return `case ${failure.index} of seed ${seed} (repeat: ZCOW_SEED=${seed} ZCOW_FUZZ_CASE=${failure.index})\n${damages}\n${failure.problem}`;
+  const repeat = `npm run fuzz -- --seed ${seed} --kind ${kinds.join(",")} --case ${failure.index}`;
+  return `case ${failure.index} of seed ${seed}, ${failure.kind} (repeat: ${repeat})\n${damages}\n${failure.problem}`;
 }

@@ -1,11 +1,11 @@
 import type { Random } from "../support/random.js";
 
 /**
- * Damage that knows where the structures of a qcow2 image are. Reads the good image with fixed offsets only, so it
+ * CoreDamage that knows where the structures of a qcow2 image are. Reads the good image with fixed offsets only, so it
  * works on any image the builder of the fuzz run makes.
  */
 
-export interface Damage {
+export interface CoreDamage {
   /** What was hit, for the report. */
   readonly what: string;
   /** Bytes to write at `at`; or, without bytes, the new length of the file. */
@@ -108,7 +108,7 @@ function interesting(random: Random, parts: Parts, old: bigint): bigint {
   return BigInt.asUintN(64, random.pick(pool)());
 }
 
-function setField(random: Random, parts: Parts, field: Field): Damage {
+function setField(random: Random, parts: Parts, field: Field): CoreDamage {
   const bytes = new Uint8Array(field.width);
   const view = new DataView(bytes.buffer);
   const inside = field.at + field.width <= parts.view.byteLength;
@@ -125,12 +125,12 @@ function setField(random: Random, parts: Parts, field: Field): Damage {
 }
 
 /** An entry of a table of 8-byte entries; mostly near the start, where this small image has its entries. */
-function tableEntry(random: Random, parts: Parts, name: string, at: number, entries: number): Damage {
+function tableEntry(random: Random, parts: Parts, name: string, at: number, entries: number): CoreDamage {
   const index = random.chance(0.7) ? random.below(Math.min(entries, 24)) : random.below(entries);
   return setField(random, parts, { name: `${name}[${index}]`, at: at + index * 8, width: 8 });
 }
 
-function extensionDamage(random: Random, parts: Parts): Damage {
+function extensionDamage(random: Random, parts: Parts): CoreDamage {
   const target = random.pick(parts.extensions);
   const kind = random.weighted({ type: 3, length: 3, data: 8, insert: 2 });
   if (kind === "type") {
@@ -154,7 +154,7 @@ function extensionDamage(random: Random, parts: Parts): Damage {
   return setField(random, parts, { name: `extension data +${within}`, at: target.at + 8 + within, width });
 }
 
-function oneDamage(random: Random, parts: Parts): Damage {
+function oneDamage(random: Random, parts: Parts): CoreDamage {
   const { clusterSize } = parts;
   const kind = random.weighted({
     header: 30,
@@ -205,13 +205,13 @@ function oneDamage(random: Random, parts: Parts): Damage {
 }
 
 /** One to four damages, for the good image given. */
-export function randomDamages(random: Random, good: Uint8Array, pointerTable: number | undefined): Damage[] {
+export function randomCoreDamages(random: Random, good: Uint8Array, pointerTable: number | undefined): CoreDamage[] {
   const parts = findParts(good, pointerTable);
   const count = random.pick([1, 1, 1, 2, 2, 3, 4]);
   return Array.from({ length: count }, () => oneDamage(random, parts));
 }
 
-export function applyDamages(good: Uint8Array, damages: readonly Damage[]): Uint8Array {
+export function applyCoreDamages(good: Uint8Array, damages: readonly CoreDamage[]): Uint8Array {
   let bytes = good.slice();
   for (const damage of damages) {
     if (damage.bytes === undefined) bytes = bytes.slice(0, damage.at);

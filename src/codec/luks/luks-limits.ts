@@ -22,5 +22,5 @@ export const MIN_LUKS_ITERATIONS = 1000;
  * machine is far below this, and the default of all tools is two seconds.
  */
 export const MAX_LUKS_ITERATIONS = 200_000_000;
-/** Largest sum of the counts of all active slots: a passphrase that opens none of them is tried on each. */
+/** Largest sum over all active slots of their counts and of the digest's: a passphrase that opens none of them is tried on each. */
 export const MAX_LUKS_TOTAL_ITERATIONS = 2 * MAX_LUKS_ITERATIONS;

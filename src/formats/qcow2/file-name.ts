@@ -5,10 +5,14 @@
 
 const ESCAPE_BASE = 0xdc00;
 
+/** One for all names: a hostile table has a hundred thousand of them, and a decoder is a large object. */
+const STRICT = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
 /** A stored name as a string. */
 export function decodeFileName(bytes: Uint8Array): string {
+  if (bytes.length === 0) return "";
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return STRICT.decode(bytes);
   } catch {
     return Array.from(bytes, (byte) => String.fromCharCode(byte < 0x80 ? byte : ESCAPE_BASE + byte)).join("");
   }

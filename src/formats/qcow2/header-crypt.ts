@@ -2,7 +2,7 @@ import { viewOf, writeU64 } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
 import type { CryptHeader } from "./header.js";
 import { FIELD, type HeaderFields } from "./header-fields.js";
-import { MAX_HOST_OFFSET } from "./limits.js";
+import { MAX_CRYPT_HEADER_BYTES, MAX_HOST_OFFSET } from "./limits.js";
 
 /** What the header says about encryption: the method, and for LUKS where its own header lies. */
 
@@ -66,6 +66,12 @@ export function decodeCryptHeader(data: Uint8Array, fields: HeaderFields): Crypt
     const message = `the encryption header of ${length} bytes at offset ${offset} ends above 2^53`;
     throw new ZcowError("QCOW2_CRYPT_HEADER", `Header: ${message}`, {
       data: { structure: "encryption header extension", field: "length", value: length, limit: MAX_HOST_OFFSET },
+    });
+  }
+  if (length > MAX_CRYPT_HEADER_BYTES) {
+    const message = `the encryption header has ${length} bytes, above the limit ${MAX_CRYPT_HEADER_BYTES}`;
+    throw new ZcowError("QCOW2_CRYPT_HEADER", `Header: ${message}`, {
+      data: { structure: "encryption header extension", field: "length", value: length, limit: MAX_CRYPT_HEADER_BYTES },
     });
   }
   return { offset: Number(offset), length: Number(length) };

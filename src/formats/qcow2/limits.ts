@@ -44,6 +44,12 @@ const MAX_BITMAP_ENTRY_BYTES = KiB;
 /** Largest bitmap directory in bytes: every bitmap with the longest name. */
 export const MAX_BITMAP_DIRECTORY_BYTES = MAX_BITMAPS * MAX_BITMAP_ENTRY_BYTES;
 
+/**
+ * Largest encryption header in bytes: eight key slots take 2 MiB at most, so this leaves room for whatever a writer keeps behind them.
+ * Every cluster of it is remembered, so that nothing is written over it.
+ */
+export const MAX_CRYPT_HEADER_BYTES = 64 * MiB;
+
 /** Longest backing file name in bytes, set by the format. */
 export const MAX_BACKING_NAME_BYTES = 1023;
 /** Longest backing format name in bytes: QEMU keeps it in a 16-byte string; no format name is near that. */

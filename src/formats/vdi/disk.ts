@@ -1,7 +1,7 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import type { Storage } from "../../storage/storage.js";
 import type { StoredDisk, StoredRun } from "../stored-disk.js";
-import { TablePages } from "../table-pages.js";
+import { type EqualEntries, TablePages } from "../table-pages.js";
 import { readVdiHeader, type VdiHeader } from "./header.js";
 
 /** Block map entries from here on are no places: 0xffffffff never written, 0xfffffffe discarded. */
@@ -30,12 +30,12 @@ class VdiDisk implements StoredDisk {
     const block = Math.floor(offset / this.blockSize);
     const entry = this.#map.u32(this.#header.mapOffset + block * 4, true);
     const inside = offset - block * this.blockSize;
-    return isPromise(entry) ? entry.then((value) => this.#run(value, inside)) : this.#run(entry, inside);
+    return isPromise(entry) ? entry.then((found) => this.#run(found, inside)) : this.#run(entry, inside);
   }
 
-  #run(entry: number, inside: number): StoredRun {
+  #run({ value: entry, count }: EqualEntries, inside: number): StoredRun {
+    if (entry >= FIRST_UNALLOCATED) return { kind: "zero", length: count * this.blockSize - inside, allocated: true };
     const length = this.blockSize - inside;
-    if (entry >= FIRST_UNALLOCATED) return { kind: "zero", length, allocated: true };
     const at = this.#header.dataOffset + entry * this.blockSize + inside;
     return { kind: "data", length, storage: this.#storage, at, flat: this.#header.isStatic };
   }

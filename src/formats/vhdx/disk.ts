@@ -3,7 +3,7 @@ import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { MiB } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import type { StoredDisk, StoredRun } from "../stored-disk.js";
-import { TablePages } from "../table-pages.js";
+import { type EqualWideEntries, TablePages } from "../table-pages.js";
 import { readLog } from "./log.js";
 import { PatchedStorage } from "./patched-storage.js";
 import { type Region, readMetadata, readRegions, readVhdxHeader, type VhdxMetadata } from "./structures.js";
@@ -13,6 +13,8 @@ const TWO_32 = 0x1_0000_0000;
 const BLOCK_ZERO = 2;
 const BLOCK_FULLY_PRESENT = 6;
 const BLOCK_PARTIALLY_PRESENT = 7;
+/** Blocks without data that are passed over at once. */
+const MOST_EQUAL_BLOCKS = 512;
 /** Sectors that one sector bitmap block, 1 MiB, tells about. */
 const SECTORS_PER_BITMAP = 2 ** 23;
 
@@ -41,14 +43,18 @@ class VhdxDisk implements StoredDisk {
   locate(offset: number): MaybePromise<StoredRun> {
     const block = Math.floor(offset / this.blockSize);
     const inside = offset - block * this.blockSize;
-    const entry = this.#table.u64(this.#tableOffset + (block + Math.floor(block / this.#chunkBlocks)) * 8);
+    const inChunk = block % this.#chunkBlocks;
+    const at = this.#tableOffset + (block + Math.floor(block / this.#chunkBlocks)) * 8;
+    const entry = this.#table.u64(at, Math.min(MOST_EQUAL_BLOCKS, this.#chunkBlocks - inChunk));
     return isPromise(entry) ? entry.then((value) => this.#run(value, block, inside)) : this.#run(entry, block, inside);
   }
 
-  #run({ low, high }: { readonly low: number; readonly high: number }, block: number, inside: number): StoredRun {
+  #run({ low, high, count }: EqualWideEntries, block: number, inside: number): StoredRun {
     const length = this.blockSize - inside;
     const state = low & 7;
-    if (state < BLOCK_FULLY_PRESENT) return { kind: "zero", length, allocated: state === BLOCK_ZERO };
+    if (state < BLOCK_FULLY_PRESENT) {
+      return { kind: "zero", length: count * this.blockSize - inside, allocated: state === BLOCK_ZERO };
+    }
     const at = high * TWO_32 + ((low & ~(MiB - 1)) >>> 0);
     if (state === BLOCK_PARTIALLY_PRESENT || at < MiB || !Number.isSafeInteger(at)) {
       throw new ZcowError(

@@ -35,8 +35,8 @@ export function parseDescriptor(text: string, image: string): VmdkDescriptor {
   const fields = new Map<string, string>();
   const extents: VmdkExtentLine[] = [];
   for (const line of text.split(/\r?\n/)) {
-    const field = /^\s*([A-Za-z.0-9]+)\s*=\s*"?([^"]*?)"?\s*$/.exec(line);
-    if (field?.[1] !== undefined) fields.set(field[1].toLowerCase(), field[2] ?? "");
+    const field = parseField(line);
+    if (field !== undefined) fields.set(field.name, field.value);
     else if (/^\s*(RW|RDONLY|NOACCESS)\s/.test(line)) extents.push(parseExtent(line.trim(), image));
     if (extents.length > MAX_EXTENTS) {
       throw invalid(image, "extents", extents.length, `more than ${MAX_EXTENTS} extents`);
@@ -52,6 +52,18 @@ export function parseDescriptor(text: string, image: string): VmdkDescriptor {
     parentName: fields.get("parentfilenamehint"),
     extents,
   };
+}
+
+/** `name = "value"`, with or without the quotes. A pattern for all of it would take quadratic time on a line of spaces. */
+function parseField(line: string): { readonly name: string; readonly value: string } | undefined {
+  const equals = line.indexOf("=");
+  const name = line.slice(0, Math.max(0, equals)).trim();
+  if (!/^[A-Za-z.0-9]+$/.test(name)) return undefined;
+  const text = line.slice(equals + 1).trim();
+  const start = text.startsWith('"') ? 1 : 0;
+  const end = text.length > start && text.endsWith('"') ? text.length - 1 : text.length;
+  const value = text.slice(start, end);
+  return value.includes('"') ? undefined : { name: name.toLowerCase(), value };
 }
 
 function hexadecimal(text: string | undefined): number | undefined {

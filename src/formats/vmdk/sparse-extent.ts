@@ -5,7 +5,7 @@ import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import { inflateZlib } from "../../codec/inflate-zlib.js";
 import type { Storage } from "../../storage/storage.js";
 import type { StoredRun } from "../stored-disk.js";
-import { TablePages } from "../table-pages.js";
+import { type EqualEntries, TablePages } from "../table-pages.js";
 import type { SparseHeader } from "./sparse-header.js";
 
 /** Before a compressed grain: its first sector on the disk (64 bits), and its length in bytes (32 bits). */
@@ -34,29 +34,29 @@ export class SparseExtent {
     const index = Math.floor(grain / tableEntries);
     const table = this.#tables.u32(directoryOffset + index * 4, true);
     return isPromise(table)
-      ? table.then((sector) => this.#inTable(sector, grain, offset))
+      ? table.then((found) => this.#inTable(found, grain, offset))
       : this.#inTable(table, grain, offset);
   }
 
-  #inTable(tableSector: number, grain: number, offset: number): MaybePromise<StoredRun> {
+  #inTable({ value: tableSector, count }: EqualEntries, grain: number, offset: number): MaybePromise<StoredRun> {
     const { grainSize, tableEntries } = this.header;
-    const inside = offset - grain * grainSize;
+    const inTable = grain % tableEntries;
     if (tableSector === 0) {
       // No table: nothing is stored up to the end of what it would cover.
-      const past = (Math.floor(grain / tableEntries) + 1) * tableEntries * grainSize;
+      const past = (Math.floor(grain / tableEntries) + count) * tableEntries * grainSize;
       return { kind: "zero", length: past - offset, allocated: false };
     }
-    const entry = this.#tables.u32(tableSector * SECTOR_SIZE + (grain % tableEntries) * 4, true);
-    return isPromise(entry)
-      ? entry.then((sector) => this.#run(sector, grain, inside))
-      : this.#run(entry, grain, inside);
+    const inside = offset - grain * grainSize;
+    const entry = this.#tables.u32(tableSector * SECTOR_SIZE + inTable * 4, true, tableEntries - inTable);
+    return isPromise(entry) ? entry.then((found) => this.#run(found, grain, inside)) : this.#run(entry, grain, inside);
   }
 
-  #run(sector: number, grain: number, inside: number): StoredRun {
+  #run({ value: sector, count }: EqualEntries, grain: number, inside: number): StoredRun {
     const { grainSize, zeroGrains, compressed } = this.header;
+    const empty = count * grainSize - inside;
+    if (sector === 0) return { kind: "zero", length: empty, allocated: false };
+    if (sector === 1 && zeroGrains) return { kind: "zero", length: empty, allocated: true };
     const length = grainSize - inside;
-    if (sector === 0) return { kind: "zero", length, allocated: false };
-    if (sector === 1 && zeroGrains) return { kind: "zero", length, allocated: true };
     const at = sector * SECTOR_SIZE;
     if (!compressed) return { kind: "data", length, storage: this.storage, at: at + inside, flat: false };
     return { kind: "packed", length, skip: inside, unpack: () => this.#grain(at, grain) };

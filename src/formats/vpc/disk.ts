@@ -2,7 +2,7 @@ import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import type { StoredDisk, StoredRun } from "../stored-disk.js";
-import { TablePages } from "../table-pages.js";
+import { type EqualEntries, TablePages } from "../table-pages.js";
 import { readVpcHeader, type VpcBlocks, type VpcHeader } from "./header.js";
 
 const UNALLOCATED = 0xffff_ffff;
@@ -35,14 +35,14 @@ class VpcDisk implements StoredDisk {
     const inside = offset - block * blocks.blockSize;
     const entry = this.#table.u32(blocks.tableOffset + block * 4, false);
     return isPromise(entry)
-      ? entry.then((sector) => this.#run(blocks, sector, inside))
+      ? entry.then((found) => this.#run(blocks, found, inside))
       : this.#run(blocks, entry, inside);
   }
 
   /** Sectors that were never written are zeros in the file, so the bitmap before the data need not be asked. */
-  #run(blocks: VpcBlocks, sector: number, inside: number): StoredRun {
+  #run(blocks: VpcBlocks, { value: sector, count }: EqualEntries, inside: number): StoredRun {
+    if (sector === UNALLOCATED) return { kind: "zero", length: count * blocks.blockSize - inside, allocated: true };
     const length = blocks.blockSize - inside;
-    if (sector === UNALLOCATED) return { kind: "zero", length, allocated: true };
     const at = sector * SECTOR_SIZE + blocks.bitmapBytes + inside;
     return { kind: "data", length, storage: this.#storage, at, flat: false };
   }

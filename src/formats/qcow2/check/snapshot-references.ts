@@ -27,16 +27,25 @@ const REQUIRED_EXTRA_BYTES = 16;
 /** The longest entry: fixed part, extra data, and two names of 16-bit length, padded. */
 const MAX_ENTRY_BYTES = SNAPSHOT_ENTRY_MIN_BYTES + MAX_SNAPSHOT_EXTRA_BYTES + 2 * 65_535 + 8;
 
+const TEXT = new TextDecoder();
+
 /** Reads the snapshot table, in bounded pieces. A table that cannot be read ends the check, as it does for the stock tool. */
 export async function readSnapshotRoots(session: CheckSession): Promise<SnapshotRoot[]> {
   const { header } = session;
   const roots: SnapshotRoot[] = [];
   refuseTablePlace(session);
   let offset = header.snapshotsOffset;
-  const entry = new Uint8Array(MAX_ENTRY_BYTES);
+  const window = new Uint8Array(header.snapshotCount === 0 ? 0 : 2 * MAX_ENTRY_BYTES);
+  let start = 0;
+  let loaded = 0;
   for (let index = 0; index < header.snapshotCount; index++) {
     offset = alignUp(offset, 8);
-    await session.read(offset, entry, "the snapshot table");
+    if (loaded - offset < MAX_ENTRY_BYTES) {
+      await session.read(offset, window, "the snapshot table");
+      start = offset;
+      loaded = offset + window.length;
+    }
+    const entry = window.subarray(offset - start);
     const length = entryLength(session, entry, index);
     roots.push(decodeRoot(session, entry, index));
     offset += length;
@@ -107,10 +116,9 @@ function decodeRoot(session: CheckSession, entry: Uint8Array, index: number): Sn
   if (session.geometry.version === 3 && extra < REQUIRED_EXTRA_BYTES) {
     corrupt(session, `ERROR snapshot table entry ${index} is incomplete`);
   }
-  const text = new TextDecoder();
   return {
-    id: text.decode(entry.subarray(idAt, nameAt)),
-    name: text.decode(entry.subarray(nameAt, nameAt + view.getUint16(14))),
+    id: TEXT.decode(entry.subarray(idAt, nameAt)),
+    name: TEXT.decode(entry.subarray(nameAt, nameAt + view.getUint16(14))),
     l1Offset: view.getBigUint64(0),
     l1Length: view.getUint32(8),
   };

@@ -31,7 +31,8 @@ export class TableReader {
     this.#session = session;
     this.#stage = stage;
     this.#handle = handle;
-    this.#capacity = Math.max(1, Math.min(1024, TABLE_BATCH_BYTES / clusterSize));
+    // A small file has few tables.
+    this.#capacity = Math.max(1, Math.min(1024, TABLE_BATCH_BYTES / clusterSize, session.fileClusters));
     this.#offsets = new Float64Array(this.#capacity);
     this.#tags = new Float64Array(this.#capacity);
   }

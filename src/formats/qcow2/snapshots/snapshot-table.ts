@@ -112,14 +112,16 @@ function tableTooLarge(length: number): ZcowError {
   );
 }
 
+/** Shared: a table may have 65,536 entries without any. */
+const NO_EXTRA = new Uint8Array(0);
+
 function decodeEntry(entry: Uint8Array): Snapshot {
   const view = viewOf(entry);
   const extraLength = view.getUint32(ENTRY.extraLength);
   const extraEnd = SNAPSHOT_ENTRY_MIN_BYTES + extraLength;
   const idEnd = extraEnd + view.getUint16(ENTRY.idLength);
-  const extra = entry.slice(SNAPSHOT_ENTRY_MIN_BYTES, extraEnd);
   const extraU64 = (at: number): bigint | undefined =>
-    at + 8 <= extraLength ? viewOf(extra).getBigUint64(at) : undefined;
+    at + 8 <= extraLength ? view.getBigUint64(SNAPSHOT_ENTRY_MIN_BYTES + at) : undefined;
   const icount = extraU64(EXTRA.icount);
   return {
     id: decodeFileName(entry.subarray(extraEnd, idEnd)),
@@ -132,7 +134,8 @@ function decodeEntry(entry: Uint8Array): Snapshot {
     vmStateSize: extraU64(EXTRA.vmStateSize) ?? BigInt(view.getUint32(ENTRY.vmStateSize)),
     diskSize: extraU64(EXTRA.diskSize),
     icount: icount === NO_ICOUNT ? undefined : icount,
-    unknownExtra: extra.slice(KNOWN_EXTRA_BYTES),
+    unknownExtra:
+      extraLength > KNOWN_EXTRA_BYTES ? entry.slice(SNAPSHOT_ENTRY_MIN_BYTES + KNOWN_EXTRA_BYTES, extraEnd) : NO_EXTRA,
     extraLength,
   };
 }
