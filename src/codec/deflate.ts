@@ -1,5 +1,6 @@
 import { constants, deflateRaw, inflateRaw } from "node:zlib";
 import { badCompressedData, type ClusterCodec } from "./cluster-codec.js";
+import { mayShrink } from "./shrink-test.js";
 
 /** Both ways: QEMU decompresses with a window of 4 KiB, so nothing may refer further back. */
 const WINDOW_BITS = 12;
@@ -15,6 +16,7 @@ export const deflateCodec: ClusterCodec = {
   name: "zlib",
 
   compress(contents) {
+    if (!mayShrink(contents)) return Promise.resolve(undefined);
     const limit = contents.length - 1;
     const options = { windowBits: WINDOW_BITS, memLevel: MEMORY_LEVEL, chunkSize: limit, maxOutputLength: limit };
     return new Promise((resolve, reject) => {

@@ -1,4 +1,5 @@
 import { badCompressedData, type ClusterCodec } from "../cluster-codec.js";
+import { mayShrink } from "../shrink-test.js";
 import { readZstdFrame } from "./frame.js";
 
 /** A Zstandard implementation that works in another thread. */
@@ -23,6 +24,7 @@ export function zstdCodec(library: ZstdLibrary): ClusterCodec {
     name: "zstd",
 
     async compress(contents) {
+      if (!mayShrink(contents)) return undefined;
       const bytes = await library.compress(contents);
       return bytes.length < contents.length ? bytes : undefined;
     },

@@ -13,7 +13,7 @@ const AHEAD = 8;
 
 /** Where the clusters of a compressed write go. */
 export interface CompressedSinks {
-  /** Takes a cluster that does not shrink; `data` is its part of the request. */
+  /** Takes clusters that do not shrink; `data` is their part of the request. */
   readonly plain: (offset: number, data: Uint8Array) => MaybePromise<void>;
   readonly compressed: (cluster: number, bytes: Uint8Array) => Promise<void>;
 }
@@ -61,14 +61,22 @@ export async function writeCompressed(
   const part = (index: number): Uint8Array => from.subarray(index * clusterSize, (index + 1) * clusterSize);
   const ahead: Promise<Uint8Array | undefined>[] = [];
   let started = 0;
+  // Neighbours that do not shrink are one write.
+  let plainFrom = 0;
+  const storePlain = async (end: number): Promise<void> => {
+    const [start, stop] = [plainFrom * clusterSize, end * clusterSize];
+    if (start < stop) await sinks.plain(offset + start, from.subarray(start, stop));
+    plainFrom = end + 1;
+  };
   try {
     for (let index = 0; index < count; index++) {
       for (; started < count && ahead.length < AHEAD; started++) ahead.push(compress(state, part(started)));
       const bytes = await ahead.shift();
-      const at = offset + index * clusterSize;
-      if (bytes === undefined) await sinks.plain(at, part(index));
-      else await sinks.compressed(at / clusterSize, bytes);
+      if (bytes === undefined) continue;
+      await storePlain(index);
+      await sinks.compressed(offset / clusterSize + index, bytes);
     }
+    await storePlain(count);
   } finally {
     // The caller's bytes are not looked at any more once this has ended.
     await Promise.allSettled(ahead);
