@@ -22,6 +22,8 @@ export interface Case {
   readonly prepare?: () => void;
   readonly ours: Contestant;
   readonly peers: readonly Peer[];
+  /** What else there is to say once all rounds are run. */
+  readonly remark?: () => string;
 }
 
 export interface CaseContext {

@@ -1,7 +1,7 @@
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { run } from "./contestants.js";
-import { writeMixedData } from "./mixed-data.js";
+import { writeHalfRandom, writeMixedData, writeText } from "./mixed-data.js";
 
 /** The images that the cases work on, made by the stock tools where they can (zoned ones by `zcow create`). */
 export class BenchImages {
@@ -56,6 +56,16 @@ export class BenchImages {
     return { raw, qcow2 };
   }
 
+  /** A raw disk of one kind of data, or an image of the mixed one as the stock tool compresses it; kept for all rounds. */
+  ofKind(kind: "text" | "half random" | "zlib" | "zstd", size: number): string {
+    const path = join(this.directory, `${kind.replace(" ", "-")}-${size}.img`);
+    if (existsSync(path)) return path;
+    if (kind === "text") writeText(path, size);
+    else if (kind === "half random") writeHalfRandom(path, size);
+    else this.#run("qemu-img", [...compressing(kind), "-f", "raw", this.mixed(size).raw, path]);
+    return path;
+  }
+
   /** Reads the image once, so that every contestant finds it in the page cache. */
   warm(path: string): void {
     this.#run("cat", [path], "/dev/null");
@@ -73,4 +83,9 @@ export class BenchImages {
   #path(name: string): string {
     return join(this.directory, `${name}.qcow2`);
   }
+}
+
+/** The start of a command line that makes compressed images. */
+export function compressing(method: "zlib" | "zstd"): string[] {
+  return ["convert", "-c", "-O", "qcow2", ...(method === "zstd" ? ["-o", "compression_type=zstd"] : [])];
 }

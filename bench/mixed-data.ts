@@ -7,6 +7,7 @@ import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
  */
 
 const PIECE_BYTES = 1024 * 1024;
+const CLUSTER_BYTES = 64 * 1024;
 const KEY_BYTES = 16;
 /** Different words in the text. */
 const VOCABULARY = 4096;
@@ -58,6 +59,32 @@ function shuffledPieces(count: number, next: () => number): Piece[] {
     [pieces[last], pieces[other]] = [pieces[other] as Piece, pieces[last] as Piece];
   }
   return pieces;
+}
+
+/** Makes the raw disk `path` of `bytes` (a multiple of 1 MiB), all of it text-like. */
+export function writeText(path: string, bytes: number, seed = 20_261_122): void {
+  const text = textBytes(numbers(seed));
+  writePieces(path, bytes, () => text());
+}
+
+/** The same, but half of every 64 KiB random: no part of it is incompressible as a whole. */
+export function writeHalfRandom(path: string, bytes: number, seed = 20_261_122): void {
+  const text = textBytes(numbers(seed));
+  const random = randomBytes(seed);
+  writePieces(path, bytes, () => {
+    const [piece, other] = [text(), random()];
+    for (let at = 0; at < PIECE_BYTES; at += CLUSTER_BYTES) piece.set(other.subarray(at, at + CLUSTER_BYTES / 2), at);
+    return piece;
+  });
+}
+
+function writePieces(path: string, bytes: number, next: () => Uint8Array): void {
+  const fd = openSync(path, "w");
+  try {
+    for (let at = 0; at < bytes; at += PIECE_BYTES) writeSync(fd, next(), 0, PIECE_BYTES, at);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Makes the raw disk `path` of `bytes` (a multiple of 1 MiB). */

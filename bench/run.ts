@@ -1,20 +1,22 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { allCases, type Case, type Goal } from "./cases.js";
 import { run, type Sample } from "./contestants.js";
+import { convertCases } from "./convert-cases.js";
 import { BenchImages } from "./images.js";
 import { median, shuffled } from "./statistics.js";
 
 /** Runs the cases against the stock tools, alternating in a new order every round, and prints ratios of medians. */
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     rounds: { type: "string", default: "7" },
     only: { type: "string" },
     scale: { type: "string", default: "1" },
-    directory: { type: "string", default: tmpdir() },
+    directory: { type: "string" },
     json: { type: "string" },
   },
 });
@@ -119,7 +121,11 @@ function line(row: Row): string {
   return `| ${cells.join(" | ")} |`;
 }
 
-const directory = mkdtempSync(join(resolve(values.directory), "zcow-bench-"));
+/** Whole images are copied in memory: a disk would be what is measured. */
+const MEMORY_DIRECTORY = "/dev/shm";
+const converting = positionals[0] === "convert";
+const parent = values.directory ?? (converting && existsSync(MEMORY_DIRECTORY) ? MEMORY_DIRECTORY : tmpdir());
+const directory = mkdtempSync(join(resolve(parent), "zcow-bench-"));
 try {
   const zcow = resolve(import.meta.dirname, "../cli/zcow.js");
   const images = new BenchImages(directory, zcow);
@@ -132,11 +138,12 @@ try {
     "| case | zcow | peer | ratio | goal | reached | CPU per request zcow / peer | peak MiB zcow / peer |\n|---|---|---|---|---|---|---|---|",
   );
   const rows: Row[] = [];
-  for (const one of allCases(context)) {
+  for (const one of converting ? convertCases(context) : allCases(context)) {
     if (values.only !== undefined && !one.name.includes(values.only)) continue;
     const measured = measure(one, Number(values.rounds));
     rows.push(...measured);
     for (const row of measured) console.log(line(row));
+    if (one.remark !== undefined) console.log(one.remark());
   }
   const file = values.json ?? join(import.meta.dirname, `../../bench/results/local/${Date.now()}.json`);
   mkdirSync(resolve(file, ".."), { recursive: true });

@@ -1,4 +1,5 @@
 // `npm run bench`: builds and runs the comparison with the stock tools; see bench/run.ts for its options.
+// `npm run bench -- convert`: whole images, copied in memory; see bench/convert-cases.ts.
 // `npm run bench -- nvme`: load on the NVMe/TCP server instead; see bench/nvme-load.ts.
 import { join } from "node:path";
 import { capture, PROJECT_ROOT, passThrough } from "./run-command.mjs";
