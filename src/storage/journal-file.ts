@@ -3,6 +3,7 @@ import * as fs from "node:fs";
 import { basename, join } from "node:path";
 import { ZcowError } from "../base/errors.js";
 import { MiB } from "../base/units.js";
+import { writeHere } from "./file-transfer.js";
 import { storageError } from "./storage-error.js";
 
 /** Where a change journal is kept. Every call is over when it returns, so that it survives the end of the process from then on. */
@@ -80,7 +81,7 @@ export class JournalFile implements JournalPlace {
       fs.rmSync(fresh, { force: true });
       const fd = fs.openSync(fresh, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_EXCL, 0o600);
       try {
-        writeAll(fd, bytes, 0);
+        writeHere(fd, 0, bytes);
         fs.renameSync(fresh, this.name);
       } catch (error) {
         fs.closeSync(fd);
@@ -97,7 +98,7 @@ export class JournalFile implements JournalPlace {
 
   append(bytes: Uint8Array): void {
     try {
-      writeAll(this.#opened(), bytes, this.#length);
+      writeHere(this.#opened(), this.#length, bytes);
     } catch (cause) {
       throw storageError(cause, { verb: "write", name: this.name });
     }
@@ -147,8 +148,4 @@ export class JournalFile implements JournalPlace {
       },
     );
   }
-}
-
-function writeAll(fd: number, bytes: Uint8Array, at: number): void {
-  for (let done = 0; done < bytes.length; ) done += fs.writeSync(fd, bytes, done, bytes.length - done, at + done);
 }

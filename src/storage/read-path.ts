@@ -1,3 +1,4 @@
+import { isInMemory } from "../host/memory-files.js";
 import { loadedNativeCalls, nativeCalls } from "../host/native.js";
 import { CANNOT_TELL, PageCacheReader } from "../host/page-cache-read.js";
 import { readHere } from "./file-transfer.js";
@@ -22,13 +23,15 @@ const HEAVY_USE = 256;
 /**
  * Decides for each read whether this thread makes it or the thread pool.
  *
- * Best is the native helper: it reads what the page cache holds and says when it holds nothing. Otherwise the time of the
- * reads made here is averaged, and while that is above what memory takes, reads go to the pool.
+ * Best is the native helper: it reads what the page cache holds and says when it holds nothing. Files that are in memory only
+ * (tmpfs, which does not say) are read here. Otherwise the time of the reads made here is averaged, and while that is above
+ * what memory takes, reads go to the pool.
  */
 export class ReadPath {
   readonly #fd: number;
   #reader: PageCacheReader | undefined;
   #untilHelper = HEAVY_USE;
+  #inMemory = false;
   /** Average of time taken by time allowed; above 1 the storage is slow. */
   #slowness = 0;
   #untilProbe = PROBE_EVERY;
@@ -48,6 +51,7 @@ export class ReadPath {
     if (count >= 0) return count;
     if (count !== CANNOT_TELL) return 0;
     this.#reader = undefined;
+    this.#inMemory = isInMemory(this.#fd);
     return this.#attemptTimed(at, into);
   }
 
@@ -57,9 +61,11 @@ export class ReadPath {
   }
 
   #attemptTimed(at: number, into: Uint8Array): number {
+    if (this.#inMemory) return readHere(this.#fd, at, into);
     if (--this.#untilHelper === 0) {
       const calls = nativeCalls();
       this.#useHelper(calls === undefined ? undefined : new PageCacheReader(calls));
+      this.#inMemory = calls === undefined && isInMemory(this.#fd);
     }
     if (this.#slowness > 1 && --this.#untilProbe > 0) return 0;
     this.#untilProbe = PROBE_EVERY;

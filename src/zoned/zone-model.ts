@@ -41,13 +41,19 @@ const {
 /** What an administrator can force on a zone. `online` returns it to the state its pointer implies. */
 export type ForcedState = "read-only" | "offline" | "online";
 
+/** Zones whose flight is kept while nothing is in it: zones are written again and again. */
+const KEPT_FLIGHTS = 256;
+
 export class ZoneModel {
   readonly geometry: ZoneGeometry;
   readonly resources: ZoneResources;
   /** Bytes of the largest append. */
   readonly maxAppendBytes: number;
   readonly #writePointers: Float64Array;
+  /** Of zones with writes in flight, and of some that had any lately. */
   readonly #flights = new Map<number, ZoneFlight>();
+  /** Zones with writes in flight. */
+  #busy = 0;
   #dirty = new Set<ZoneIndex>();
   #forced = 0;
   #onMove: ((zone: ZoneIndex) => void) | undefined = undefined;
@@ -157,9 +163,9 @@ export class ZoneModel {
 
   /** True while a write of a zone in [first, last] is in flight. */
   isBusy(first: ZoneIndex, last: ZoneIndex): boolean {
-    if (this.#flights.size === 0) return false;
-    if (first === last) return this.#flights.has(first);
-    for (const zone of this.#flights.keys()) if (zone >= first && zone <= last) return true;
+    if (this.#busy === 0) return false;
+    if (first === last) return this.#isFlying(first);
+    for (const [zone, flight] of this.#flights) if (zone >= first && zone <= last && !flight.idle) return true;
     return false;
   }
 
@@ -171,7 +177,7 @@ export class ZoneModel {
 
   /** All below is written and acknowledged; never past a write in flight. */
   committedPointer(zone: ZoneIndex): number {
-    const head = this.#flights.size === 0 ? undefined : this.#flights.get(zone)?.head;
+    const head = this.#busy === 0 ? undefined : this.#flights.get(zone)?.head;
     return head === undefined ? this.writePointer(zone) : head.offset;
   }
 
@@ -310,11 +316,12 @@ export class ZoneModel {
       flight = new ZoneFlight();
       this.#flights.set(zone, flight);
     }
+    if (flight.idle) this.#busy += 1;
     flight.add(write);
     return write;
   }
 
-  /** Refuses writes that no offset could make right. Returns the writes in flight, if any. */
+  /** Refuses writes that no offset could make right. Returns the flight of the zone, if it has one. */
   #requireWritable(zone: ZoneIndex, offset: number): ZoneFlight | undefined {
     this.requireChangeable("write", zone);
     const flight = this.#flights.get(zone);
@@ -345,7 +352,7 @@ export class ZoneModel {
   }
 
   #requireIdle(zone: ZoneIndex): void {
-    if (this.#flights.has(zone)) throw new TypeError(`Zone ${zone} has writes in flight.`);
+    if (this.#isFlying(zone)) throw new TypeError(`Zone ${zone} has writes in flight.`);
   }
 
   /** All live writes of the zone are acknowledged. */
@@ -367,7 +374,12 @@ export class ZoneModel {
 
   #retire(zone: ZoneIndex, flight: ZoneFlight): void {
     if (!flight.idle) return;
-    this.#flights.delete(zone);
+    this.#busy -= 1;
+    if (flight.broken || this.#flights.size > KEPT_FLIGHTS) this.#flights.delete(zone);
     this.#onIdle?.(zone);
+  }
+
+  #isFlying(zone: ZoneIndex): boolean {
+    return this.#flights.get(zone)?.idle === false;
   }
 }

@@ -51,7 +51,7 @@ export class Pipe implements Transport, HostStream {
   connection: Connection | undefined;
   /** Bytes per delivery to the target. */
   pieces = Number.POSITIVE_INFINITY;
-  /** Replies stay in the backlog until `release`. */
+  /** Replies stay in the backlog until `letGo`. */
   held = false;
   paused = false;
   ended = false;
@@ -59,6 +59,7 @@ export class Pipe implements Transport, HostStream {
   largestBacklog = 0;
   #backlog: Uint8Array[] = [];
   #incoming: Uint8Array[] = [];
+  #released: Uint8Array[] = [];
   #listener: ((bytes: Uint8Array) => void) | undefined;
   #closed: (() => void) | undefined;
   #scheduled = false;
@@ -69,6 +70,12 @@ export class Pipe implements Transport, HostStream {
     if (this.ended) throw new Error("send after end");
     this.#backlog.push(bytes);
     this.largestBacklog = Math.max(this.largestBacklog, this.backlog);
+    this.#schedule();
+  }
+
+  /** Somebody else uses the memory when what was sent of it has left. */
+  release(block: Uint8Array): void {
+    this.#released.push(block);
     this.#schedule();
   }
 
@@ -118,7 +125,7 @@ export class Pipe implements Transport, HostStream {
     this.connection?.disconnected();
   }
 
-  release(): void {
+  letGo(): void {
     this.held = false;
     this.#schedule();
   }
@@ -140,6 +147,7 @@ export class Pipe implements Transport, HostStream {
       const ready = this.#backlog;
       this.#backlog = [];
       for (const bytes of ready) this.#listener?.(bytes);
+      for (const block of this.#released.splice(0)) block.fill(0xee);
       if (ready.length > 0) this.connection?.drained();
       if (this.ended && this.#backlog.length === 0) {
         this.#closed?.();

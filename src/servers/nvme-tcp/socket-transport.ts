@@ -1,10 +1,14 @@
 import type { Socket } from "node:net";
+import { KiB } from "../../base/units.js";
 import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { Transport, TransportListener } from "../../protocols/nvme/transport.js";
 
+/** With so much waiting, bytes, a write costs less than to wait until what is to be copied has left the processor's cache. */
+const EAGER_BYTES = 96 * KiB;
+
 /**
- * A connection's way out over a socket. What is sent in one turn of the event loop leaves in one write at its end: a
- * system call costs as much as several small commands.
+ * A connection's way out over a socket. What is sent in one turn of the event loop leaves in one write at its end, or in
+ * several when it is much: a system call costs as much as several small commands.
  */
 export class SocketTransport implements Transport {
   /** Bytes handed to the network and taken from it. */
@@ -51,8 +55,11 @@ export class SocketTransport implements Transport {
 
   send(bytes: Uint8Array): void {
     if (this.#socket.destroyed || this.#ending) return;
-    this.#waiting.push(bytes);
-    this.#waitingBytes += bytes.length;
+    this.#put(bytes);
+    if (this.#waitingBytes >= EAGER_BYTES) {
+      this.#flush();
+      return;
+    }
     if (this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(() => {
@@ -87,6 +94,18 @@ export class SocketTransport implements Transport {
   destroy(reason: Error): void {
     this.#reason ??= reason;
     this.#socket.destroy();
+  }
+
+  /** Bytes that follow the last ones in memory make them longer: one piece is written faster than two. */
+  #put(bytes: Uint8Array): void {
+    this.#waitingBytes += bytes.length;
+    const at = this.#waiting.length - 1;
+    const last = this.#waiting[at];
+    if (last?.buffer === bytes.buffer && last.byteOffset + last.length === bytes.byteOffset) {
+      this.#waiting[at] = new Uint8Array(last.buffer, last.byteOffset, last.length + bytes.length);
+    } else {
+      this.#waiting.push(bytes);
+    }
   }
 
   #flush(): void {

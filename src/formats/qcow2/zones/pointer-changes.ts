@@ -2,6 +2,7 @@ import type { ZoneIndex } from "../../../base/units.js";
 import type { AddRecord, ChangeJournal, ChangeSource } from "../../../storage/change-journal.js";
 import type { ZoneModel } from "../../../zoned/zone-model.js";
 import { JOURNAL_STAGE } from "../metadata-changes.js";
+import { WRITE_POINTER_BYTES } from "../zoned-layouts.js";
 import type { PointerTable } from "./pointer-table.js";
 
 /** Keeps the journal true about write pointers: the entry of a zone is in it whenever it may differ from the table in the file. */
@@ -12,6 +13,7 @@ export class PointerChanges implements ChangeSource {
   readonly #fresh = new Set<ZoneIndex>();
   /** In the journal, and maybe not in the table. */
   readonly #unsaved = new Set<ZoneIndex>();
+  readonly #entry = new Uint8Array(WRITE_POINTER_BYTES);
 
   private constructor(model: ZoneModel, table: PointerTable) {
     this.#model = model;
@@ -44,8 +46,8 @@ export class PointerChanges implements ChangeSource {
 
   /** False when the table has it. */
   #add(zone: ZoneIndex, add: AddRecord, always: boolean): boolean {
-    const { entry, isStored } = this.#table.entryFor(zone, this.#model.committedPointer(zone));
-    if (!isStored || always) add(JOURNAL_STAGE.writePointers, this.#table.entryOffset(zone), entry);
+    const isStored = this.#table.encodeEntry(zone, this.#model.committedPointer(zone), this.#entry);
+    if (!isStored || always) add(JOURNAL_STAGE.writePointers, this.#table.entryOffset(zone), this.#entry);
     return !isStored;
   }
 }

@@ -50,6 +50,8 @@ export class Outbox {
   /** Finished and unsent: [sendFrom, at) of the block. */
   #sendFrom = 0;
   #at = 0;
+  /** A reply of the block was set aside: nobody may use its memory again. */
+  #shared = false;
 
   constructor(options: OutboxOptions) {
     this.#transport = options.transport;
@@ -155,6 +157,7 @@ export class Outbox {
     if (room.block !== this.#block) return;
     if (room.start > this.#sendFrom) this.#transport.send(this.#block.subarray(this.#sendFrom, room.start));
     this.#sendFrom = room.start + room.length;
+    this.#shared = true;
   }
 
   get #headerFlag(): number {
@@ -171,17 +174,22 @@ export class Outbox {
 
   /** The next `length` bytes of the block, or of a new one. */
   #claim(length: number): number {
-    if (this.#at + length > this.#block.length) {
-      this.flush();
-      const next = Math.max(FIRST_BLOCK_BYTES, 2 * this.#block.length, length);
-      this.#block = this.#allocate(Math.min(next, LARGEST_BLOCK_BYTES));
-      this.#view = viewOf(this.#block);
-      this.#at = 0;
-      this.#sendFrom = 0;
-    }
+    if (this.#at + length > this.#block.length) this.#nextBlock(length);
     const at = this.#at;
     this.#at = at + length;
     return at;
+  }
+
+  /** Blocks of the full size go round; smaller ones are a connection's first few only. */
+  #nextBlock(length: number): void {
+    this.flush();
+    if (this.#block.length === LARGEST_BLOCK_BYTES && !this.#shared) this.#transport.release?.(this.#block);
+    const next = Math.max(FIRST_BLOCK_BYTES, 2 * this.#block.length, length);
+    this.#block = this.#allocate(Math.min(next, LARGEST_BLOCK_BYTES));
+    this.#view = viewOf(this.#block);
+    this.#at = 0;
+    this.#sendFrom = 0;
+    this.#shared = false;
   }
 
   #writeResponse(

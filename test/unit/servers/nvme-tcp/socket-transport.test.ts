@@ -1,0 +1,95 @@
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { DataBuffers } from "../../../../src/protocols/nvme/data-buffers.js";
+import { SocketTransport } from "../../../../src/servers/nvme-tcp/socket-transport.js";
+import { taggedBytes } from "../../../support/random.js";
+
+const KIB = 1024;
+const ends: (() => void)[] = [];
+
+afterEach(() => {
+  for (const end of ends.splice(0)) end();
+});
+
+async function connectedPair(): Promise<{ near: Socket; received: (length: number) => Promise<Buffer> }> {
+  const server = createServer();
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const near = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  const [far] = (await once(server, "connection")) as [Socket];
+  ends.push(() => {
+    near.destroy();
+    far.destroy();
+    server.close();
+  });
+  const received = async (length: number): Promise<Buffer> => {
+    const chunks: Buffer[] = [];
+    let got = 0;
+    for await (const chunk of far.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      chunks.push(chunk);
+      got += chunk.length;
+      if (got >= length) break;
+    }
+    return Buffer.concat(chunks);
+  };
+  return { near, received };
+}
+
+describe("what is sent over a socket", () => {
+  it("leaves in one write when it lies in one piece of memory", async () => {
+    const { near, received } = await connectedPair();
+    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)));
+    const write = vi.spyOn(near, "write");
+    const bytes = taggedBytes(1, 0, 12 * KIB);
+    for (let at = 0; at < bytes.length; at += 1000) transport.send(bytes.subarray(at, at + 1000));
+    expect(write).not.toHaveBeenCalled();
+    expect(transport.backlog).toBe(bytes.length);
+    expect((await received(bytes.length)).equals(bytes)).toBe(true);
+    expect(write).toHaveBeenCalledTimes(1);
+    expect(transport.bytesSent).toBe(bytes.length);
+  });
+
+  it("leaves at once when it is much, in order with what waited", async () => {
+    const { near, received } = await connectedPair();
+    const before = vi.fn();
+    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)), before);
+    const small = taggedBytes(1, 0, KIB);
+    const large = taggedBytes(2, 0, 128 * KIB);
+    transport.send(small);
+    expect(before).not.toHaveBeenCalled();
+    transport.send(large);
+    expect(before).toHaveBeenCalledTimes(1);
+    expect(transport.bytesSent).toBe(small.length + large.length);
+    transport.send(small);
+    expect(before).toHaveBeenCalledTimes(1);
+    const all = Buffer.concat([small, large, small]);
+    expect((await received(all.length)).equals(all)).toBe(true);
+    expect(before).toHaveBeenCalledTimes(2);
+  });
+
+  it("is not sent, large or small, when what must come before it fails", async () => {
+    const { near } = await connectedPair();
+    const gone = vi.fn();
+    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)), () => {
+      throw new Error("the journal cannot be written");
+    });
+    transport.attach({ receive: () => undefined, drained: () => undefined, disconnected: gone });
+    transport.send(taggedBytes(2, 0, 128 * KIB));
+    await once(near, "close");
+    expect(transport.bytesSent).toBe(0);
+    expect(gone).toHaveBeenCalledWith(expect.objectContaining({ message: "the journal cannot be written" }));
+  });
+
+  it("gives memory back once it has left, to be used again", async () => {
+    const { near, received } = await connectedPair();
+    const pool = new DataBuffers((bytes) => new Uint8Array(bytes));
+    const transport = new SocketTransport(near, pool);
+    const block = new Uint8Array(64 * KIB).fill(7);
+    transport.send(block);
+    transport.release(block);
+    expect(pool.take(block.length)).not.toBe(block);
+    await received(block.length);
+    await vi.waitFor(() => expect(pool.take(block.length)).toBe(block));
+  });
+});
