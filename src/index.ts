@@ -36,6 +36,7 @@ export type { CompactOptions, CompactResult } from "./formats/qcow2/compact/comp
 export type { CreateEncryptOptions, CreateQcow2Options, CreateZoneOptions } from "./formats/qcow2/create-options.js";
 export type { EncryptionInfo, KeySlotInfo } from "./formats/qcow2/encryption/describe-encryption.js";
 export type { KeySlotChange } from "./formats/qcow2/encryption/key-slots.js";
+export type { MeasuredBitmap, Measurement } from "./formats/qcow2/measure.js";
 export type { Snapshot } from "./formats/qcow2/snapshots/snapshot.js";
 export type { ZonedExtension, ZonedLayout } from "./formats/qcow2/zoned-extension.js";
 export type { CreateRawOptions, RawPreallocation } from "./formats/raw/create.js";
@@ -64,6 +65,7 @@ export type {
   ReferenceReach,
 } from "./jobs/inspect/report.js";
 export { type MapEntry, mapImage } from "./jobs/map.js";
+export { type MeasureSource, measureImage } from "./jobs/measure/measure.js";
 export { type RebaseImageOptions, rebaseImage } from "./jobs/rebase/rebase.js";
 export { type ResizeImageOptions, resizeImage } from "./jobs/resize.js";
 export {

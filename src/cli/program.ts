@@ -83,6 +83,24 @@ export const COMMANDS: CommandTable = {
     load: async () => (await import("./commands/rebase.js")).rebaseCommand,
     manual: async () => (await import("./commands/rebase.js")).REBASE_MANUAL,
   },
+  measure: {
+    summary: "tell how large the file of a new image gets",
+    stock: true,
+    load: async () => (await import("./commands/measure.js")).measureCommand,
+    manual: async () => (await import("./commands/measure.js")).MEASURE_MANUAL,
+  },
+  dd: {
+    summary: "copy a part of an image into a new one",
+    stock: true,
+    load: async () => (await import("./commands/dd.js")).ddCommand,
+    manual: async () => (await import("./commands/dd.js")).DD_MANUAL,
+  },
+  bench: {
+    summary: "time a row of equal requests",
+    stock: true,
+    load: async () => (await import("./commands/bench.js")).benchCommand,
+    manual: async () => (await import("./commands/bench.js")).BENCH_MANUAL,
+  },
   convert: {
     summary: "copy an image into another format",
     stock: true,

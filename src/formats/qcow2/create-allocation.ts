@@ -197,7 +197,7 @@ export class ClusterPlan {
 }
 
 /** Refcount blocks needed to count `clusters`, the blocks themselves and their table; with `generous`, and half a table more. */
-function blocksToCount(clusters: number, shape: ClusterShape, generous: boolean): number {
+export function blocksToCount(clusters: number, shape: ClusterShape, generous: boolean): number {
   const entriesPerCluster = shape.clusterSize / TABLE_ENTRY_BYTES;
   let counted = clusters;
   let blocks = 0;

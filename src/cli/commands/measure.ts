@@ -1,0 +1,153 @@
+import { isZcowError, ZcowError } from "../../base/errors.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import type { CreateImageOptions } from "../../formats/create-image.js";
+import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
+import type { MeasuredBitmap, Measurement } from "../../formats/qcow2/measure.js";
+import { describeImage } from "../../jobs/info.js";
+import { type MeasureSource, measureImage, requireMeasurable } from "../../jobs/measure/measure.js";
+import { WRITE_BACK } from "../cache-mode.js";
+import {
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  givenSecrets,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  imageNamed,
+  type NamedImage,
+  OBJECT_OPTION,
+  OUTPUT_OPTION,
+  outputForm,
+} from "../common-options.js";
+import type { CommandContext } from "../context.js";
+import { parseCreationOptions } from "../creation-options.js";
+import { explain, printError, withSubject } from "../failure.js";
+import { helpText } from "../help-text.js";
+import { splitOptionList } from "../image-options.js";
+import { jsonText } from "../json.js";
+import { type CommandManual, optionsOf } from "../manual.js";
+import { openForCommand } from "../open.js";
+import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { sizeValue } from "../size-option.js";
+import { UsageError } from "../usage-error.js";
+
+export const MEASURE_MANUAL: CommandManual = {
+  name: "measure",
+  synopsis: [
+    "[--output human|json] [-O FORMAT] [-o NAME=VALUE[,...]] --size SIZE",
+    "[--output human|json] [-O FORMAT] [-o NAME=VALUE[,...]] [-f FORMAT] [-l SNAPSHOT] [-U] FILE",
+  ],
+  about: ["Tells how large the file of a new image gets when an image is copied into it. Creates nothing."],
+  options: [
+    { name: "size", long: "size", value: "SIZE", about: "of an empty disk, in place of FILE" },
+    { name: "target-format", short: "O", value: "FORMAT", about: "of the new image: raw (default) or qcow2" },
+    { name: "options", short: "o", value: "NAME=VALUE[,...]", about: "options of the new image, as create has them" },
+    saying(FORMAT_OPTION, "of FILE; recognised by content when left out"),
+    { name: "snapshot", short: "l", long: "snapshot", value: "SNAPSHOT", about: "an internal snapshot, by id or name" },
+    OUTPUT_OPTION,
+    FORCE_SHARE_OPTION,
+    IMAGE_OPTS_OPTION,
+    OBJECT_OPTION,
+    HELP_OPTION,
+  ],
+};
+
+export async function measureCommand(args: readonly string[], context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, optionsOf(MEASURE_MANUAL));
+  if (isGiven(parsed, "help")) {
+    context.output.out(helpText(MEASURE_MANUAL, context));
+    return 0;
+  }
+  const form = outputForm(parsed, ["human", "json"]);
+  const [name, size] = subjectOf(parsed);
+  const secretOf = await givenSecrets(parsed);
+  const source = name === undefined ? { size } : await openSource(imageNamed(name, parsed, secretOf), parsed, context);
+  try {
+    const measured = await measureImage(targetOptions(parsed, secretOf, context), source);
+    context.output.out(form === "json" ? json(measured) : human(measured));
+    return 0;
+  } finally {
+    if ("device" in source) await source.device.close();
+  }
+}
+
+/** The file name, or the size that was given in its place. */
+function subjectOf(parsed: ParsedArguments): readonly [name: string | undefined, size: number] {
+  const sizeText = lastValue(parsed, "size");
+  const size = sizeText === undefined ? undefined : sizeValue(sizeText, "image size");
+  const [name, ...more] = parsed.positionals;
+  if (more.length > 0) throw new UsageError("At most one filename argument is allowed.", false);
+  if (name === undefined) {
+    if (["image-opts", "format", "snapshot"].some((option) => isGiven(parsed, option))) {
+      throw new UsageError("--image-opts, -f, and -l require a filename argument.", false);
+    }
+    if (size === undefined) throw new UsageError("Either --size N or one filename must be specified.", false);
+    return [undefined, size];
+  }
+  if (size !== undefined) throw new UsageError("--size N cannot be used together with a filename.", false);
+  return [name, 0];
+}
+
+async function openSource(
+  image: NamedImage,
+  parsed: ParsedArguments,
+  context: CommandContext,
+): Promise<MeasureSource & { readonly device: BlockDevice }> {
+  const snapshot = snapshotName(lastValue(parsed, "snapshot"));
+  try {
+    const device = await openForCommand({ ...image, readOnly: true, cache: WRITE_BACK, snapshot }, context);
+    return { device, bitmaps: await bitmapsOf(device, image.path) };
+  } catch (error) {
+    const isSnapshot = isZcowError(error, "SNAPSHOT_NOT_FOUND");
+    throw withSubject(isSnapshot ? "Failed to load snapshot" : `Could not open '${image.path}'`, error);
+  }
+}
+
+/** `snapshot.id=1` and `snapshot.name=x` mean what the plain id or name means. */
+function snapshotName(text: string | undefined): string | undefined {
+  if (text?.startsWith("snapshot.") !== true) return text;
+  return splitOptionList(text).find(([name]) => name === "snapshot.id" || name === "snapshot.name")?.[1] ?? text;
+}
+
+async function bitmapsOf(device: BlockDevice, path: string): Promise<readonly MeasuredBitmap[] | undefined> {
+  if (device.format !== "qcow2") return undefined;
+  const { qcow2 } = await describeImage(path, { format: "qcow2", forceShare: true });
+  if (qcow2 === undefined || qcow2.version === 2) return undefined;
+  return (qcow2.bitmaps ?? []).filter(({ inUse }) => !inUse);
+}
+
+function targetOptions(parsed: ParsedArguments, secretOf: SecretLookup, context: CommandContext): CreateImageOptions {
+  const format = lastValue(parsed, "target-format") ?? "raw";
+  try {
+    requireMeasurable(format);
+  } catch (error) {
+    if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
+    throw new ZcowError(error.code, error.message, { data: error.data, stockText: `Unknown file format '${format}'` });
+  }
+  const given = allValues(parsed, "options").flatMap(splitOptionList);
+  try {
+    const creation = parseCreationOptions(format, given, secretOf);
+    if ("options" in creation) return creation.options;
+    throw creation.refusal;
+  } catch (error) {
+    if (!isZcowError(error)) throw error;
+    // The stock tool refuses what it cannot read at once, and a choice that does not exist when it measures.
+    if (error.data.option === "preallocation") {
+      throw new ZcowError(error.code, error.message, {
+        data: error.data,
+        stockText: `invalid parameter value: ${error.data.value}`,
+      });
+    }
+    printError(context, explain(error, context));
+    throw new UsageError(`Invalid options for file format '${format}'`, false);
+  }
+}
+
+function human({ required, fullyAllocated, bitmaps }: Measurement): string {
+  const last = bitmaps === undefined ? "" : `bitmaps size: ${bitmaps}\n`;
+  return `required size: ${required}\nfully allocated size: ${fullyAllocated}\n${last}`;
+}
+
+function json({ required, fullyAllocated, bitmaps }: Measurement): string {
+  const first = bitmaps === undefined ? {} : { bitmaps };
+  return jsonText({ ...first, required, "fully-allocated": fullyAllocated });
+}
