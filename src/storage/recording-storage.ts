@@ -26,19 +26,25 @@ export interface RecordingStorage extends Storage {
   crashImage(moment: number, options: CrashOptions): MemoryStorage;
 }
 
+/** Counts steps. Recordings that share one have comparable moments: power fails for all of them at once. */
+export interface StepClock {
+  now: number;
+}
+
 class ChangeRecorder extends ForwardingStorage implements RecordingStorage {
   readonly changes: RecordedChange[] = [];
   readonly flushes: RecordedFlush[] = [];
   readonly #crashes: CrashImages;
-  #moment = 0;
+  readonly #clock: StepClock;
 
-  constructor(inner: Storage, initial: MemoryStorage) {
+  constructor(inner: Storage, initial: MemoryStorage, clock: StepClock) {
     super(inner);
+    this.#clock = clock;
     this.#crashes = new CrashImages(initial, this.changes, this.flushes);
   }
 
   moment(): number {
-    return this.#moment;
+    return this.#clock.now;
   }
 
   flushMoments(): number[] {
@@ -72,7 +78,7 @@ class ChangeRecorder extends ForwardingStorage implements RecordingStorage {
   }
 
   override flush(): MaybePromise<void> {
-    const flush: RecordedFlush = { started: this.#moment++, completed: undefined };
+    const flush: RecordedFlush = { started: this.#clock.now++, completed: undefined };
     this.flushes.push(flush);
     return this.#complete(flush, () => this.inner.flush());
   }
@@ -81,7 +87,7 @@ class ChangeRecorder extends ForwardingStorage implements RecordingStorage {
     call: Pick<RecordedChange, "kind" | "at" | "length" | "bytes">,
     make: () => MaybePromise<void>,
   ): MaybePromise<void> {
-    const change: RecordedChange = { ...call, started: this.#moment++, completed: undefined };
+    const change: RecordedChange = { ...call, started: this.#clock.now++, completed: undefined };
     this.changes.push(change);
     return this.#complete(change, make);
   }
@@ -89,22 +95,26 @@ class ChangeRecorder extends ForwardingStorage implements RecordingStorage {
   #complete(entry: { completed: number | undefined }, make: () => MaybePromise<void>): MaybePromise<void> {
     const wait = make();
     if (wait !== undefined) return this.#completeLater(entry, wait);
-    entry.completed = this.#moment++;
+    entry.completed = this.#clock.now++;
     return undefined;
   }
 
   async #completeLater(entry: { completed: number | undefined }, wait: Promise<void>): Promise<void> {
     await wait;
-    entry.completed = this.#moment++;
+    entry.completed = this.#clock.now++;
   }
 }
 
 /**
  * Records the changes of `inner`. `initial` holds the bytes that `inner` has now; it may be left out when `inner` is empty
- * or in memory.
+ * or in memory. `clock`: shared by storages that lose power together.
  */
-export function recordingStorage(inner: Storage, initial?: MemoryStorage): RecordingStorage {
-  return new ChangeRecorder(inner, initial?.clone() ?? presentBytes(inner));
+export function recordingStorage(
+  inner: Storage,
+  initial?: MemoryStorage,
+  clock: StepClock = { now: 0 },
+): RecordingStorage {
+  return new ChangeRecorder(inner, initial?.clone() ?? presentBytes(inner), clock);
 }
 
 function presentBytes(inner: Storage): MemoryStorage {

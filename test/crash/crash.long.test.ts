@@ -1,6 +1,7 @@
 import { describe, it } from "vitest";
 import {
   COMPRESSED_GEOMETRIES,
+  ENCRYPTED_GEOMETRIES,
   EXTENDED_GEOMETRIES,
   OLD_LAYOUT_GEOMETRIES,
   PLAIN_GEOMETRIES,
@@ -16,6 +17,7 @@ describe("an image whose writer loses power at any moment, over many seeds", () 
     ...ZONED_GEOMETRIES,
     ...OLD_LAYOUT_GEOMETRIES,
     ...COMPRESSED_GEOMETRIES,
+    ...ENCRYPTED_GEOMETRIES,
   ])("$name", async (geometry) => {
     await crashGeometry(geometry, seedFromEnvironment(1000), { seeds: 60, steps: 200, cuts: 24 });
   });

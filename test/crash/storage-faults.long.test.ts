@@ -1,6 +1,7 @@
 import { describe, it } from "vitest";
 import {
   COMPRESSED_GEOMETRIES,
+  ENCRYPTED_GEOMETRIES,
   EXTENDED_GEOMETRIES,
   OLD_LAYOUT_GEOMETRIES,
   PLAIN_GEOMETRIES,
@@ -19,6 +20,7 @@ describe("a storage call that fails in the middle of a long workload", () => {
     ...ZONED_GEOMETRIES,
     ...OLD_LAYOUT_GEOMETRIES,
     ...COMPRESSED_GEOMETRIES,
+    ...ENCRYPTED_GEOMETRIES,
   ])("loses nothing flushed, whichever call it is: $name", async (geometry) => {
     const { cacheBytes, from = 0, compressed = false } = geometry;
     const image = await geometryImage(geometry);

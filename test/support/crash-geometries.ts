@@ -161,6 +161,7 @@ export const COMPRESSED_GEOMETRIES: readonly CrashGeometry[] = (
 /** Opens the encrypted images of the crash tests. */
 export const CRASH_PASSPHRASE = "power cut";
 const encrypt = { format: "aes", passphrase: CRASH_PASSPHRASE } as const;
+const luks = { format: "luks", passphrase: CRASH_PASSPHRASE, iterTime: 1 } as const;
 
 /** Guest data encrypted by sectors: requests of any alignment rewrite sectors, and what surrounds them is never noise. */
 export const ENCRYPTED_GEOMETRIES: readonly CrashGeometry[] = [
@@ -172,6 +173,20 @@ export const ENCRYPTED_GEOMETRIES: readonly CrashGeometry[] = [
       size: 256 * KIB,
       clusterSize: 4 * KIB,
       encrypt,
+      zone: hostManaged(32 * KIB, { capacity: 26 * KIB, conventionalZones: 1 }),
+    },
+  },
+  { name: "LUKS, 4 KiB clusters", options: { size: 128 * KIB, clusterSize: 4 * KIB, encrypt: luks } },
+  {
+    name: "LUKS, subclusters",
+    options: { size: 256 * KIB, clusterSize: 16 * KIB, extendedL2: true, encrypt: luks },
+  },
+  {
+    name: "LUKS, zones, one conventional",
+    options: {
+      size: 256 * KIB,
+      clusterSize: 4 * KIB,
+      encrypt: luks,
       zone: hostManaged(32 * KIB, { capacity: 26 * KIB, conventionalZones: 1 }),
     },
   },

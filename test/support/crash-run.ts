@@ -115,11 +115,19 @@ async function judgeContents(device: BlockDevice, history: DiskHistory, moment: 
 }
 
 /** Everything that is wrong with a file after a crash at `moment`. */
-export async function judgeCrash(file: Uint8Array, history: DiskHistory, moment: number): Promise<string[]> {
+export async function judgeCrash(
+  file: Uint8Array,
+  history: DiskHistory,
+  moment: number,
+  dataFile?: Uint8Array,
+): Promise<string[]> {
   const verdict = referenceCheck(file);
   if (verdict.corruptions.length > 0) return verdict.corruptions.map((text) => `crashed image: ${text}`);
   const storage = memoryStorage(file);
-  const device = await openQcow2(storage, { passphrase: CRASH_PASSPHRASE });
+  const device = await openQcow2(storage, {
+    passphrase: CRASH_PASSPHRASE,
+    ...(dataFile === undefined ? {} : { dataFile: memoryStorage(dataFile) }),
+  });
   const problems = await judgeContents(device, history, moment);
   await useALittle(device);
   await device.close();

@@ -101,10 +101,10 @@ class Walk {
   }
 
   /** Data in another file lie where the guest has them, and are nobody else's. */
-  external(what: string, { kind, hostOffset, copied }: ReferenceMapping, cluster: number): void {
+  external(what: string, { hostOffset, copied }: ReferenceMapping, cluster: number): void {
+    if (hostOffset === 0 && !copied) return;
     if (!copied) this.bad(`${what} is in the data file without COPIED`);
-    const place = cluster * this.image.clusterSize;
-    if (kind === "data" && hostOffset !== place) this.bad(`${what} lies at ${hostOffset} of the data file`);
+    if (hostOffset !== cluster * this.image.clusterSize) this.bad(`${what} lies at ${hostOffset} of the data file`);
   }
 
   /** The maps of an extended entry. */

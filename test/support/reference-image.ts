@@ -137,7 +137,8 @@ export class ReferenceImage {
     const mapping = this.decodeL2(this.rawU64(at));
     if (this.l2EntryBytes === 8 || mapping.kind === "compressed") return mapping;
     const subcluster = Math.floor((offset % this.clusterSize) / this.unit);
-    const hostOffset = mapping.hostOffset === 0 ? 0 : mapping.hostOffset + subcluster * this.unit;
+    const isPlaced = mapping.hostOffset !== 0 || this.external;
+    const hostOffset = isPlaced ? mapping.hostOffset + subcluster * this.unit : 0;
     return { ...mapping, kind: this.subclusterKind(this.rawU64(at + 8), subcluster), hostOffset };
   }
 
@@ -162,7 +163,9 @@ export class ReferenceImage {
     }
     if ((raw & 1n) !== 0n && this.version >= 3 && this.l2EntryBytes === 8)
       return { kind: "zero", hostOffset, copied, raw };
-    return { kind: hostOffset === 0 ? "unallocated" : "data", hostOffset, copied, raw };
+    // In a data file the first cluster of the disk lies at 0.
+    const isStored = hostOffset !== 0 || (this.external && copied);
+    return { kind: isStored ? "data" : "unallocated", hostOffset, copied, raw };
   }
 
   /** Bytes of the mapped disk, whatever the write pointers say. */
