@@ -1,6 +1,7 @@
 // `npm run bench`: builds and runs the comparison with the stock tools; see bench/run.ts for its options.
 // `npm run bench -- convert`: whole images, copied in memory; see bench/convert-cases.ts.
 // `npm run bench -- nvme`: load on the NVMe/TCP server instead; see bench/nvme-load.ts.
+// `npm run bench -- nbd`: load on the NBD server and its peers; see bench/nbd-load.ts.
 import { join } from "node:path";
 import { capture, PROJECT_ROOT, passThrough } from "./run-command.mjs";
 import { setUp } from "./setup.mjs";
@@ -19,7 +20,7 @@ const shared = {
   logLevel: "warning",
 };
 const source = (/** @type {string} */ name) => join(PROJECT_ROOT, `bench/${name}.ts`);
-await build({ ...shared, entryPoints: [source("run"), source("nvme-load")], format: "esm" });
+await build({ ...shared, entryPoints: [source("run"), source("nvme-load"), source("nbd-load")], format: "esm" });
 await build({
   ...shared,
   entryPoints: [source("subject")],
@@ -41,5 +42,10 @@ const example = join(opening.folder, "example.qcow2");
 await capture(process.execPath, [join(PROJECT_ROOT, "dist/cli/zcow.js"), "create", "-f", "qcow2", example, "1M"]);
 await fillCodeCaches(opening.folder, opening.name, packs, [[example]]);
 const [first, ...rest] = process.argv.slice(2);
-const [program, options] = first === "nvme" ? ["nvme-load", rest] : ["run", process.argv.slice(2)];
+const loads = new Map([
+  ["nvme", "nvme-load"],
+  ["nbd", "nbd-load"],
+]);
+const load = loads.get(first ?? "");
+const [program, options] = load === undefined ? ["run", process.argv.slice(2)] : [load, rest];
 process.exitCode = passThrough(process.execPath, [join(PROJECT_ROOT, `dist/bench/${program}.js`), ...options]);

@@ -34,23 +34,40 @@ export function alignedBuffer(length: number): Uint8Array {
   return new Uint8Array(new Memory({ initial: pages, maximum: pages }).buffer, 0, length);
 }
 
-/** Lends aligned buffers of one size and keeps those that come back, up to a limit. */
-export class AlignedBufferPool {
-  readonly #free: Uint8Array[] = [];
-  readonly #size: number;
-  readonly #keep: number;
+/** Bytes that small buffers are cut out of: each memory of WebAssembly takes several system calls to make. */
+const SLAB = 256 * KiB;
 
-  /** `size` in bytes; at most `keep` idle buffers are kept. */
-  constructor(size: number, keep: number) {
-    this.#size = size;
+/** Lends aligned buffers and keeps those that come back, up to a limit. */
+export class AlignedBufferPool {
+  readonly #free = new Map<number, Uint8Array[]>();
+  readonly #keep: number;
+  #kept = 0;
+
+  /** At most `keep` bytes of idle buffers are kept, and what else lies in the memory that they were cut out of. */
+  constructor(keep: number) {
     this.#keep = keep;
   }
 
-  take(): Uint8Array {
-    return this.#free.pop() ?? alignedBuffer(this.#size);
+  /** A buffer of at least `length` bytes, with any contents. */
+  take(length: number): Uint8Array {
+    const size = Math.max(DIRECT_ALIGNMENT, 2 ** Math.ceil(Math.log2(length)));
+    const kept = this.#free.get(size)?.pop();
+    if (kept === undefined) return this.#cut(size);
+    this.#kept -= size;
+    return kept;
   }
 
   giveBack(buffer: Uint8Array): void {
-    if (this.#free.length < this.#keep) this.#free.push(buffer);
+    if (this.#kept + buffer.length > this.#keep) return;
+    this.#kept += buffer.length;
+    const same = this.#free.get(buffer.length);
+    if (same === undefined) this.#free.set(buffer.length, [buffer]);
+    else same.push(buffer);
+  }
+
+  #cut(size: number): Uint8Array {
+    const slab = alignedBuffer(Math.max(size, SLAB));
+    for (let at = size; at < slab.length; at += size) this.giveBack(slab.subarray(at, at + size));
+    return slab.subarray(0, size);
   }
 }

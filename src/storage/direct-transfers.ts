@@ -1,5 +1,5 @@
 import { isAligned } from "../base/integers.js";
-import { KiB } from "../base/units.js";
+import { KiB, MiB } from "../base/units.js";
 import { AlignedBufferPool, DIRECT_ALIGNMENT } from "../host/direct-io.js";
 import { directReadQueue, NOT_READ } from "../host/direct-read-queue.js";
 import { fillInPool, readOnceInPool, writeInPool, writeOnceInPool } from "./file-transfer.js";
@@ -8,7 +8,8 @@ import { errnoOf } from "./storage-error.js";
 
 /** Bytes moved at a time for callers whose own memory is not aligned. */
 const BOUNCE_SIZE = 256 * KiB;
-const IDLE_BOUNCE_BUFFERS = 16;
+/** Bytes of them that are kept: as many small ones as the kernel's queue takes, or some large ones. */
+const IDLE_BOUNCE_BYTES = 4 * MiB;
 
 /**
  * Transfers that bypass the page cache: reads through the kernel's queue where there is one, the rest in the thread pool.
@@ -21,7 +22,7 @@ export class DirectTransfers implements FileTransfers {
   readonly #direct: number;
   readonly #buffered: number;
   readonly #queue = directReadQueue();
-  readonly #bounces = new AlignedBufferPool(BOUNCE_SIZE, IDLE_BOUNCE_BUFFERS);
+  readonly #bounces = new AlignedBufferPool(IDLE_BOUNCE_BYTES);
   /** Alignment in bytes up to which the disk refused memory: what is not aligned better goes through a bounce buffer. */
   #refused = 0;
 
@@ -33,7 +34,7 @@ export class DirectTransfers implements FileTransfers {
 
   async read(at: number, into: Uint8Array): Promise<void> {
     if (!isDirect(at, into.length)) return fillInPool(this.#buffered, at, into, 0);
-    const queued = this.#mustBounce(into) ? undefined : await this.#queue?.read(this.#direct, at, into);
+    const queued = await (this.#mustBounce(into) ? this.#queueBounced(at, into) : this.#queue?.read(this.#direct, at, into));
     if (queued === into.length) return;
     const done = queued === undefined || queued === NOT_READ ? await this.#readInPool(at, into) : queued;
     // Short: the file ends here, and not at a multiple of the alignment.
@@ -79,6 +80,17 @@ export class DirectTransfers implements FileTransfers {
     return done;
   }
 
+  /** Through the kernel's queue as well, when one buffer holds it all: waiting in the thread pool costs several times the copy. */
+  async #queueBounced(at: number, into: Uint8Array): Promise<number> {
+    if (this.#queue === undefined || into.length > BOUNCE_SIZE) return NOT_READ;
+    const bounce = this.#bounces.take(into.length);
+    const piece = bounce.subarray(0, into.length);
+    const count = await this.#queue.read(this.#direct, at, piece);
+    if (count !== NOT_READ) into.set(count === piece.length ? piece : piece.subarray(0, count));
+    this.#bounces.giveBack(bounce);
+    return count;
+  }
+
   #readInPool(at: number, into: Uint8Array): Promise<number> {
     return this.#withBounce(
       into,
@@ -88,7 +100,7 @@ export class DirectTransfers implements FileTransfers {
   }
 
   async #readBounced(at: number, into: Uint8Array): Promise<number> {
-    const bounce = this.#bounces.take();
+    const bounce = this.#bounces.take(Math.min(BOUNCE_SIZE, into.length));
     try {
       for (let done = 0; done < into.length; ) {
         const piece = bounce.subarray(0, Math.min(BOUNCE_SIZE, into.length - done));
@@ -104,7 +116,7 @@ export class DirectTransfers implements FileTransfers {
   }
 
   async #writeBounced(at: number, from: Uint8Array): Promise<number> {
-    const bounce = this.#bounces.take();
+    const bounce = this.#bounces.take(Math.min(BOUNCE_SIZE, from.length));
     try {
       for (let done = 0; done < from.length; ) {
         const piece = bounce.subarray(0, Math.min(BOUNCE_SIZE, from.length - done));

@@ -1,0 +1,124 @@
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { connect } from "node:net";
+
+/** Where a server's disks lie. */
+export interface Disks {
+  /** Two images with the same contents: two programs that write to one would lock each other out. */
+  readonly ours: string;
+  readonly peer: string;
+  /** The same disk, raw. */
+  readonly raw: string;
+}
+
+export interface ServerKind {
+  readonly name: string;
+  /** Called with the port to listen at. */
+  command(disks: Disks, port: number, direct: boolean): readonly [program: string, ...args: string[]];
+}
+
+const ZCOW = new URL("../cli/zcow.js", import.meta.url).pathname;
+const CONNECTIONS = "16";
+
+export const OURS: ServerKind = {
+  name: "zcow",
+  command: ({ ours }, port, direct) => [
+    ...([process.execPath, ZCOW, "nbd", "-p", String(port), "-f", "qcow2"] as const),
+    ...(direct ? ["--cache", "none"] : []),
+    ours,
+  ],
+};
+
+function qemuNbd(name: string, aio: "threads" | "io_uring"): ServerKind {
+  return {
+    name,
+    command: ({ peer }, port, direct) => [
+      ...(["qemu-nbd", "-t", "-b", "127.0.0.1", "-p", String(port), "-e", CONNECTIONS] as const),
+      ...[`--aio=${aio}`, `--cache=${direct ? "none" : "writeback"}`, "--image-opts"],
+      // Both kinds of it work on one image, in turns.
+      `driver=qcow2,file.driver=file,file.locking=off,file.filename=${peer},file.aio=${aio}${direct ? ",file.cache.direct=on,cache.direct=on" : ""}`,
+    ],
+  };
+}
+
+export const QEMU_THREADS = qemuNbd("qemu-nbd", "threads");
+export const QEMU_RING = qemuNbd("qemu-nbd io_uring", "io_uring");
+export const NBDKIT: ServerKind = {
+  name: "nbdkit raw",
+  command: ({ raw }, port) => ["nbdkit", "-f", "-i", "127.0.0.1", "-p", String(port), "file", raw],
+};
+
+/** Clock ticks of the kernel in /proc, per second: the same on every architecture that Linux still has. */
+const TICKS = 100;
+
+/** A server that runs until `stop`. */
+export class RunningServer {
+  readonly kind: ServerKind;
+  readonly uri: string;
+  readonly #child: ChildProcess;
+
+  private constructor(kind: ServerKind, uri: string, child: ChildProcess) {
+    this.kind = kind;
+    this.uri = uri;
+    this.#child = child;
+  }
+
+  static async start(kind: ServerKind, disks: Disks, port: number, direct = false): Promise<RunningServer> {
+    const [program, ...args] = kind.command(disks, port, direct);
+    const { NODE_EXTRA_CA_CERTS: _dropped, ...env } = process.env;
+    const child = spawn(program, args, { env, stdio: ["ignore", "ignore", "inherit"] });
+    const server = new RunningServer(kind, `nbd://127.0.0.1:${port}/`, child);
+    try {
+      await reachable(port, child);
+    } catch (error) {
+      await server.stop();
+      throw error;
+    }
+    return server;
+  }
+
+  /** Processor time of all its threads so far. */
+  get cpuSeconds(): number {
+    const fields = readFileSync(`/proc/${this.#pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+    return (Number(fields[11]) + Number(fields[12])) / TICKS;
+  }
+
+  get peakMiB(): number {
+    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${this.#pid}/status`, "utf8"))?.[1]) / 1024;
+  }
+
+  /** Lets its threads run on these processors only, as in `0` or `0-3`. */
+  pin(processors: string): void {
+    const { status } = spawnSync("taskset", ["-a", "-p", "-c", processors, String(this.#pid)]);
+    if (status !== 0) throw new Error("taskset failed");
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = new Promise((resolve) => this.#child.once("exit", resolve));
+    this.#child.kill("SIGTERM");
+    await gone;
+  }
+
+  get #pid(): number {
+    return this.#child.pid as number;
+  }
+}
+
+const START_MILLISECONDS = 10_000;
+
+async function reachable(port: number, child: ChildProcess): Promise<void> {
+  const end = Date.now() + START_MILLISECONDS;
+  for (;;) {
+    const there = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, "127.0.0.1", () => {
+        socket.destroy();
+        resolve(true);
+      });
+      socket.once("error", () => resolve(false));
+    });
+    if (there) return;
+    if (child.exitCode !== null || Date.now() > end) throw new Error(`no server at port ${port}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
