@@ -51,7 +51,11 @@ const seconds = Number(values.seconds);
 
 function makeDisks(directory: string, names: readonly ServerKind[]): Disks {
   const bytes = Number(values.mib) * MIB;
-  const disks = { ours: join(directory, "ours.qcow2"), peer: join(directory, "peer.qcow2"), raw: join(directory, "raw") };
+  const disks = {
+    ours: join(directory, "ours.qcow2"),
+    peer: join(directory, "peer.qcow2"),
+    raw: join(directory, "raw"),
+  };
   run("qemu-img", ["create", "-q", "-f", "qcow2", disks.ours, String(bytes)], false, directory);
   run("qemu-io", ["-f", "qcow2", "-c", `write -q -P 165 0 ${bytes}`, disks.ours], false, directory);
   if (names.length > 1) copyFileSync(disks.ours, disks.peer);

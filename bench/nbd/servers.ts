@@ -32,12 +32,16 @@ export const OURS: ServerKind = {
 function qemuNbd(name: string, aio: "threads" | "io_uring"): ServerKind {
   return {
     name,
-    command: ({ peer }, port, direct) => [
-      ...(["qemu-nbd", "-t", "-b", "127.0.0.1", "-p", String(port), "-e", CONNECTIONS] as const),
-      ...[`--aio=${aio}`, `--cache=${direct ? "none" : "writeback"}`, "--image-opts"],
+    command: ({ peer }, port, direct) => {
       // Both kinds of it work on one image, in turns.
-      `driver=qcow2,file.driver=file,file.locking=off,file.filename=${peer},file.aio=${aio}${direct ? ",file.cache.direct=on,cache.direct=on" : ""}`,
-    ],
+      const file = `driver=qcow2,file.driver=file,file.locking=off,file.filename=${peer},file.aio=${aio}`;
+      return [
+        ...(["qemu-nbd", "-t", "-b", "127.0.0.1", "-p", String(port), "-e", CONNECTIONS, `--aio=${aio}`] as const),
+        `--cache=${direct ? "none" : "writeback"}`,
+        "--image-opts",
+        direct ? `${file},file.cache.direct=on,cache.direct=on` : file,
+      ];
+    },
   };
 }
 

@@ -34,7 +34,9 @@ export class DirectTransfers implements FileTransfers {
 
   async read(at: number, into: Uint8Array): Promise<void> {
     if (!isDirect(at, into.length)) return fillInPool(this.#buffered, at, into, 0);
-    const queued = await (this.#mustBounce(into) ? this.#queueBounced(at, into) : this.#queue?.read(this.#direct, at, into));
+    const queued = await (this.#mustBounce(into)
+      ? this.#queueBounced(at, into)
+      : this.#queue?.read(this.#direct, at, into));
     if (queued === into.length) return;
     const done = queued === undefined || queued === NOT_READ ? await this.#readInPool(at, into) : queued;
     // Short: the file ends here, and not at a multiple of the alignment.

@@ -7,17 +7,20 @@ export interface NbdLimits {
   readonly handshakeMilliseconds: number;
   /** Requests of one connection that wait for the disk. Above it, no further request is read. */
   readonly requestsInFlight: number;
-  /**
-   * Bytes of one connection that wait: for the disk, or for the client to read its replies. Above it, no further request
-   * is read. One piece of a request may come on top.
-   */
+  /** Bytes of one connection that wait for the disk. Above it, no further request is read. One piece of a request may come on top. */
   readonly bytesInFlight: number;
+  /**
+   * Bytes of replies that one connection has not taken, beyond what the kernel keeps for it. Above it, no further request is
+   * read: what waits long leaves the processor's cache. One piece of a request may come on top.
+   */
+  readonly backlogBytes: number;
 }
 
 export const DEFAULT_NBD_LIMITS: NbdLimits = {
   handshakeMilliseconds: 10_000,
   requestsInFlight: 256,
   bytesInFlight: 4 * MiB,
+  backlogBytes: MiB,
 };
 
 /** Bytes of the largest read or write: what other servers allow, too. Larger ones end the connection or are refused. */

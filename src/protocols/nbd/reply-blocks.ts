@@ -17,14 +17,22 @@ const LARGEST_BLOCK_BYTES = 256 * KiB;
 /** Replies above this get a block of their own. */
 export const SHARED_BYTES = 96 * KiB;
 
+/** Who still needs the memory of a block. */
+interface BlockUse {
+  /** Replies that are finished later. */
+  late: number;
+  /** It is full: another one is being filled. */
+  full: boolean;
+}
+
 /** The place of a reply that is finished later. */
 export interface ReplyRoom {
   readonly block: Uint8Array;
   readonly view: DataView;
   readonly start: number;
   readonly length: number;
-  /** The block is this reply's alone. */
-  readonly own: boolean;
+  /** `undefined`: the block is this reply's alone. */
+  readonly use: BlockUse | undefined;
 }
 
 export class ReplyBlocks {
@@ -36,8 +44,7 @@ export class ReplyBlocks {
   /** Finished and unsent: [sendFrom, at) of the block. */
   #sendFrom = 0;
   #at = 0;
-  /** A reply of the block is finished later: nobody may use its memory again. */
-  #shared = false;
+  #use: BlockUse = { late: 0, full: false };
   /** What is kept back while a reply leaves in several pieces that nothing may come between. */
   #kept: (() => void)[] | undefined;
 
@@ -65,14 +72,14 @@ export class ReplyBlocks {
   setAside(start: number): ReplyRoom {
     if (start > this.#sendFrom) this.#send(this.block.subarray(this.#sendFrom, start));
     this.#sendFrom = this.#at;
-    this.#shared = true;
-    return { block: this.block, view: this.view, start, length: this.#at - start, own: false };
+    this.#use.late += 1;
+    return { block: this.block, view: this.view, start, length: this.#at - start, use: this.#use };
   }
 
   /** Room for a reply of any length in a block of its own. */
   apart(length: number): ReplyRoom {
     const block = this.#allocate(length);
-    return { block, view: viewOf(block), start: 0, length, own: true };
+    return { block, view: viewOf(block), start: 0, length, use: undefined };
   }
 
   /** Sends `length` bytes from `from` of a room, behind everything finished so far. */
@@ -89,7 +96,12 @@ export class ReplyBlocks {
 
   /** Nothing more of the room will be sent. */
   release(room: ReplyRoom): void {
-    if (room.own) this.#release(room.block);
+    const { use } = room;
+    if (use !== undefined) {
+      use.late -= 1;
+      if (!use.full || use.late > 0) return;
+    }
+    this.#release(room.block);
   }
 
   /** From now on, only {@link sendPiece} sends. */
@@ -136,12 +148,16 @@ export class ReplyBlocks {
 
   #nextBlock(length: number): void {
     this.flush();
-    if (this.block.length === LARGEST_BLOCK_BYTES && !this.#shared) this.#release(this.block);
+    // Smaller ones are a connection's first few only.
+    if (this.block.length === LARGEST_BLOCK_BYTES) {
+      this.#use.full = true;
+      if (this.#use.late === 0) this.#release(this.block);
+    }
     const next = Math.max(FIRST_BLOCK_BYTES, 4 * this.block.length, length);
     this.block = this.#allocate(Math.min(next, LARGEST_BLOCK_BYTES));
     this.view = viewOf(this.block);
     this.#at = 0;
     this.#sendFrom = 0;
-    this.#shared = false;
+    this.#use = { late: 0, full: false };
   }
 }

@@ -101,12 +101,13 @@ export class Transmission {
 
   /** No further request may be started now. */
   readonly halted = (): boolean => {
-    const { requestsInFlight, bytesInFlight } = this.#target.limits;
+    const { requestsInFlight, bytesInFlight, backlogBytes } = this.#target.limits;
     return (
       this.#over ||
       this.#blocks.inPieces ||
       this.#busy >= requestsInFlight ||
-      this.#transport.backlog + this.#busyBytes > bytesInFlight
+      this.#busyBytes > bytesInFlight ||
+      this.#transport.backlog > backlogBytes
     );
   };
 
@@ -482,7 +483,7 @@ export class Transmission {
 
   /** Resolves when the client has read most of what was sent, or is gone. */
   async #whenShort(): Promise<void> {
-    while (!this.#over && this.#transport.backlog > this.#target.limits.bytesInFlight / 2) {
+    while (!this.#over && this.#transport.backlog > this.#target.limits.backlogBytes / 2) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
     // Others want to be served, too.

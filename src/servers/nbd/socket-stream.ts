@@ -1,23 +1,19 @@
 import type { Socket } from "node:net";
 import type { NbdConnection, NbdTransport } from "../../protocols/nbd/connection.js";
 import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
+import { SendQueue } from "../send-queue.js";
 
 /**
  * A connection's way out over a socket, which TLS may replace on the way. What one call of the connection gives rise to
  * leaves in one write: a system call costs as much as several small requests.
  */
 export class SocketStream implements NbdTransport {
-  /** Bytes handed to the network and taken from it. */
-  bytesSent = 0;
+  /** Bytes taken from the network. */
   bytesReceived = 0;
-  readonly #pool: DataBuffers;
+  readonly #queue: SendQueue;
   readonly #startTls: (() => void) | undefined;
   #socket: Socket;
   #connection: NbdConnection | undefined;
-  #waiting: Uint8Array[] = [];
-  #waitingBytes = 0;
-  /** Memory that is free when what waits now has left. */
-  #released: Uint8Array[] = [];
   #receiving = false;
   #scheduled = false;
   #ending = false;
@@ -26,7 +22,7 @@ export class SocketStream implements NbdTransport {
 
   /** `startTls`: makes the socket another one; see {@link useSocket}. */
   constructor(socket: Socket, pool: DataBuffers, startTls?: () => void) {
-    this.#pool = pool;
+    this.#queue = new SendQueue(socket, pool);
     this.#startTls = startTls;
     this.#socket = socket;
     this.#listen(socket);
@@ -40,8 +36,14 @@ export class SocketStream implements NbdTransport {
   /** TLS is in place on the socket. */
   useSocket(secure: Socket): void {
     this.#socket = secure;
+    this.#queue.useSocket(secure);
     this.#listen(secure);
     this.#connection?.secured();
+  }
+
+  /** Bytes handed to the network. */
+  get bytesSent(): number {
+    return this.#queue.bytesSent;
   }
 
   /** Bytes from the peer. */
@@ -50,27 +52,29 @@ export class SocketStream implements NbdTransport {
     this.#receiving = true;
     this.#connection?.receive(chunk);
     this.#receiving = false;
-    this.#flush();
+    this.#queue.flush();
   }
 
   send(bytes: Uint8Array): void {
     if (this.#socket.destroyed || this.#ending) return;
-    this.#waiting.push(bytes);
-    this.#waitingBytes += bytes.length;
+    // What is released with it may follow it.
+    if (this.#queue.isLong) this.#queue.flush();
+    this.#queue.put(bytes);
     if (this.#receiving || this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      this.#flush();
+      this.#queue.flush();
     });
   }
 
   release(block: Uint8Array): void {
-    this.#released.push(block);
+    this.#queue.release(block);
+    if (this.#queue.isLong) this.#queue.flush();
   }
 
   get backlog(): number {
-    return this.#waitingBytes + this.#socket.writableLength;
+    return this.#queue.backlog;
   }
 
   pause(): void {
@@ -83,13 +87,13 @@ export class SocketStream implements NbdTransport {
 
   /** What was sent leaves first, so that the client sees it in the clear. */
   startTls(): void {
-    this.#flush();
+    this.#queue.flush();
     this.#startTls?.();
   }
 
   end(): void {
     if (this.#ending) return;
-    this.#flush();
+    this.#queue.flush();
     this.#ending = true;
     this.#socket.end();
   }
@@ -103,8 +107,7 @@ export class SocketStream implements NbdTransport {
   closed(): void {
     if (this.#gone) return;
     this.#gone = true;
-    this.#waiting = [];
-    this.#waitingBytes = 0;
+    this.#queue.clear();
     this.#connection?.disconnected(this.#reason);
   }
 
@@ -116,28 +119,5 @@ export class SocketStream implements NbdTransport {
     // A client that only stops sending has still said goodbye.
     socket.on("end", () => socket.end());
     socket.on("close", () => this.closed());
-  }
-
-  #flush(): void {
-    const waiting = this.#waiting;
-    if (waiting.length === 0 || this.#socket.destroyed) return;
-    this.#waiting = [];
-    this.bytesSent += this.#waitingBytes;
-    this.#waitingBytes = 0;
-    const socket = this.#socket;
-    const last = waiting.length - 1;
-    if (last > 0) socket.cork();
-    for (let index = 0; index < last; index++) socket.write(waiting[index] as Uint8Array);
-    socket.write(waiting[last] as Uint8Array, this.#whenWritten());
-    if (last > 0) socket.uncork();
-  }
-
-  #whenWritten(): ((error?: Error | null) => void) | undefined {
-    const released = this.#released;
-    if (released.length === 0) return undefined;
-    this.#released = [];
-    return (error) => {
-      if (error === undefined || error === null) for (const block of released) this.#pool.give(block);
-    };
   }
 }

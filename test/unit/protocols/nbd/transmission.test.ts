@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { ZcowError } from "../../../../src/base/errors.js";
 import { BaseBlockDevice } from "../../../../src/block/base-device.js";
 import type { BlockExtent } from "../../../../src/block/block-device.js";
@@ -169,7 +169,8 @@ describe("NBD requests", () => {
     client.go("", "simple");
     client.request(NBD_CMD.read, 0, 4 * MIB, { cookie: 5n });
     client.request(NBD_CMD.read, 10, 20, { cookie: 6n });
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    const sent = () => client.pipe.sent.reduce((sum, { length }) => sum + length, 0);
+    await vi.waitFor(() => expect(sent()).toBe(16 + data.length + 16 + 20), 4_000);
     const bytes = client.pipe.read();
     expect(bytes.readUInt32BE(0)).toBe(0x67446698);
     expect(bytes.readBigUInt64BE(8)).toBe(5n);
