@@ -5,19 +5,11 @@ import { isZcowError } from "../../src/base/errors.js";
 import { checkQcow2 } from "../../src/formats/qcow2/check/check.js";
 import { checkExitCode } from "../../src/formats/qcow2/check/check-result.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
+import { damageOne, damageTargets } from "../support/metadata-damage.js";
 import { Random, seedFromEnvironment } from "../support/random.js";
 import { describeWithStock, qemuImg, qemuIo, temporaryDirectory } from "../support/stock-tools.js";
 
 const ROUNDS = Number(process.env["ZCOW_FUZZ_ROUNDS"] ?? 60);
-const OFFSET = (1n << 56n) - 512n;
-
-/** A run of metadata in the file: where mutations hurt. `word`: bytes that belong together. */
-interface Target {
-  readonly at: number;
-  readonly length: number;
-  readonly word: 1 | 8;
-}
-
 async function image(options: string, ...steps: string[]): Promise<Uint8Array> {
   const path = join(temporaryDirectory(), "image.qcow2");
   const run = async (args: string[]): Promise<void> => {
@@ -35,51 +27,6 @@ async function image(options: string, ...steps: string[]): Promise<Uint8Array> {
   return readFile(path);
 }
 
-/** Named several times, a target is hit more often. */
-function repeated(times: number, target: Target): Target[] {
-  return Array.from({ length: times }, () => target);
-}
-
-function targetsOf(bytes: Uint8Array): Target[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const clusterSize = 2 ** view.getUint32(20);
-  const l1 = Number(view.getBigUint64(40));
-  const reftable = Number(view.getBigUint64(48));
-  const targets: Target[] = [
-    { at: l1, length: view.getUint32(36) * 8, word: 8 },
-    { at: reftable, length: 64, word: 8 },
-    { at: 36, length: 36, word: 1 },
-  ];
-  for (let index = 0; index < view.getUint32(36); index++) {
-    const table = Number(view.getBigUint64(l1 + index * 8) & OFFSET);
-    if (table > 0) targets.push(...repeated(4, { at: table, length: Math.min(clusterSize, 512), word: 8 }));
-  }
-  for (let index = 0; index < 8; index++) {
-    const block = Number(view.getBigUint64(reftable + index * 8));
-    if (block > 0) targets.push(...repeated(3, { at: block, length: 64, word: 1 }));
-  }
-  if (view.getUint32(60) > 0) targets.push({ at: Number(view.getBigUint64(64)), length: 80, word: 1 });
-  return targets.filter(({ at, length }) => at + length + 8 <= bytes.length);
-}
-
-function mutate(bytes: Uint8Array, targets: readonly Target[], random: Random): void {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const { at: base, length, word } = random.pick(targets);
-  const at = base + random.below(length / word) * word;
-  if (word === 1 || random.chance(0.2)) {
-    bytes[at] = random.chance(0.5) ? random.below(256) : (bytes[at] as number) ^ (1 << random.below(8));
-    return;
-  }
-  const other = random.pick(targets.filter((target) => target.word === 8));
-  const values = [
-    (): bigint => view.getBigUint64(at) ^ (1n << BigInt(random.below(64))),
-    (): bigint => view.getBigUint64(other.at + random.below(other.length / 8) * 8),
-    (): bigint => BigInt(random.below(bytes.length)) | (BigInt(random.below(4)) << 62n),
-    (): bigint => 0n,
-  ];
-  view.setBigUint64(at, random.pick(values)());
-}
-
 describeWithStock("check under random damage", () => {
   test(`says clean exactly when stock qemu-img does, and repairs to what it calls clean (${ROUNDS} rounds)`, async () => {
     const random = new Random(seedFromEnvironment(1122));
@@ -95,8 +42,8 @@ describeWithStock("check under random damage", () => {
     const path = join(temporaryDirectory(), "damaged.qcow2");
     for (let round = 0; round < ROUNDS; round++) {
       const bytes = Uint8Array.from(random.pick(images));
-      const targets = targetsOf(bytes);
-      for (let count = random.pick([1, 1, 1, 2, 3]); count > 0; count--) mutate(bytes, targets, random);
+      const targets = damageTargets(bytes);
+      for (let count = random.pick([1, 1, 1, 2, 3]); count > 0; count--) damageOne(bytes, targets, random);
       await writeFile(path, bytes);
       const label = `seed ${random.seed} round ${round}`;
       const stock = (await qemuImg(["check", "-f", "qcow2", path])).code;

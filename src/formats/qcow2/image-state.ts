@@ -187,7 +187,7 @@ export class ImageState {
     for (let index = 0; index < map.l1.entries; index++) {
       const high = map.l1.high(index);
       const low = map.l1.low(index);
-      if ((high | low) === 0 || isL1EntryCorrupt(high, low, geometry.clusterSize)) continue;
+      if (l1Offset(high, low) === 0 || isL1EntryCorrupt(high, low, geometry.clusterSize)) continue;
       owners.claim(OWNER_L2, l1Offset(high, low), geometry.clusterSize);
     }
   }

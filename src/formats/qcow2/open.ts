@@ -183,7 +183,7 @@ export async function repairDirty(storage: Storage, damaged: Qcow2Header, dataFi
   const { requireSoundPointers } = await import("./zones/stored-pointers.js");
   await requireSoundPointers(storage, damaged);
   const { checkQcow2 } = await import("./check/check.js");
-  const result = await checkQcow2(storage, { repair: "all" });
+  const result = await checkQcow2(storage, { repair: "all", structures: false });
   const header = await readHeader(storage, { writable: true, dataFileGiven });
   if ((header.features.incompatible & INCOMPATIBLE.dirty) === 0n) return header;
   throw new ZcowError(

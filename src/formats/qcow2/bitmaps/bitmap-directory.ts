@@ -62,7 +62,8 @@ export function decodeDirectory(bytes: Uint8Array, count: number, clusterSize: n
   );
 }
 
-function decodeEntry(
+/** Decodes and checks the entry at byte `at`; `length` is where the next one begins. Throws `QCOW2_BITMAPS`. */
+export function decodeEntry(
   bytes: Uint8Array,
   at: number,
   index: number,

@@ -26,6 +26,9 @@ export const MAX_L2_TABLES = 2 ** 23;
  */
 export const MAX_REVISITED_ENTRIES = 2 ** 24;
 
+/** Bytes that a repair may add to any file, for tables and data that are used twice. Beyond it, as much as the file has on its disk. */
+export const MEND_BASE_BYTES = 256 * MiB;
+
 /** Findings kept in the result. */
 export const MAX_KEPT_FINDINGS = 65_536;
 

@@ -11,6 +11,7 @@ export type FindingKind =
   | "l1-entry"
   | "l2-entry"
   | "past-end"
+  | "shared-table"
   | "refcount-table"
   | "snapshot-table"
   | "bitmap"

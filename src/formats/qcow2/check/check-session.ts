@@ -16,6 +16,7 @@ import {
 } from "./check-limits.js";
 import type { CheckFinding, CheckResult } from "./check-result.js";
 import { ReferenceCounts } from "./reference-counts.js";
+import type { SnapshotRoot } from "./snapshot-references.js";
 import { TableVisits } from "./table-visits.js";
 
 /** Ends a check early, in a way the stock tool has words for. Not an error of the program: becomes `failure`. */
@@ -117,6 +118,10 @@ export class CheckSession {
   zoneTableShared = false;
   /** Size of the snapshot table in bytes, once read. */
   snapshotTableLength = 0;
+  /** L1 tables of the snapshots, once read. */
+  snapshotRoots: readonly SnapshotRoot[] = [];
+  /** Entries of L1 or L2 tables, or the places of tables, are wrong: counts cannot be right before they are. */
+  mappingDamaged = false;
   readonly #tableByteLimit: number;
   #tableBytes = 0;
 

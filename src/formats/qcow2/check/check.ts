@@ -8,8 +8,11 @@ import { CopiedFlags } from "./copied-flags.js";
 import { zeroEntries } from "./entry-repair.js";
 import { clearUnknownAutoclear } from "./header-patch.js";
 import { countReferences } from "./image-references.js";
+import { mendMapping } from "./mend/mend-mapping.js";
+import { mendStructures } from "./mend/mend-structures.js";
 import { countRefcountBlocks, readRefcountTable } from "./refcount-structures.js";
 import { compareAndMend, finishRepair, mayMendFlags } from "./repair.js";
+import { reportSharedPlaces } from "./shared-places.js";
 import { checkTableAlone, checkZoneTable, reportZonedFault } from "./zone-table.js";
 import { diagnoseZones, type ZonedDiagnosis } from "./zoned-diagnosis.js";
 import { repairZones } from "./zoned-repair.js";
@@ -18,6 +21,11 @@ import { repairZones } from "./zoned-repair.js";
 export interface CheckOptions {
   /** `leaks`: free leaked clusters, mend copied flags when nothing else is wrong. `all`: mend whatever can be mended. */
   readonly repair?: "leaks" | "all";
+  /**
+   * With `all`: false leaves tables and entries as they are and mends refcounts, flags and write pointers only, as the opening
+   * of an image does that was not closed. Default true.
+   */
+  readonly structures?: boolean;
   /** Receives each finding as it is made, over the check, the repair and the check after it. */
   readonly onFinding?: (finding: CheckFinding) => void;
 }
@@ -41,11 +49,16 @@ export async function checkQcow2(storage: Storage, options: CheckOptions = {}): 
     });
   }
   const log = new FindingLog(onFinding);
-  const first = await runCheck(storage, repair, log);
-  const { passes, failure } = await mendZones(first, log);
-  const corruptionsFixed = passes.reduce((sum, result) => sum + result.corruptionsFixed, 0);
-  const leaksFixed = passes.reduce((sum, result) => sum + result.leaksFixed, 0);
-  if (corruptionsFixed === 0 && leaksFixed === 0) return passes.at(-1) ?? first.result;
+  const mayMend = repair === "all" && options.structures !== false;
+  const before = mayMend ? await mendStructures(storage, log, attempt) : undefined;
+  if (before?.failure !== undefined) return before.session.result(before.failure);
+  const walks = await runRepair(storage, repair, mayMend, log);
+  const last = walks.at(-1) as Pass;
+  const { passes, failure } = await mendZones(last, log);
+  const all = [...walks.slice(0, -1).map(({ result }) => result), ...passes];
+  const corruptionsFixed = all.reduce((sum, result) => sum + result.corruptionsFixed, before?.fixed ?? 0);
+  const leaksFixed = all.reduce((sum, result) => sum + result.leaksFixed, 0);
+  if (corruptionsFixed === 0 && leaksFixed === 0) return all.at(-1) as CheckResult;
   const { result } = await runCheck(storage, undefined, log);
   return { ...result, corruptionsFixed, leaksFixed, failure: failure ?? result.failure };
 }
@@ -63,15 +76,33 @@ interface Pass {
   readonly session: CheckSession;
   readonly diagnosis: ZonedDiagnosis;
   readonly result: CheckResult;
+  /** Tables and entries were put right, and the walk ended there. */
+  readonly isMended: boolean;
 }
 
-/** One check, and the repair that belongs to it. */
-async function runCheck(storage: Storage, fix: RepairMode, log: FindingLog): Promise<Pass> {
+/** What was mended can uncover more: an entry that nobody could follow may lead to a cluster that another one has. */
+const MAX_MENDING_WALKS = 4;
+
+/** A check with its repair, after walks in which tables and entries had to be put right first. */
+async function runRepair(storage: Storage, fix: RepairMode, mayMend: boolean, log: FindingLog): Promise<Pass[]> {
+  const passes: Pass[] = [];
+  for (let walk = 0; ; walk++) {
+    const pass = await runCheck(storage, fix, log, mayMend && walk < MAX_MENDING_WALKS);
+    passes.push(pass);
+    if (!pass.isMended || pass.result.failure !== undefined) return passes;
+  }
+}
+
+/** One check, and the repair that belongs to it. With `mayMend`, damaged tables are put right, and nothing else then. */
+async function runCheck(storage: Storage, fix: RepairMode, log: FindingLog, mayMend = false): Promise<Pass> {
   const { header, source } = await readUnresolvedHeader(storage, { mode: "check", writable: fix !== undefined });
   const diagnosis = await diagnoseZones(header, source);
   const session = new CheckSession(storage, { ...header, zoned: diagnosis.zoned }, fix, log);
-  const failure = await attempt(session, () => checkImage(session, diagnosis));
-  return { session, diagnosis, result: session.result(failure) };
+  let isMended = false;
+  const failure = await attempt(session, async () => {
+    isMended = await checkImage(session, diagnosis, mayMend);
+  });
+  return { session, diagnosis, isMended, result: session.result(failure) };
 }
 
 /** Why `step` could not be done, as the stock tool words it. */
@@ -131,7 +162,7 @@ const REASONS: Readonly<Record<string, string>> = {
   EACCES: "Permission denied",
 };
 
-async function checkImage(session: CheckSession, diagnosis: ZonedDiagnosis): Promise<void> {
+async function checkImage(session: CheckSession, diagnosis: ZonedDiagnosis, mayMend: boolean): Promise<boolean> {
   if (session.fileLength / session.geometry.clusterSize > MAX_FILE_CLUSTERS) {
     session.tally.checkErrors++;
     throw new CheckStopped("File too large");
@@ -139,6 +170,12 @@ async function checkImage(session: CheckSession, diagnosis: ZonedDiagnosis): Pro
   reportZones(session, diagnosis);
   const stored = await readRefcountTable(session);
   const walk = await countReferences(session, true);
+  reportSharedPlaces(session);
+  if (mayMend && session.mappingDamaged) {
+    session.header = await clearUnknownAutoclear(session.storage, session.header);
+    await mendMapping(session);
+    return true;
+  }
   countRefcountBlocks(session, stored);
   checkTableAlone(session);
   if (session.fix !== undefined) session.header = await clearUnknownAutoclear(session.storage, session.header);
@@ -148,6 +185,7 @@ async function checkImage(session: CheckSession, diagnosis: ZonedDiagnosis): Pro
     await new CopiedFlags(session, table, mayMendFlags(session)).check();
   await checkZoneTable(session);
   await finishRepair(session);
+  return false;
 }
 
 /** What is wrong with the zoned metadata of the header. A table that nobody can find must not be given away as a leak. */

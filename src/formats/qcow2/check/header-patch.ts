@@ -2,9 +2,12 @@ import { viewOf, writeU64 } from "../../../base/bytes.js";
 import { isPromise } from "../../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../../base/units.js";
 import type { Storage } from "../../../storage/storage.js";
+import { EXTENSION, extensionRecords } from "../extensions.js";
 import { AUTOCLEAR, INCOMPATIBLE } from "../features.js";
-import type { Qcow2Header } from "../header.js";
+import type { BitmapDirectory, Qcow2Header, UnresolvedHeader } from "../header.js";
+import { encodeBitmapsExtension } from "../header-bitmaps.js";
 import { FIELD } from "../header-fields.js";
+import { readUnresolvedHeader } from "../header-read.js";
 
 /**
  * Changes of single header fields by a repair. All of them lie in the first sector, which is rewritten whole, so
@@ -15,16 +18,14 @@ import { FIELD } from "../header-fields.js";
 const KEPT_AUTOCLEAR = AUTOCLEAR.bitmaps | AUTOCLEAR.rawExternalData;
 
 async function patchSector(storage: Storage, change: (view: DataView) => void): Promise<void> {
-  const flushed = storage.flush();
-  if (isPromise(flushed)) await flushed;
+  await flush(storage);
   const sector = new Uint8Array(Math.max(SECTOR_SIZE, storage.capabilities.alignment));
   const read = storage.read(0, sector);
   if (isPromise(read)) await read;
   change(viewOf(sector));
   const written = storage.write(0, sector);
   if (isPromise(written)) await written;
-  const done = storage.flush();
-  if (isPromise(done)) await done;
+  await flush(storage);
 }
 
 /** Makes another refcount table the one in use: the moment at which a rebuild takes effect. */
@@ -47,6 +48,64 @@ export async function clearUnknownAutoclear(storage: Storage, header: Qcow2Heade
   if (autoclear === header.features.autoclear) return header;
   await patchSector(storage, (view) => view.setBigUint64(FIELD.autoclear, autoclear));
   return { ...header, features: { ...header.features, autoclear } };
+}
+
+/** Sets the corrupt bit: from here on the image can be read and repaired, not written. Version 2 has no such bit. */
+export async function markCorrupt(storage: Storage, header: Qcow2Header): Promise<Qcow2Header> {
+  const incompatible = header.features.incompatible | INCOMPATIBLE.corrupt;
+  if (header.version === 2 || incompatible === header.features.incompatible) return header;
+  await patchSector(storage, (view) => view.setBigUint64(FIELD.incompatible, incompatible));
+  return { ...header, features: { ...header.features, incompatible } };
+}
+
+/** Takes the refcount table away, for one to be made anew. */
+export async function dropRefcountTable(storage: Storage): Promise<void> {
+  await patchSector(storage, (view) => {
+    writeU64(view, FIELD.refcountTableOffset, 0);
+    view.setUint32(FIELD.refcountTableClusters, 0);
+  });
+}
+
+/** Clears the autoclear bit without which bitmaps do not count. */
+export async function dropBitmaps(storage: Storage): Promise<void> {
+  await patchSector(storage, (view) => {
+    view.setBigUint64(FIELD.autoclear, view.getBigUint64(FIELD.autoclear) & ~AUTOCLEAR.bitmaps);
+  });
+}
+
+/**
+ * Makes another bitmap directory the one in force; it is durable before. Where the extension lies across two sectors, the bitmaps do not
+ * count while it is changed.
+ */
+export async function switchBitmaps(storage: Storage, directory: BitmapDirectory): Promise<void> {
+  const { header, bytes } = await readCluster(storage);
+  const extension = [...extensionRecords(bytes, header.headerLength, bytes.length)].find(
+    ({ type }) => type === EXTENSION.bitmaps,
+  );
+  if (extension === undefined) return;
+  const at = extension.data.byteOffset - bytes.byteOffset;
+  const data = encodeBitmapsExtension(directory);
+  const isSplit = Math.floor(at / SECTOR_SIZE) !== Math.floor((at + data.length - 1) / SECTOR_SIZE);
+  if (isSplit) await dropBitmaps(storage);
+  await flush(storage);
+  const wait = storage.write(at, data);
+  if (isPromise(wait)) await wait;
+  await flush(storage);
+  if (!isSplit) return;
+  await patchSector(storage, (view) => view.setBigUint64(FIELD.autoclear, header.features.autoclear));
+}
+
+async function readCluster(storage: Storage): Promise<{ header: UnresolvedHeader; bytes: Uint8Array }> {
+  const { header } = await readUnresolvedHeader(storage, { mode: "check", writable: true });
+  const bytes = new Uint8Array(2 ** header.clusterBits);
+  const wait = storage.read(0, bytes);
+  if (isPromise(wait)) await wait;
+  return { header, bytes };
+}
+
+async function flush(storage: Storage): Promise<void> {
+  const wait = storage.flush();
+  if (isPromise(wait)) await wait;
 }
 
 /** Clears the dirty and corrupt bits of an image that was found sound. */

@@ -31,8 +31,8 @@ export class MappingWalk {
   constructor(session: CheckSession) {
     this.#session = session;
     const reader = (active: boolean): TableReader =>
-      new TableReader(session, "check_refcounts_l2", (view, at, offset) =>
-        countL2Table(session, view, at, offset, active, 1, this.toZero),
+      new TableReader(session, "check_refcounts_l2", (view, at, offset, l1Index) =>
+        countL2Table(session, view, at, { offset, active, times: 1, l1Index }, this.toZero),
       );
     this.#readers = { active: reader(true), inactive: reader(false) };
   }
@@ -44,10 +44,11 @@ export class MappingWalk {
     const length = location.length * TABLE_ENTRY_BYTES;
     countRegion(session, location.offset, length);
     if (location.offset + length - session.fileLength >= session.geometry.clusterSize) {
+      session.mappingDamaged = true;
       session.unreadReferences = "an L1 table reaches past the end of the file";
     }
     const reader = this.#readers[location.active ? "active" : "inactive"];
-    for await (const { view, count } of l1Pieces(session, location, "check_refcounts_l1")) {
+    for await (const { view, first, count } of l1Pieces(session, location, "check_refcounts_l1")) {
       for (let at = 0; at < count * TABLE_ENTRY_BYTES; at += TABLE_ENTRY_BYTES) {
         const high = view.getUint32(at);
         const low = view.getUint32(at + 4);
@@ -56,7 +57,7 @@ export class MappingWalk {
         if (this.#isDamaged(high, low)) await reader.flush();
         const offset = this.#judgeEntry(location, high, low);
         if (offset === undefined) continue;
-        const wait = reader.ask(offset, 0);
+        const wait = reader.ask(offset, first + at / TABLE_ENTRY_BYTES);
         if (wait) await wait;
       }
     }
@@ -67,7 +68,7 @@ export class MappingWalk {
   async settle(): Promise<void> {
     const session = this.#session;
     const reader = new TableReader(session, "check_refcounts_l2", (view, at, offset, times) =>
-      countL2Table(session, view, at, offset, false, times, this.toZero),
+      countL2Table(session, view, at, { offset, active: false, times, l1Index: undefined }, this.toZero),
     );
     for (const [cluster, times] of session.visits.owed()) {
       const wait = reader.ask(cluster * session.geometry.clusterSize, times);
@@ -104,13 +105,18 @@ export class MappingWalk {
       );
     }
     if (this.#isMisplaced(offset)) {
+      session.mappingDamaged = true;
       session.flagsUncertain ||= location.active;
       session.unreadReferences = "an L1 entry points outside the file or between clusters";
       return undefined;
     }
     const cluster = offset / clusterSize;
     if (location.active) session.counts.see(cluster, high > 0x7fff_ffff ? SEEN_COPIED : SEEN_PLAIN);
-    if (session.visits.visit(cluster) > 1) {
+    const visits = session.visits.visit(cluster);
+    if (visits === 2 && location.active) {
+      this.#corrupt(location, `ERROR L2 table offset=0x${offset.toString(16)}: used by more than one L1 entry`);
+    }
+    if (visits > 1) {
       this.#revisited += l2Entries;
       if (this.#revisited > MAX_REVISITED_ENTRIES) {
         session.visits.owe(cluster);
@@ -122,6 +128,7 @@ export class MappingWalk {
   }
 
   #corrupt(location: L1Location, message: string): void {
+    this.#session.mappingDamaged = true;
     this.#session.report(
       { kind: "l1-entry", severity: "corruption", structure: "L1 table", offset: location.offset },
       () => message,

@@ -30,10 +30,22 @@ export interface EntryToZero {
   readonly offset: number;
 }
 
+/** An L2 table to be counted. */
+export interface L2Location {
+  readonly offset: number;
+  /** Of the live disk: it counts for fragmentation. */
+  readonly active: boolean;
+  /** How many L1 entries it is counted for at once. */
+  readonly times: number;
+  /** Entry of the L1 table, where it is counted for a single one. */
+  readonly l1Index: number | undefined;
+}
+
 /** Running state of a table: where the next cluster would be if the data were in one piece. */
 interface TableScan {
   readonly session: CheckSession;
   readonly tableOffset: number;
+  readonly l1Index: number | undefined;
   /** Counts fragmentation: the active tables do. */
   readonly active: boolean;
   readonly times: number;
@@ -46,19 +58,15 @@ export function hex64(high: number, low: number): string {
   return high === 0 ? (low >>> 0).toString(16) : (high >>> 0).toString(16) + (low >>> 0).toString(16).padStart(8, "0");
 }
 
-/**
- * Counts one L2 table that starts at byte `at` of `view`. `times`: how many L1 entries it is counted for at once.
- */
+/** Counts one L2 table that starts at byte `at` of `view`. */
 export function countL2Table(
   session: CheckSession,
   view: DataView,
   at: number,
-  tableOffset: number,
-  active: boolean,
-  times: number,
+  { offset, active, times, l1Index }: L2Location,
   toZero: EntryToZero[],
 ): void {
-  const scan: TableScan = { session, tableOffset, active, times, toZero, nextOffset: 0 };
+  const scan: TableScan = { session, tableOffset: offset, l1Index, active, times, toZero, nextOffset: 0 };
   if (session.extendedL2 || session.hasDataFile || times !== 1) {
     scanSlowly(scan, view, at);
     return;
@@ -177,6 +185,7 @@ function judgeAllocated(
       `ERROR offset=${offset.toString(16)}: ${what} cluster is not properly aligned; L2 entry corrupted.`,
     );
   }
+  judgeDataFile(scan, index, offset);
   if (scan.active) {
     session.tally.allocatedClusters += times;
     if (scan.nextOffset !== 0 && offset !== scan.nextOffset) session.tally.fragmentedClusters += times;
@@ -184,6 +193,19 @@ function judgeAllocated(
   scan.nextOffset = offset + clusterSize;
   session.flagsUncertain ||= scan.active;
   if (!session.hasDataFile) countRegion(session, offset, clusterSize, undefined, times);
+}
+
+/** In an external data file each byte has its guest offset. The stock tool does not look. */
+function judgeDataFile(scan: TableScan, index: number, offset: number): void {
+  const { session, l1Index } = scan;
+  const { clusterSize, l2Coverage } = session.geometry;
+  if (!session.hasDataFile || l1Index === undefined || offset % clusterSize !== 0) return;
+  const guest = l1Index * l2Coverage + index * clusterSize;
+  if (offset === guest) return;
+  corruptEntry(
+    scan,
+    `ERROR data cluster of guest offset 0x${guest.toString(16)} is at offset 0x${offset.toString(16)} of the data file`,
+  );
 }
 
 function judgeCompressed(scan: TableScan, index: number, high: number, low: number, bitmapSet: boolean): void {
@@ -218,6 +240,7 @@ function judgeCompressed(scan: TableScan, index: number, high: number, low: numb
 }
 
 function corruptEntry(scan: TableScan, message: string): void {
+  scan.session.mappingDamaged = true;
   scan.session.report(
     { kind: "l2-entry", severity: "corruption", structure: "L2 table", offset: scan.tableOffset },
     () => message,

@@ -17,6 +17,7 @@ export function countRegion(
   if (length <= 0) return;
   const { clusterSize } = session.geometry;
   if (offset + length - session.fileLength >= clusterSize) {
+    session.mappingDamaged = true;
     session.report(
       { kind: "past-end", severity: "corruption", structure: "region", offset },
       () =>
@@ -45,6 +46,7 @@ export function countCluster(session: CheckSession, cluster: number, times = 1):
 
 function reportOverflow(session: CheckSession, cluster: number, times: number): void {
   const offset = cluster * session.geometry.clusterSize;
+  session.mappingDamaged = true;
   session.report(
     { kind: "refcount-overflow", severity: "corruption", structure: `cluster ${cluster}`, offset },
     () =>

@@ -51,6 +51,7 @@ export async function readSnapshotRoots(session: CheckSession): Promise<Snapshot
     offset += length;
     if (offset - header.snapshotsOffset > MAX_SNAPSHOT_TABLE_BYTES) stop(session, "Snapshot table is too big");
   }
+  session.snapshotRoots = roots;
   session.snapshotTableLength = offset - header.snapshotsOffset;
   return roots;
 }

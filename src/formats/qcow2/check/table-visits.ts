@@ -38,6 +38,13 @@ export class TableVisits {
     return this.#keys[slot] === cluster && this.#owed[slot] !== 0;
   }
 
+  /** All tables: cluster and how often L1 tables refer to it. */
+  *all(): Generator<readonly [cluster: number, times: number]> {
+    for (const [slot, cluster] of this.#keys.entries()) {
+      if (cluster !== FREE) yield [cluster, this.#visits[slot] as number];
+    }
+  }
+
   /** Tables with visits owed: cluster and how many. */
   *owed(): Generator<readonly [cluster: number, times: number]> {
     for (const [slot, times] of this.#owed.entries()) {

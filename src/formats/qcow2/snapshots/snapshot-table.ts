@@ -32,7 +32,8 @@ const EXTRA = { vmStateSize: 0, diskSize: 8, icount: 16 } as const;
 /** Bytes of the extra data whose meaning is known. */
 export const KNOWN_EXTRA_BYTES = 24;
 const NO_ICOUNT = 0xffff_ffff_ffff_ffffn;
-const ENTRY_ALIGNMENT = 8;
+/** Entries begin at multiples of this many bytes. */
+export const ENTRY_ALIGNMENT = 8;
 const MAX_TEXT_BYTES = 0xffff;
 /** Bytes of the table read at once; an entry never takes more than its fixed part, extra data and two texts. */
 const WINDOW_BYTES = 256 * KiB;
@@ -115,7 +116,8 @@ function tableTooLarge(length: number): ZcowError {
 /** Shared: a table may have 65,536 entries without any. */
 const NO_EXTRA = new Uint8Array(0);
 
-function decodeEntry(entry: Uint8Array): Snapshot {
+/** Decodes the bytes of one entry; its extra data must be at most 1 KiB. */
+export function decodeEntry(entry: Uint8Array): Snapshot {
   const view = viewOf(entry);
   const extraLength = view.getUint32(ENTRY.extraLength);
   const extraEnd = SNAPSHOT_ENTRY_MIN_BYTES + extraLength;
