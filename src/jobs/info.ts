@@ -67,6 +67,8 @@ export interface DescribeImageOptions {
   readonly format: FormatChoice;
   /** Ignore the locks of other processes. */
   readonly forceShare?: boolean;
+  /** The caller is about to change the image: fails with `LOCKED` as opening it for writing would. Default false. */
+  readonly beforeWriting?: boolean;
   /** The files that hold the extents of a VMDK, which tell its cluster size. Default `"deny"`. */
   readonly implicitFiles?: ImplicitFilePolicy;
 }
@@ -80,7 +82,8 @@ export interface DescribeImageOptions {
 export async function describeImage(source: string | Storage, options: DescribeImageOptions): Promise<ImageInfo> {
   if (typeof source !== "string") return describeStorage(source, options);
   if (options.format !== "probe") formatDriver(options.format);
-  const storage = await openStorage(source, { lock: { use: "inspect" }, forceShare: options.forceShare ?? false });
+  const use = options.beforeWriting === true ? "write" : "inspect";
+  const storage = await openStorage(source, { lock: { use }, forceShare: options.forceShare ?? false });
   try {
     return await describeStorage(storage, options);
   } finally {

@@ -113,9 +113,11 @@ function inSteps(show: (done: number) => void): (done: number) => void {
 
 /** The format is told about before the options, as in the stock tool. */
 async function amendableInfo({ path, format, forceShare }: NamedImage): Promise<ImageInfo> {
-  const info = await describeImage(path, { format: formatChoice(format), forceShare }).catch((error) => {
-    throw withSubject(`Could not open '${path}'`, error);
-  });
+  const info = await describeImage(path, { format: formatChoice(format), forceShare, beforeWriting: true }).catch(
+    (error) => {
+      throw withSubject(`Could not open '${path}'`, error);
+    },
+  );
   if (info.qcow2 !== undefined) return info;
   throw notAmendable(path, info.format);
 }

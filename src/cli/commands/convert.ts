@@ -245,7 +245,8 @@ async function createTarget(conversion: Conversion, size: number, context: Comma
     await createImage(target, { ...parsed.options, size, onWarning });
   } catch (error) {
     const subject = `${target}: error while converting ${targetFormat}`;
-    if (!(error instanceof ZcowError) || error.category !== "storage") throw withSubject(subject, error);
+    const isOther = !(error instanceof ZcowError) || error.category !== "storage";
+    if (isOther || error.code === "LOCKED") throw withSubject(subject, error);
     throw new ZcowError(error.code, error.message, {
       data: error.data,
       cause: error,

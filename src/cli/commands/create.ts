@@ -170,6 +170,8 @@ function refusal(message: string, stockText: string): ZcowError {
 
 /** Failures of the file itself have their own wording when the file was to be made. */
 function describeFileError(error: unknown, path: string): unknown {
+  // The caller says of which file.
+  if (isZcowError(error, "LOCKED")) return error;
   if (!isZcowError(error) || error.category !== "storage") return error;
   return new ZcowError(error.code, error.message, {
     data: error.data,

@@ -64,7 +64,7 @@ export async function resizeCommand(args: readonly string[], context: CommandCon
   const image = namedImage(parsed, await givenSecrets(parsed));
   const [sign, change] = parseChange(sizeText);
   const format = formatChoice(image.format);
-  const info = await describeImage(image.path, { format }).catch((error: unknown) => {
+  const info = await describeImage(image.path, { format, beforeWriting: true }).catch((error: unknown) => {
     throw withSubject(`Could not open '${image.path}'`, error);
   });
   if (image.format === undefined && info.format === "raw") context.output.err(guessedRawText(image.path));

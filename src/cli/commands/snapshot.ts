@@ -82,7 +82,9 @@ export async function snapshotCommand(args: readonly string[], context: CommandC
     );
   }
   // What cannot be opened is told about as such, before anything is said of snapshots.
-  const { format } = await opened(image, () => describeImage(image.path, imageOptions(image)));
+  const { format } = await opened(image, () =>
+    describeImage(image.path, { ...imageOptions(image), beforeWriting: true }),
+  );
   if (format === "raw" && image.format === undefined) context.output.err(guessedRawText(image.path));
   await change(action.name, action.value, image);
   return 0;
