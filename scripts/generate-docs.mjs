@@ -1,7 +1,8 @@
 // Writes the reference pages that come from tables in the source: `npm run docs`.
-import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { manPages } from "./man-pages.mjs";
 import { PROJECT_ROOT } from "./run-command.mjs";
 
 /** Loads a TypeScript module of the project as it is now, without a build. */
@@ -136,14 +137,33 @@ function createOptionsSchema(options) {
   return `${JSON.stringify(schema, undefined, 2)}\n`;
 }
 
+/**
+ * The package installs the manual pages that there are.
+ * @param {readonly string[]} pages
+ */
+function packageWithPages(pages) {
+  const { bin, man: _present, ...rest } = JSON.parse(readFileSync(join(PROJECT_ROOT, "package.json"), "utf8"));
+  const entries = Object.entries(rest);
+  const at = entries.findIndex(([name]) => name === "exports");
+  const all = [...entries.slice(0, at), ["bin", bin], ["man", pages], ...entries.slice(at)];
+  return `${JSON.stringify(Object.fromEntries(all), undefined, 2)}\n`;
+}
+
 /** All generated pages: path relative to the project -> text. */
 export async function generatedPages() {
   const { ERROR_CODES } = await loadSource("src/base/error-codes.ts");
+  const { COMMANDS } = await loadSource("src/cli/program.ts");
+  const { optionGroups, valueName } = await loadSource("src/cli/manual.ts");
+  const { ioCommands } = await loadSource("src/cli/io/all-commands.ts");
+  const exerciser = [...new Set(ioCommands().values())];
+  const pages = await manPages({ commands: COMMANDS, optionGroups, valueName, ioCommands: exerciser });
   const { CREATE_OPTIONS } = await loadSource("src/formats/qcow2/create-options.ts");
   return new Map([
     ["docs/errors.md", errorsPage(ERROR_CODES)],
     ["docs/create-options.md", createOptionsPage(CREATE_OPTIONS)],
     ["docs/create-options.schema.json", createOptionsSchema(CREATE_OPTIONS)],
+    ...pages,
+    ["package.json", packageWithPages(pages.map(([path]) => `./${path}`))],
   ]);
 }
 
@@ -160,6 +180,7 @@ export async function outdatedPages() {
 if (realpathSync(process.argv[1] ?? "") === import.meta.filename) {
   for (const [path, text] of await generatedPages()) {
     if (currentText(path) === text) continue;
+    mkdirSync(dirname(join(PROJECT_ROOT, path)), { recursive: true });
     writeFileSync(join(PROJECT_ROOT, path), text);
     console.log(`wrote ${path}`);
   }

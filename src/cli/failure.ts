@@ -60,12 +60,15 @@ export function explain(error: unknown, context: CommandContext): string {
 
 /** Prints `text` as the stock tools print an error: behind the name of the program. */
 export function printError(context: CommandContext, text: string): void {
-  context.output.err(`${context.program}: ${text}\n`);
+  if (context.reporter === undefined) context.output.err(`${context.program}: ${text}\n`);
+  else context.reporter.line(text);
 }
 
 /** Reports whatever made a command fail; returns the exit status. */
 export function reportFailure(error: unknown, context: CommandContext): number {
-  if (error instanceof UsageError) {
+  if (context.reporter !== undefined) {
+    context.reporter.failure(error);
+  } else if (error instanceof UsageError) {
     for (const line of error.message.split("\n")) printError(context, line);
     if (error.hint) context.output.err(`Try '${context.program} --help' for more information\n`);
   } else {

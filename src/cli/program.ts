@@ -128,6 +128,11 @@ export const COMMANDS: CommandTable = {
     load: async () => (await import("./commands/control.js")).controlCommand,
     manual: async () => (await import("./commands/control.js")).CONTROL_MANUAL,
   },
+  completion: {
+    summary: "print what makes a shell complete command lines",
+    load: async () => (await import("./commands/completion.js")).completionCommand(COMMANDS),
+    manual: async () => (await import("./commands/completion.js")).COMPLETION_MANUAL,
+  },
   io: {
     summary: "read, write and test an image command by command, as qemu-io does",
     load: async () => (await import("./commands/io.js")).ioCommand,
@@ -137,9 +142,14 @@ export const COMMANDS: CommandTable = {
 
 function helpText(context: CommandContext): string {
   const names = Object.keys(COMMANDS).filter((name) => !context.standIn || COMMANDS[name]?.stock === true);
-  const lines = names.map((name) => `  ${name.padEnd(8)}${COMMANDS[name]?.summary}`);
-  return `usage: ${context.program} [-h | -V] COMMAND [OPTION]... [ARGUMENT]...
+  const column = Math.max(...names.map((name) => name.length)) + 2;
+  const lines = names.map((name) => `  ${name.padEnd(column)}${COMMANDS[name]?.summary}`);
+  const own = "  --json         what goes wrong, on standard error as one JSON object per line\n";
+  return `usage: ${context.program} [-h | -V]${context.standIn ? "" : " [--json]"} COMMAND [OPTION]... [ARGUMENT]...
 
+  -h, --help     show this help
+  -V, --version  show the version
+${context.standIn ? "" : own}
 Commands:
 ${lines.join("\n")}
 
@@ -182,9 +192,11 @@ export async function runProgram(calledAs: string, args: readonly string[], outp
   const [first = "", ...rest] = args;
   if (tool === undefined && Object.hasOwn(STAND_INS, first)) return runProgram(first, rest, output);
   const standIn = tool !== undefined;
-  const context: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output };
+  const plain: CommandContext = { program: standIn ? calledAs : "zcow", standIn, output };
+  const wantsJson = !standIn && first === "--json";
+  const context = wantsJson ? (await import("./json-errors.js")).withJsonErrors(plain) : plain;
   try {
-    return await (tool ?? runCommandLine)(args, context);
+    return await (tool ?? runCommandLine)(wantsJson ? rest : args, context);
   } catch (error) {
     return reportFailure(error, context);
   }

@@ -151,7 +151,8 @@ describeWithStock("two programs at one image", () => {
   });
 
   it.skipIf(!hasLocks)("while we read, the stock tool reads and does not write", async () => {
-    await using _device = await openImage("disk.qcow2", { format: "qcow2", readOnly: true });
+    await using device = await openImage("disk.qcow2", { format: "qcow2", readOnly: true });
+    expect(device.readOnly).toBe(true);
     for (const line of READERS) expect([line, (await stock(line)).code]).toEqual([line, 0]);
     for (const line of WRITERS) {
       const { stderr, code } = await stock(line);
