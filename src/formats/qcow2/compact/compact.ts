@@ -264,11 +264,13 @@ class Compaction {
   }
 
   #lastUsed(): number {
-    const { counts, fileClusters } = this.#session;
-    for (let cluster = Math.min(fileClusters, counts.clusters - 1); cluster > 0; cluster--) {
-      if (counts.get(cluster) > 0) return cluster;
+    const { counts } = this.#session;
+    let last = 0;
+    // From the start, because what was never counted is passed over at once: a sparse file may be long.
+    for (let cluster = counts.nextTouched(1); cluster < counts.clusters; cluster = counts.nextTouched(cluster + 1)) {
+      if (counts.get(cluster) > 0) last = cluster;
     }
-    return 0;
+    return last;
   }
 
   #usedFrom(first: number): number {

@@ -351,11 +351,26 @@ export class NewRefcounts {
 
   /** The last cluster below `clusters` that is in use. To be asked for when the new table is in force. */
   async lastUsed(clusters: number): Promise<number> {
-    for (let cluster = clusters - 1; cluster > 0; cluster--) {
-      const count = this.count(cluster);
-      if ((isPromise(count) ? await count : count) !== 0) return cluster;
+    const { refcountsPerBlock } = this.#geometry;
+    let cluster = clusters - 1;
+    while (cluster > 0) {
+      const start = this.#indexOf(cluster) * refcountsPerBlock;
+      // A sparse file may be long, and most of it without a block.
+      if (this.#hasNoBlock(this.#indexOf(cluster))) {
+        cluster = start - 1;
+        continue;
+      }
+      for (; cluster >= Math.max(1, start); cluster--) {
+        const count = this.count(cluster);
+        if ((isPromise(count) ? await count : count) !== 0) return cluster;
+      }
     }
     return 0;
+  }
+
+  #hasNoBlock(index: number): boolean {
+    if (this.#isNewWidth || this.#blocks.has(index) || this.#places.has(index)) return false;
+    return this.#old.blockOffset(index) === 0;
   }
 
   #freedInBlock(spans: ClusterSpan[], index: number, old: Uint8Array, now: Uint8Array): void {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { MiB } from "../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../src/formats/qcow2/check/check.js";
+import { createQcow2 } from "../../../../src/formats/qcow2/create.js";
 import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
 import { describeImage } from "../../../../src/jobs/info.js";
 import { memoryStorage } from "../../../../src/storage/memory-storage.js";
@@ -117,6 +118,41 @@ describe("a version 2 image", () => {
     await disk.close();
     expect(storage.bytes().slice(0, 512)).toEqual(before);
     expect(await readOf(storage.bytes(), 0, CLUSTER)).toEqual(new Set([3]));
+  });
+});
+
+describe("an overlay", () => {
+  test("records the format of its backing file under the number that every other program reads", async () => {
+    const storage = memoryStorage();
+    await createQcow2(storage, { size: MiB, backingFile: "base.raw", backingFormat: "raw" });
+    const bytes = storage.bytes();
+    const view = new DataView(bytes.buffer);
+    expect(view.getUint32(view.getUint32(100))).toBe(BACKING_FORMAT);
+    expect(await describeImage(storage, { format: "qcow2" })).toMatchObject({
+      backingFile: "base.raw",
+      backingFormat: "raw",
+    });
+  });
+});
+
+describe("a header", () => {
+  test.each([22, 32, 63, 64, 0xffff_ffff])(
+    "with cluster_bits %i is refused before anything is shifted by it",
+    async (bits) => {
+      const image = changed(await plainImage(), put32(20, bits));
+      await expect(openQcow2(memoryStorage(image))).rejects.toMatchObject({ code: "QCOW2_CLUSTER_SIZE" });
+    },
+  );
+
+  test.each([
+    ["with unknown compatible bits", put64(80, (1n << 63n) | (1n << 17n))],
+    ["with unknown autoclear bits", put64(88, 1n << 40n)],
+    ["of 104 bytes", all(put32(100, 104), putExtensions([], 104))],
+    ["of 120 bytes", all(put32(100, 120), putExtensions([], 120))],
+  ] as const)("%s is a good one", async (_name, change) => {
+    const disk = await openQcow2(memoryStorage(changed(await plainImage(), change)), { readOnly: true });
+    expect(disk.size).toBe(64 * MiB);
+    await disk.close();
   });
 });
 
