@@ -48,6 +48,7 @@ export { type CommitImageOptions, commitImage } from "./jobs/commit/commit.js";
 export { type CompactImageOptions, compactImage } from "./jobs/compact.js";
 export { type CompareOptions, type Comparison, compareDisks } from "./jobs/compare/compare.js";
 export type { ZoneDifference } from "./jobs/compare/compare-zones.js";
+export { type DumpImageOptions, type DumpResult, dumpImage, restoreDump } from "./jobs/dump/dump.js";
 export {
   type DescribeImageOptions,
   describeImage,

@@ -177,6 +177,8 @@ export const ERROR_CODES = {
     "EIO",
   ),
 
+  DUMP_FORMAT: format("A dump of metadata breaks its format or limits."),
+
   // --- unsupported ---------------------------------------------------------------------------
   FORMAT_VARIANT: unsupported("The image is of a kind of its format that is not read, such as a VHDX with a parent."),
   FORMAT_READ_ONLY: unsupported("Images of this format can be read only."),

@@ -107,6 +107,11 @@ export const COMMANDS: CommandTable = {
     load: async () => (await import("./commands/convert.js")).convertCommand,
     manual: async () => (await import("./commands/convert.js")).CONVERT_MANUAL,
   },
+  dump: {
+    summary: "capture the metadata of an image for a bug report, and restore them",
+    load: async () => (await import("./commands/dump.js")).dumpCommand,
+    manual: async () => (await import("./commands/dump.js")).DUMP_MANUAL,
+  },
   zone: {
     summary: "report and manage the zones of a zoned image",
     load: async () => (await import("./commands/zone.js")).zoneCommand,
