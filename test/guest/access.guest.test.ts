@@ -2,9 +2,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Guest } from "./guest.js";
 import { chosenKernels } from "./kernels.js";
+import { RoguePeers } from "./rogue-peers.js";
 import { type ImageWish, ServedImages } from "./served-images.js";
 
 const ORDINARY: ImageWish = { name: "ordinary.qcow2", size: "256M" };
+const SPARE: ImageWish = { name: "spare.qcow2", size: "64M" };
 /** kit/build.sh gives every guest this name. */
 const GUEST_NQN = "nqn.2014-08.org.nvmexpress:uuid:5f2c6ad4-6f2e-4b52-9a3e-6d1f0a9d7c01";
 const STRANGER_NQN = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001";
@@ -102,6 +104,33 @@ describe.each(chosenKernels())("access of %s to a served image", (kernel) => {
       await served.startServer();
     }
     await guest.expect(`${usage}; expect_rewritten; disconnect`, 240);
+    await served.stopServer();
+    await served.expectClean();
+  });
+
+  test("loses the disk when what it had acknowledged is lost, and finds another one under the same UUID", async () => {
+    await using served = await ServedImages.start([ORDINARY]);
+    const connect = `connect ${served.port} ${served.nqn} 1 --reconnect-delay=1`;
+    await guest.expect(`${connect}; ${usage}; note_identity; write_block; start_holding`);
+    await served.killServer();
+    served.loseJournals();
+    await served.startServer();
+    await guest.expect(`${usage}; expect_disk_gone`, 180);
+    await guest.expect(`disconnect; ${connect}; ${usage}; expect_other_disk; write_block; disconnect`);
+    await served.stopServer();
+    await served.expectClean();
+  });
+
+  test("goes on unharmed while other peers send garbage and leave in the middle of their data", async () => {
+    await using served = await ServedImages.start([ORDINARY, SPARE], ["--shared"]);
+    const connect = `connect ${served.port} ${served.nqn} 2`;
+    await guest.expect(`dmesg --clear; ${connect}; ${usage}; start_rewriting 32`);
+    const rogues = new RoguePeers(served.port, served.nqn, 2);
+    await guest.expect(`${usage}; expect_rewritten; expect_zeros 2 32768; no_io_errors; disconnect`, 240);
+    const { garbage, cutWrites } = await rogues.stop();
+    expect(garbage).toBeGreaterThan(10);
+    expect(cutWrites).toBeGreaterThan(5);
+    expect(served.log).not.toContain("internal-error");
     await served.stopServer();
     await served.expectClean();
   });

@@ -103,6 +103,11 @@ export class ServedImages {
     this.#server?.kill("SIGCONT");
   }
 
+  /** What a crash of the whole machine would do to writes that were not flushed. The server must have been killed. */
+  loseJournals(): void {
+    for (const { name } of this.#images) rmSync(join(this.#folder, `${name}.zcow-journal`));
+  }
+
   /** Throws unless `zcow check` finds every image clean. The server must not be running. */
   async expectClean(): Promise<void> {
     for (const { name } of this.#images) await this.#zcow("check", "-f", "qcow2", name);

@@ -28,8 +28,12 @@ const functions = "DISK=$(namespace 1); ZONED=$(namespace 2); . /job/filesystems
 const safeNames = (lines: readonly string[]) =>
   lines.filter((line) => line.startsWith("safe ")).map((line) => line.slice("safe ".length));
 
-/** When the cut comes: within the first seconds of writing, never at the same point twice. */
-const untilCut = (round: number) => 1500 + ((round * 733) % 2500);
+/** The cut comes when so many files are safe, however long that takes, */
+const filesBeforeCut = (round: number) => 2 + (round % 4);
+/** and so many milliseconds later: never at the same point of the writing twice. */
+const untilCut = (round: number) => (round * 733) % 1500;
+/** How long a slow machine may take to make so many files safe, seconds. */
+const WRITING_SECONDS = 120;
 
 describe.each(chosenKernels())("with %s, after a sudden end", (kernel) => {
   let guest: Guest | undefined;
@@ -52,7 +56,8 @@ describe.each(chosenKernels())("with %s, after a sudden end", (kernel) => {
       await guest.expect(`${connect}; make_${system.kind}`, 120);
       let total = 0;
       for (let round = 0; round < ROUNDS; round++) {
-        await guest.expect(`${functions}; mount_${system.kind} && start_writer ${round}`);
+        const write = `start_writer ${round}; await_safe ${filesBeforeCut(round)}`;
+        await guest.expect(`${functions}; mount_${system.kind} && { ${write}; }`, WRITING_SECONDS);
         await sleep(untilCut(round));
         await served.killServer();
         // Nobody answers any more: taking the disk away is what ends the writer.
@@ -65,7 +70,7 @@ describe.each(chosenKernels())("with %s, after a sudden end", (kernel) => {
       }
       await expectQuietEnd(guest, served);
       console.log(`${system.kind}: ${ROUNDS} kills of the server, ${total} files of 1 MiB fsynced before them`);
-      expect(total).toBeGreaterThan(ROUNDS);
+      expect(total).toBeGreaterThan(2 * ROUNDS - 1);
     },
   );
 
@@ -86,7 +91,7 @@ describe.each(chosenKernels())("with %s, after a sudden end", (kernel) => {
       }
       await expectQuietEnd(current, served);
       console.log(`${system.kind}: ${ROUNDS} power cuts of the guest, ${total} files of 1 MiB fsynced before them`);
-      expect(total).toBeGreaterThan(ROUNDS);
+      expect(total).toBeGreaterThan(2 * ROUNDS - 1);
     },
   );
 });
@@ -94,9 +99,17 @@ describe.each(chosenKernels())("with %s, after a sudden end", (kernel) => {
 /** Names of the files that the guest had called safe when its power went. */
 async function writeUntilPowerCut(guest: Guest, preparation: string, round: number): Promise<string[]> {
   const lines: string[] = [];
-  const writing = guest.run(`${preparation}; write_until_cut ${round}`, 120, (line) => lines.push(line));
-  // It ends by the cut: that it fails is the point.
-  const ended = writing.catch(() => undefined);
+  let enough: () => void = () => undefined;
+  const progress = new Promise<void>((resolve) => {
+    enough = resolve;
+  });
+  const writing = guest.run(`${preparation}; write_until_cut ${round}`, WRITING_SECONDS, (line) => {
+    lines.push(line);
+    if (safeNames(lines).length >= filesBeforeCut(round)) enough();
+  });
+  // It ends by the cut: that it fails is the point. When it ends before, there is nothing to wait for.
+  const ended = writing.then(enough, enough);
+  await progress;
   await sleep(untilCut(round));
   await guest.powerCut();
   await ended;

@@ -108,7 +108,17 @@ write_until_cut() {
 }
 
 # The same beside the script that starts it; what it announces goes to the file "safe".
-start_writer() { { write_until_cut "$1"; echo ended; } > safe 2>&1 & }
+start_writer() { rm -f safe; { write_until_cut "$1"; echo ended; } > safe 2>&1 & }
+# await_safe COUNT: until the writer has announced so many files.
+await_safe() {
+  local wait count
+  for ((wait = 0; wait < 900; wait++)); do
+    count=$(grep -c '^safe ' safe 2> /dev/null || true)
+    if [ "${count:-0}" -ge "$1" ]; then return; fi
+    sleep 0.1
+  done
+  fail "only ${count:-0} files are safe after 90 s: $(tail -n 3 safe)"
+}
 wait_for_writer() { await grep -qx ended safe; }
 
 # compare_safe NAME...: the files announced before a cut.
