@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
-import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
+import { createSecureContext, type SecureContext, type TLSSocket } from "node:tls";
+import { acceptTls, type ServerHandshake } from "../tls-handshake.js";
 import type { TlsServerCredentials } from "./tls-credentials.js";
 
 /** Does the server side of TLS handshakes inside connections that have begun in the clear. */
@@ -18,37 +19,14 @@ export class TlsAcceptor {
   /** Exactly one of `accepted` and `refused` is called, once. */
   accept(socket: Socket, accepted: (secure: TLSSocket) => void, refused: (reason: string) => void): void {
     const { verifyPeer, pskOf, permits } = this.#credentials;
-    let settled = false;
-    const refuse = (reason: string): void => {
-      if (settled) return;
-      settled = true;
-      clearTimeout(timer);
-      secure.destroy();
-      refused(reason);
+    const handshake: ServerHandshake = {
+      context: this.#context,
+      milliseconds: this.#handshakeMilliseconds,
+      requestCertificate: verifyPeer,
+      ...(pskOf === undefined ? {} : { pskOf }),
+      verdict: (secure) => (verifyPeer ? verdictOn(secure, permits) : undefined),
     };
-    const secure = new TLSSocket(socket, {
-      isServer: true,
-      secureContext: this.#context,
-      requestCert: verifyPeer,
-      // Judged below, where the reason can be logged.
-      rejectUnauthorized: false,
-      ...(pskOf === undefined
-        ? {}
-        : { pskCallback: (_socket: TLSSocket, identity: string) => pskOf(identity) ?? null }),
-    });
-    const timer = setTimeout(() => refuse("the TLS handshake took too long"), this.#handshakeMilliseconds);
-    timer.unref();
-    secure.on("error", (error) => refuse(error.message));
-    secure.on("_tlsError", (error: Error) => refuse(error.message));
-    secure.on("close", () => refuse("the peer left during the TLS handshake"));
-    secure.on("secure", () => {
-      if (settled) return;
-      const verdict = verifyPeer ? verdictOn(secure, permits) : undefined;
-      if (verdict !== undefined) return refuse(verdict);
-      settled = true;
-      clearTimeout(timer);
-      accepted(secure);
-    });
+    acceptTls(socket, handshake, accepted, refused);
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
-import { createSecureContext, type SecureContext, type SecureContextOptions, TLSSocket } from "node:tls";
+import { createSecureContext, type SecureContext, type SecureContextOptions, type TLSSocket } from "node:tls";
+import { acceptTls, type ServerHandshake } from "../tls-handshake.js";
 import type { TlsKey } from "./security/tls-key.js";
 import { type KeyDerivation, TLS_CIPHERS, type TlsPeer, tlsPeer } from "./security/tls-psk.js";
 
@@ -42,38 +43,18 @@ export class TlsAcceptor {
   /** Exactly one of `accepted` and `refused` is called, once. */
   accept(socket: Socket, accepted: TlsAccepted, refused: TlsRefused): void {
     let peer: TlsPeer | undefined;
-    let settled = false;
-    const refuse = (reason: string): void => {
-      if (settled) return;
-      settled = true;
-      clearTimeout(timer);
-      secure.destroy();
-      refused(reason);
-    };
-    const secure = new TLSSocket(socket, {
-      isServer: true,
-      secureContext: this.#context,
-      pskCallback: (_socket: TLSSocket, identity: string) => {
+    const handshake: ServerHandshake = {
+      context: this.#context,
+      milliseconds: this.#handshakeMilliseconds,
+      pskOf: (identity) => {
         peer = this.#peer(identity);
-        return peer?.psk ?? null;
+        return peer?.psk;
       },
-      // The types know this option for servers only, but sockets are what servers hand it to.
-    } as ConstructorParameters<typeof TLSSocket>[1]);
-    const timer = setTimeout(() => refuse("the TLS handshake took too long"), this.#handshakeMilliseconds);
-    timer.unref();
-    secure.on("error", (error) => refuse(error.message));
-    secure.on("_tlsError", (error: Error) =>
-      refuse(peer === undefined ? "no key for this TLS identity" : error.message),
-    );
-    secure.on("close", () => refuse("the peer left during the TLS handshake"));
-    secure.on("secure", () => {
       // Without an identity the session would rest on something other than a key, which nothing here offers.
-      if (peer === undefined) return refuse("the TLS session names no identity");
-      if (settled) return;
-      settled = true;
-      clearTimeout(timer);
-      accepted(secure, peer);
-    });
+      verdict: () => (peer === undefined ? "the TLS session names no identity" : undefined),
+      explain: (error) => (peer === undefined ? "no key for this TLS identity" : error.message),
+    };
+    acceptTls(socket, handshake, (secure) => accepted(secure, peer as TlsPeer), refused);
   }
 
   #peer(identity: string): TlsPeer | undefined {
