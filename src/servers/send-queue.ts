@@ -52,6 +52,10 @@ export class SendQueue {
     this.#released.push(block);
   }
 
+  get isEmpty(): boolean {
+    return this.#waiting.length === 0;
+  }
+
   /** So much waits that it should leave now. */
   get isLong(): boolean {
     return this.#waitingBytes >= EAGER_BYTES;
