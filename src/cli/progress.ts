@@ -3,24 +3,31 @@ import type { CommandContext } from "./context.js";
 /** Hundredths of a percent. */
 const WHOLE = 10_000;
 
-/** The progress line of the stock tools, rewritten in place on standard output: `    (12.34/100%)`. Silent unless `shown`. */
+/**
+ * The progress line of the stock tools, rewritten in place on standard output: `    (12.34/100%)`. Silent unless `shown`: then the signal
+ * SIGUSR1 prints how far it is on standard error.
+ */
 export class ProgressLine {
   readonly #context: CommandContext;
   readonly #shown: boolean;
   /** The least change that is printed, in hundredths of a percent. */
   readonly #step: number;
+  readonly #onSignal = (): void => this.#context.output.err(`${percentText(this.#now)}\n`);
+  #now = 0;
   #last = -1;
 
   constructor(context: CommandContext, shown: boolean, stepPercent = 1) {
     this.#context = context;
     this.#shown = shown;
     this.#step = stepPercent * 100;
+    if (!shown) process.on("SIGUSR1", this.#onSignal);
     this.#print(0);
   }
 
   /** `done` of `total` bytes. */
   report(done: number, total: number): void {
     const now = total === 0 ? WHOLE : Math.floor((done / total) * WHOLE);
+    this.#now = now;
     if (now >= this.#last + this.#step || (now === WHOLE && this.#last < WHOLE)) this.#print(now);
   }
 
@@ -32,12 +39,17 @@ export class ProgressLine {
 
   /** Leaves the line as it is. */
   end(): void {
+    process.off("SIGUSR1", this.#onSignal);
     if (this.#shown) this.#context.output.out("\n");
   }
 
   #print(hundredths: number): void {
     this.#last = hundredths;
     if (!this.#shown) return;
-    this.#context.output.out(`    (${(hundredths / 100).toFixed(2)}/100%)\r`);
+    this.#context.output.out(`${percentText(hundredths)}\r`);
   }
+}
+
+function percentText(hundredths: number): string {
+  return `    (${(hundredths / 100).toFixed(2)}/100%)`;
 }

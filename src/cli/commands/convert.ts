@@ -1,18 +1,25 @@
-import { type Warning, ZcowError } from "../../base/errors.js";
+import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
-import type { BlockDevice } from "../../block/block-device.js";
-import { createImage } from "../../formats/create-image.js";
+import type { BlockDevice, ZonedLimits } from "../../block/block-device.js";
+import { NodeOptions } from "../../block/node-options.js";
+import { type CreateImageOptions, createImage } from "../../formats/create-image.js";
+import { isNodeName } from "../../formats/nodes/node-name.js";
+import type { NodeAccess } from "../../formats/nodes/storage-node.js";
 import { openImage } from "../../formats/open-image.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
+import { Qcow2Device } from "../../formats/qcow2/device.js";
 import { formatDriver } from "../../formats/registry.js";
+import { DEEP_QUEUE_THREADS, requestThreadPool } from "../../host/thread-pool.js";
 import { convertDisks } from "../../jobs/convert/convert.js";
+import type { BitmapsToCopy } from "../../jobs/convert/copy-bitmaps.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
   givenSecrets,
   HELP_OPTION,
+  IMAGE_OPTS_OPTION,
   OBJECT_OPTION,
   PROGRESS_OPTION,
   QUIET_OPTION,
@@ -21,11 +28,12 @@ import type { CommandContext } from "../context.js";
 import { type Assignment, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
-import { splitOptionList } from "../image-options.js";
+import { parseImageDescription, splitOptionList } from "../image-options.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice, openForCommand } from "../open.js";
+import { formatChoice, type ImageChoice, openForCommand, printWarning } from "../open.js";
 import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
+import { type SnapshotChoice, snapshotChoice, snapshotId } from "../snapshot-choice.js";
 import { UsageError } from "../usage-error.js";
 
 export const CONVERT_MANUAL: CommandManual = {
@@ -52,6 +60,26 @@ export const CONVERT_MANUAL: CommandManual = {
       about: "backing file of the target: what it holds already is not copied",
     },
     { name: "backing-format", short: "F", value: "FORMAT", about: "format of the backing file" },
+    {
+      name: "snapshot",
+      short: "l",
+      value: "SNAPSHOT",
+      about: "read this internal snapshot, by id or name, or snapshot.id=ID,snapshot.name=NAME",
+    },
+    { name: "bitmaps", long: "bitmaps", about: "copy the persistent dirty bitmaps of the source, too" },
+    {
+      name: "skip-broken-bitmaps",
+      long: "skip-broken-bitmaps",
+      about: "with --bitmaps: leave out inconsistent ones instead of failing",
+    },
+    { name: "rate", short: "r", value: "BYTES", about: "bytes per second at most" },
+    { name: "copy-offload", short: "C", about: "accepted; not with -c or -S" },
+    saying(IMAGE_OPTS_OPTION, "SOURCE is a list of options: driver=qcow2,file.filename=PATH"),
+    {
+      name: "target-image-opts",
+      long: "target-image-opts",
+      about: "with -n: TARGET is a list of options",
+    },
     { name: "salvage", long: "salvage", about: "unreadable sectors become zeros" },
     { name: "coroutines", short: "m", value: "NUMBER", about: "requests in flight, 1 to 16 (default 8)" },
     { name: "out-of-order", short: "W", about: "accepted; writes need no order here" },
@@ -73,6 +101,14 @@ interface Conversion {
   readonly target: string;
   readonly sourceFormat: string | undefined;
   readonly targetFormat: string;
+  /** The format was named. */
+  readonly targetFormatGiven: boolean;
+  readonly imageOptions: boolean;
+  readonly targetImageOptions: boolean;
+  readonly snapshot: SnapshotChoice | undefined;
+  readonly bitmaps: "none" | "all" | "sound";
+  readonly rate: number;
+  readonly hasBacking: boolean;
   readonly create: boolean;
   readonly targetIsZero: boolean;
   readonly compressed: boolean;
@@ -101,31 +137,88 @@ export async function convertCommand(args: readonly string[], context: CommandCo
 function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversion {
   const sparseBytes = sparseOption(lastValue(parsed, "sparse"));
   const piecesInFlight = coroutines(lastValue(parsed, "coroutines"));
+  const rate = rateOption(lastValue(parsed, "rate"));
+  const snapshot = snapshotChoice(lastValue(parsed, "snapshot"));
   const create = !isGiven(parsed, "no-create");
-  const targetIsZero = isGiven(parsed, "target-is-zero");
-  if (targetIsZero && create) throw new UsageError("--target-is-zero requires use of -n flag", false);
+  const compressed = isGiven(parsed, "compress");
+  requireCombination(parsed, create, compressed);
   const sources = parsed.positionals.slice(0, -1);
   const target = parsed.positionals.at(-1);
   if (sources.length === 0 || target === undefined) throw new UsageError("Must specify image file name", false);
+  const given = creationOptions(parsed);
+  const hasBacking = given.some(([name]) => name === "backing_file") || isGiven(parsed, "backing");
+  requireSingleSource(sources, hasBacking, snapshot);
   return {
     sources,
     target,
     sourceFormat: lastValue(parsed, "format"),
     targetFormat: lastValue(parsed, "target-format") ?? "raw",
+    targetFormatGiven: isGiven(parsed, "target-format"),
+    imageOptions: isGiven(parsed, "image-opts"),
+    targetImageOptions: isGiven(parsed, "target-image-opts"),
+    snapshot,
+    bitmaps: !isGiven(parsed, "bitmaps") ? "none" : isGiven(parsed, "skip-broken-bitmaps") ? "sound" : "all",
+    rate,
+    hasBacking,
     create,
-    targetIsZero,
-    compressed: isGiven(parsed, "compress"),
+    targetIsZero: isGiven(parsed, "target-is-zero"),
+    compressed,
     sparseBytes,
     piecesInFlight,
     salvage: isGiven(parsed, "salvage"),
     cache: cacheOption(lastValue(parsed, "cache"), "cache option"),
     sourceCache: cacheOption(lastValue(parsed, "source-cache"), "source cache option"),
-    given: creationOptions(parsed),
+    given,
     secretOf,
     progress: isGiven(parsed, "progress") && !isGiven(parsed, "quiet"),
     quiet: isGiven(parsed, "quiet"),
     forceShare: isGiven(parsed, "force-share"),
   };
+}
+
+/** In the order in which the stock tool complains. */
+function requireCombination(parsed: ParsedArguments, create: boolean, compressed: boolean): void {
+  const refuse = (text: string): never => {
+    throw new UsageError(text, false);
+  };
+  if (!create && isGiven(parsed, "options")) refuse("-o has no effect when skipping image creation");
+  if (isGiven(parsed, "copy-offload") && isGiven(parsed, "sparse")) {
+    refuse("Cannot enable copy offloading when -S is used");
+  }
+  if (isGiven(parsed, "copy-offload") && compressed) refuse("Cannot enable copy offloading when -c is used");
+  if (isGiven(parsed, "target-is-zero") && create) refuse("--target-is-zero requires use of -n flag");
+  if (isGiven(parsed, "target-image-opts") && create) refuse("--target-image-opts requires use of -n flag");
+  if (isGiven(parsed, "skip-broken-bitmaps") && !isGiven(parsed, "bitmaps")) {
+    refuse("Use of --skip-broken-bitmaps requires --bitmaps");
+  }
+  const described = isGiven(parsed, "image-opts") && isGiven(parsed, "format");
+  if (described || (isGiven(parsed, "target-image-opts") && isGiven(parsed, "target-format"))) {
+    refuse("--image-opts and --format are mutually exclusive");
+  }
+}
+
+function requireSingleSource(
+  sources: readonly string[],
+  hasBacking: boolean,
+  snapshot: SnapshotChoice | undefined,
+): void {
+  if (sources.length === 1) return;
+  if (hasBacking) {
+    const text = "Having a backing file for the target makes no sense when concatenating multiple input images";
+    throw new UsageError(text, false);
+  }
+  if (snapshot !== undefined) throw new UsageError("No support for concatenating multiple snapshot", false);
+}
+
+function rateOption(text: string | undefined): number {
+  if (text === undefined) return 0;
+  const value = parseSize(text);
+  if (value !== undefined) return value;
+  throw new UsageError(
+    "Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n" +
+      "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
+    false,
+  );
 }
 
 function sparseOption(text: string | undefined): number | undefined {
@@ -173,24 +266,74 @@ function creationOptions(parsed: ParsedArguments): Assignment[] {
 
 async function convert(conversion: Conversion, context: CommandContext): Promise<void> {
   const opened: BlockDevice[] = [];
+  let bitmaps: BitmapsToCopy | undefined;
   try {
-    requireFileFormat(conversion.targetFormat);
-    requireCompression(conversion);
-    for (const path of conversion.sources) opened.push(await openSource(path, conversion, context));
+    if (!conversion.targetImageOptions) requireFileFormat(conversion.targetFormat);
+    for (const name of conversion.sources) opened.push(await openSource(name, conversion, context));
     const sources = [...opened];
+    requireBackingFormat(conversion);
+    requireCompression(conversion);
+    bitmaps = await sourceBitmaps(conversion, context);
     const size = sources.reduce((sum, source) => sum + source.size, 0);
-    if (conversion.create) await createTarget(conversion, size, context);
+    if (conversion.create) await createTarget(conversion, size, zonesOf(conversion, sources), context);
     const target = await openTarget(conversion, context);
     opened.push(target);
+    if (bitmaps !== undefined) requireBitmaps(target);
     await copy(conversion, sources, target, context);
     await target.flush();
   } finally {
     await Promise.all(opened.map((device) => device.close()));
   }
+  if (bitmaps === undefined) return;
+  const { addBitmaps } = await import("../../jobs/convert/copy-bitmaps.js");
+  await addBitmaps(conversion.target, bitmaps.bitmaps);
 }
 
-function requireCompression({ compressed, targetFormat }: Conversion): void {
-  if (!compressed || formatDriver(targetFormat).compresses) return;
+function requireBackingFormat({ create, given }: Conversion): void {
+  const has = (option: string): boolean => given.some(([name]) => name === option);
+  if (!create || !has("backing_file") || has("backing_fmt")) return;
+  throw new UsageError("Use of backing file requires explicit backing format", false);
+}
+
+/** The bitmaps that go along; undefined when none are asked for. */
+async function sourceBitmaps(conversion: Conversion, context: CommandContext): Promise<BitmapsToCopy | undefined> {
+  if (conversion.bitmaps === "none") return undefined;
+  const [path, ...more] = conversion.sources;
+  if (path === undefined || more.length > 0) {
+    throw new UsageError("Copying bitmaps only possible with single source", false);
+  }
+  const { bitmapsToCopy } = await import("../../jobs/convert/copy-bitmaps.js");
+  const image = conversion.imageOptions ? parseImageDescription(path) : { path, format: conversion.sourceFormat };
+  const found = await bitmapsToCopy(
+    image.path ?? path,
+    image.format,
+    conversion.forceShare,
+    conversion.bitmaps === "sound",
+  );
+  for (const name of found.broken) printError(context, `warning: Skipping inconsistent bitmap '${name}'`);
+  return found;
+}
+
+function requireBitmaps(target: BlockDevice): void {
+  if (target instanceof Qcow2Device && target.header.version === 3) return;
+  throw new ZcowError("NOT_SUPPORTED", `${target.name} is ${target.format} and cannot have bitmaps`, {
+    data: { path: target.name, value: target.format },
+    stockText: `Format driver '${target.format}' does not support bitmaps`,
+  });
+}
+
+/** The zones of a zoned source, for a target of a format that has zones. */
+function zonesOf({ targetFormat }: Conversion, sources: readonly BlockDevice[]): ZonedLimits | undefined {
+  const [only, ...more] = sources;
+  return targetFormat === "qcow2" && more.length === 0 ? only?.limits.zoned : undefined;
+}
+
+function requireCompression({ compressed, targetFormat, given, targetImageOptions }: Conversion): void {
+  if (!compressed || targetImageOptions) return;
+  if (given.some(([name, value]) => name === "preallocation" && value !== "off")) {
+    throw new UsageError("Compression and preallocation not supported at the same time", false);
+  }
+  if (formatDriver(targetFormat).compresses) return;
   throw new ZcowError("NOT_SUPPORTED", `the format '${targetFormat}' has no compression`, {
     data: { option: "-c", value: targetFormat },
     stockText: "Compression not supported for this file format",
@@ -213,6 +356,8 @@ async function copy(
     compressed,
     piecesInFlight,
     targetIsZero: conversion.create || conversion.targetIsZero,
+    targetHasBacking: conversion.hasBacking,
+    rate: conversion.rate,
     onProgress: (done, total) => line.report(done, total),
     ...(sparseBytes === undefined ? {} : { sparseBytes }),
     ...(salvage ? { onUnreadable } : {}),
@@ -220,19 +365,74 @@ async function copy(
   line.finish();
 }
 
-async function openSource(path: string, conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
-  const { sourceFormat, forceShare, sourceCache } = conversion;
+async function openSource(name: string, conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
+  const { sourceFormat, forceShare, sourceCache, snapshot, imageOptions, secretOf } = conversion;
   try {
-    return await openForCommand(
-      { path, format: sourceFormat, readOnly: true, forceShare, cache: sourceCache },
-      context,
-    );
+    if (imageOptions || isNodeName(name)) {
+      const options: (readonly [string, string])[] = imageOptions ? splitOptionList(name) : [["filename", name]];
+      if (sourceFormat !== undefined) options.push(["driver", sourceFormat]);
+      if (snapshot === undefined) {
+        const access = { writable: false, forceShare, direct: sourceCache.direct, secretOf };
+        return await openDescribed(name, options, access, context);
+      }
+    }
+    const image = imageOptions ? parseImageDescription(name) : { path: name, format: sourceFormat };
+    const choice = { path: image.path ?? name, format: image.format, readOnly: true, forceShare, cache: sourceCache };
+    if (snapshot === undefined) return await openForCommand(choice, context);
+    // What cannot be opened is told about as such, before anything is said of snapshots.
+    const disk = await openForCommand(choice, context);
+    const { format } = disk;
+    await disk.close();
+    return await openSnapshot(snapshot, format, choice, context);
   } catch (error) {
-    throw withSubject(`Could not open '${path}'`, error);
+    if (isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
+    throw withSubject(`Could not open '${name}'`, error);
   }
 }
 
-async function createTarget(conversion: Conversion, size: number, context: CommandContext): Promise<void> {
+async function openSnapshot(
+  snapshot: SnapshotChoice,
+  format: string,
+  choice: Omit<ImageChoice, "snapshot">,
+  context: CommandContext,
+): Promise<BlockDevice> {
+  try {
+    return await openForCommand({ ...choice, snapshot: await snapshotId(snapshot, format, choice) }, context);
+  } catch (error) {
+    if (!isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
+    const stock =
+      format === "qcow2"
+        ? "Can't find snapshot"
+        : `Block format '${format}' used by device '' does not support temporarily loading internal snapshots`;
+    throw new ZcowError(error.code, error.message, {
+      data: error.data,
+      cause: error,
+      stockText: `Failed to load snapshot: ${stock}`,
+    });
+  }
+}
+
+async function openDescribed(
+  name: string,
+  options: Iterable<readonly [string, string]>,
+  access: Pick<NodeAccess, "writable" | "forceShare" | "direct" | "secretOf">,
+  context: CommandContext,
+): Promise<BlockDevice> {
+  if (access.direct === true) requestThreadPool(DEEP_QUEUE_THREADS);
+  const { openNode } = await import("../../formats/nodes/open-node.js");
+  return openNode(new NodeOptions(options), {
+    ...access,
+    implicitFiles: "probe",
+    onWarning: (warning) => printWarning(warning, { path: name, readOnly: !access.writable }, context),
+  });
+}
+
+async function createTarget(
+  conversion: Conversion,
+  size: number,
+  zones: ZonedLimits | undefined,
+  context: CommandContext,
+): Promise<void> {
   const { target, targetFormat, given } = conversion;
   const parsed = parseCreationOptions(
     targetFormat,
@@ -242,7 +442,8 @@ async function createTarget(conversion: Conversion, size: number, context: Comma
   if ("refusal" in parsed) throw parsed.refusal;
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {
-    await createImage(target, { ...parsed.options, size, onWarning });
+    const options = zones === undefined ? parsed.options : withZones(parsed.options, zones);
+    await createImage(target, { ...options, size, onWarning });
   } catch (error) {
     const subject = `${target}: error while converting ${targetFormat}`;
     const isOther = !(error instanceof ZcowError) || error.category !== "storage";
@@ -250,15 +451,39 @@ async function createTarget(conversion: Conversion, size: number, context: Comma
     throw new ZcowError(error.code, error.message, {
       data: error.data,
       cause: error,
-      stockText: `${subject}: Could not create '${target}': ${errnoText(error)}`,
+      stockText: creationText(error, subject, target),
     });
   }
 }
 
+function creationText(error: ZcowError, subject: string, target: string): string {
+  if (error.code === "LOCKED") return `${subject}: ${error.stockText ?? errnoText(error)}`;
+  const { path = target } = error.data;
+  // The stock tool looks at the backing file when it opens what it has made.
+  return path === target
+    ? `${subject}: Could not create '${target}': ${errnoText(error)}`
+    : `Could not open '${target}': Could not open backing file: Could not open '${path}': ${errnoText(error)}`;
+}
+
+/** The zones of the source, unless something is said about zones. */
+function withZones(options: CreateImageOptions, zones: ZonedLimits): CreateImageOptions {
+  if (options.format !== "qcow2" || options.zone !== undefined || options.backingFile !== undefined) return options;
+  const { zoneSize, zoneCapacity, conventionalZones, maxOpenZones, maxActiveZones } = zones;
+  const zone = { size: zoneSize, capacity: zoneCapacity, conventionalZones, maxOpenZones, maxActiveZones };
+  return { ...options, zone: { mode: "host-managed", ...zone } };
+}
+
 /** Writes go through the thread pool: while one is on its way, the next piece is read. */
 async function openTarget(conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
-  const { target, targetFormat, cache } = conversion;
+  const { target, targetFormat, targetFormatGiven, targetImageOptions, cache, secretOf } = conversion;
   try {
+    if (targetImageOptions || isNodeName(target)) {
+      const options: (readonly [string, string])[] = targetImageOptions
+        ? splitOptionList(target)
+        : [["filename", target]];
+      if (targetFormatGiven) options.push(["driver", targetFormat]);
+      return await openDescribed(target, options, { writable: true, direct: cache.direct, secretOf }, context);
+    }
     return await openImage(target, {
       format: formatChoice(targetFormat),
       readOnly: false,

@@ -1,9 +1,10 @@
 import { alignDown, alignUp } from "../../base/integers.js";
 import { isPromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
-import type { BlockDevice } from "../../block/block-device.js";
+import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
 import { BufferPool } from "./buffer-pool.js";
 import type { CopyOptions } from "./copy-disk.js";
+import { CopyPace } from "./copy-pace.js";
 import type { JoinedDisk } from "./joined-disk.js";
 import { dataSpans } from "./zero-scan.js";
 
@@ -20,8 +21,11 @@ export async function copyCompressed(
   source: JoinedDisk,
   target: BlockDevice,
   clusterSize: number,
-  options: Pick<CopyOptions, "onProgress">,
+  options: CopyOptions,
 ): Promise<void> {
+  const hasBacking = options.targetHasBacking === true;
+  const writesZeros = hasBacking || !options.targetIsZero;
+  const pace = new CopyPace(options.rate);
   const pieceSize = Math.max(PIECE_BYTES, clusterSize);
   const buffers = new BufferPool(PIECES, pieceSize);
   let failure: { readonly error: unknown } | undefined;
@@ -30,11 +34,15 @@ export async function copyCompressed(
   const store = async (offset: number, buffer: Uint8Array, length: number): Promise<void> => {
     try {
       const bytes = buffer.subarray(0, length);
-      const wait = source.read(offset, bytes);
+      const wait = source.readWithHoles(offset, bytes, options.onUnreadable);
       if (isPromise(wait)) await wait;
+      let written = 0;
       for (const { start, end } of dataSpans(bytes, offset, clusterSize)) {
+        if (writesZeros && start > written) await target.writeZeroes(offset + written, start - written);
         await target.writeCompressed(offset + start, bytes.subarray(start, end));
+        written = end;
       }
+      if (writesZeros && written < length) await target.writeZeroes(offset + written, length - written);
     } catch (error) {
       failure ??= { error };
     } finally {
@@ -45,8 +53,10 @@ export async function copyCompressed(
   };
 
   try {
-    for await (const { offset, length } of piecesWithData(source, clusterSize, pieceSize)) {
+    const concerns = (extent: BlockExtent): boolean => (hasBacking ? extent.depth === 0 : writesZeros || !extent.zero);
+    for await (const { offset, length } of pieces(source, concerns, clusterSize, pieceSize)) {
       if (failure !== undefined) break;
+      await pace.spend(length);
       const buffer = buffers.takeNow() ?? (await buffers.take());
       void store(offset, buffer, length);
     }
@@ -57,15 +67,16 @@ export async function copyCompressed(
   options.onProgress?.(source.size, source.size);
 }
 
-/** Whole clusters that the source may have data in, at most `pieceSize` bytes together; the last one ends with the disk. */
-async function* piecesWithData(
+/** Whole clusters with runs that matter, at most `pieceSize` bytes together; the last one ends with the disk. */
+async function* pieces(
   source: JoinedDisk,
+  concerns: (extent: BlockExtent) => boolean,
   clusterSize: number,
   pieceSize: number,
 ): AsyncGenerator<{ readonly offset: number; readonly length: number }> {
   let next = 0;
   for await (const extent of source.extents()) {
-    if (extent.zero) continue;
+    if (!concerns(extent)) continue;
     const first = Math.max(next, alignDown(extent.offset, clusterSize));
     next = Math.max(next, alignUp(extent.offset + extent.length, clusterSize));
     for (let offset = first; offset < next; offset += pieceSize) {

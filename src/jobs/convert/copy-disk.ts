@@ -1,8 +1,9 @@
 import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
-import { KiB, MiB, SECTOR_SIZE } from "../../base/units.js";
+import { KiB, MiB } from "../../base/units.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { BufferPool } from "./buffer-pool.js";
-import type { JoinedDisk } from "./joined-disk.js";
+import { CopyPace } from "./copy-pace.js";
+import type { JoinedDisk, UnreadableSink } from "./joined-disk.js";
 import { dataSpans } from "./zero-scan.js";
 
 /** Bytes that are read at once. */
@@ -14,12 +15,19 @@ export const DEFAULT_SPARSE_BYTES = 4 * KiB;
 export interface CopyOptions {
   /** The target reads as zeros everywhere: nothing is written where the source is zero. */
   readonly targetIsZero: boolean;
+  /**
+   * The target has a backing image that holds what the source has in its own one: nothing is written where that shows through.
+   * Zeros of the source itself are written, whatever `targetIsZero` says. Default false.
+   */
+  readonly targetHasBacking?: boolean;
+  /** Bytes per second; 0 or left out: no limit. */
+  readonly rate?: number | undefined;
   /** Runs of zeros of this many bytes (a multiple of 512) are not written as data; 0: everything is. Default 4 KiB. */
   readonly sparseBytes?: number;
   /** Pieces in flight, 1 to 64. Default 8. */
   readonly piecesInFlight?: number;
   /** Unreadable sectors become zeros; told of here. Undefined: the first one ends the copy. */
-  readonly onUnreadable?: (offset: number, length: number, error: unknown) => void;
+  readonly onUnreadable?: UnreadableSink;
   /** Bytes done, and to do; called often. */
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -45,6 +53,8 @@ class Copier {
   readonly #target: BlockDevice;
   readonly #options: CopyOptions;
   readonly #buffers: BufferPool;
+  readonly #pace: CopyPace;
+  readonly #targetIsZero: boolean;
   #failure: { readonly error: unknown } | undefined;
   #done = 0;
 
@@ -52,13 +62,16 @@ class Copier {
     this.#source = source;
     this.#target = target;
     this.#options = options;
+    this.#pace = new CopyPace(options.rate);
+    this.#targetIsZero = options.targetIsZero && options.targetHasBacking !== true;
     this.#buffers = new BufferPool(options.piecesInFlight ?? DEFAULT_PIECES, PIECE_BYTES);
   }
 
   async run(): Promise<void> {
     for await (const extent of this.#source.extents()) {
       if (this.#failure !== undefined) return;
-      if (extent.zero) await this.#zero(extent.offset, extent.length);
+      if (this.#options.targetHasBacking === true && extent.depth > 0) this.#progress(extent.length);
+      else if (extent.zero) await this.#zero(extent.offset, extent.length);
       else await this.#copy(extent.offset, extent.offset + extent.length);
     }
   }
@@ -76,7 +89,7 @@ class Copier {
       await this.#copy(offset, offset + length);
       return;
     }
-    if (!this.#options.targetIsZero) await this.#target.writeZeroes(offset, length);
+    if (!this.#targetIsZero) await this.#target.writeZeroes(offset, length);
     this.#progress(length);
   }
 
@@ -86,6 +99,8 @@ class Copier {
       const buffer = this.#buffers.takeNow() ?? (await this.#buffers.take());
       this.#startPiece(at, buffer, length);
       at += length;
+      const early = this.#pace.spend(length);
+      if (early !== undefined) await early;
     }
   }
 
@@ -123,28 +138,12 @@ class Copier {
   }
 
   #read(offset: number, bytes: Uint8Array): MaybePromise<void> {
-    if (this.#options.onUnreadable === undefined) return this.#source.read(offset, bytes);
-    return this.#readWhatCanBe(offset, bytes);
-  }
-
-  /** Halves the range until what cannot be read is single sectors, which become zeros. */
-  async #readWhatCanBe(offset: number, bytes: Uint8Array): Promise<void> {
-    try {
-      await this.#source.read(offset, bytes);
-    } catch (error) {
-      if (bytes.length <= SECTOR_SIZE) {
-        bytes.fill(0);
-        this.#options.onUnreadable?.(offset, bytes.length, error);
-        return;
-      }
-      const half = Math.ceil(bytes.length / 2 / SECTOR_SIZE) * SECTOR_SIZE;
-      await this.#readWhatCanBe(offset, bytes.subarray(0, half));
-      await this.#readWhatCanBe(offset + half, bytes.subarray(half));
-    }
+    return this.#source.readWithHoles(offset, bytes, this.#options.onUnreadable);
   }
 
   #write(offset: number, bytes: Uint8Array): MaybePromise<void> {
-    const { sparseBytes = DEFAULT_SPARSE_BYTES, targetIsZero } = this.#options;
+    const { sparseBytes = DEFAULT_SPARSE_BYTES } = this.#options;
+    const targetIsZero = this.#targetIsZero;
     if (sparseBytes === 0) return this.#target.write(offset, bytes);
     const waits: Promise<void>[] = [];
     let written = 0;

@@ -1,5 +1,9 @@
 import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
+import { SECTOR_SIZE } from "../../base/units.js";
 import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
+
+/** Told of bytes that could not be read and are zeros instead. */
+export type UnreadableSink = (offset: number, length: number, error: unknown) => void;
 
 /** One source of a copy. */
 interface Part {
@@ -37,6 +41,29 @@ export class JoinedDisk {
     }
     if (waits.length === 0) return undefined;
     return waits.length === 1 ? waits[0] : whenAll(waits);
+  }
+
+  /**
+   * The same, but where `onUnreadable` is given, what cannot be read is halved down to single sectors, which become zeros and are told
+   * of.
+   */
+  readWithHoles(offset: number, into: Uint8Array, onUnreadable: UnreadableSink | undefined): MaybePromise<void> {
+    return onUnreadable === undefined ? this.read(offset, into) : this.#readWhatCanBe(offset, into, onUnreadable);
+  }
+
+  async #readWhatCanBe(offset: number, into: Uint8Array, onUnreadable: UnreadableSink): Promise<void> {
+    try {
+      await this.read(offset, into);
+    } catch (error) {
+      if (into.length <= SECTOR_SIZE) {
+        into.fill(0);
+        onUnreadable(offset, into.length, error);
+        return;
+      }
+      const half = Math.ceil(into.length / 2 / SECTOR_SIZE) * SECTOR_SIZE;
+      await this.#readWhatCanBe(offset, into.subarray(0, half), onUnreadable);
+      await this.#readWhatCanBe(offset + half, into.subarray(half), onUnreadable);
+    }
   }
 
   /** The runs of all disks, in order, from `offset` to the end. */

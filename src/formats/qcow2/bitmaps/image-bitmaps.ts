@@ -25,6 +25,17 @@ import { loadBitmaps, tableEntriesOf } from "./load-bitmaps.js";
 const DIRECTORY_NAME = "bitmap directory";
 const SMALLEST_DEFAULT_GRANULARITY = 4096;
 
+/** One bitmap, as far as others can take it over. */
+export interface BitmapSummary {
+  readonly name: string;
+  /** Bytes for each bit. */
+  readonly granularity: number;
+  /** Writes are recorded. */
+  readonly enabled: boolean;
+  /** Undefined when its bits cannot be trusted, or not be understood. */
+  readonly bits: DirtyBits | undefined;
+}
+
 /** A bitmap in use. */
 interface Bitmap {
   readonly name: string;
@@ -90,6 +101,16 @@ export class ImageBitmaps {
   storedEntries(): readonly BitmapEntry[] {
     for (const { name } of this.#bitmaps) this.#usable(name);
     return this.#asLoaded;
+  }
+
+  /** What there is, in the order of the directory. */
+  list(): readonly BitmapSummary[] {
+    return this.#bitmaps.map(({ name, granularityBits, flags, bits }) => ({
+      name,
+      granularity: 2 ** granularityBits,
+      enabled: (flags & BITMAP_AUTO) !== 0,
+      bits,
+    }));
   }
 
   /** The same bitmaps for the disk that `header` has now, `size` bytes large: to be stored. */
