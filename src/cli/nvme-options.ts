@@ -12,6 +12,7 @@ import { type ChapAccessOptions, chapAccess } from "../servers/nvme-tcp/security
 import { parseTlsKey, type TlsKey } from "../servers/nvme-tcp/security/tls-key.js";
 import type { ImageToServe } from "../servers/nvme-tcp/served-image.js";
 import type { TlsKeys } from "../servers/nvme-tcp/tls-accepting.js";
+import { IMAGE_OPTS_OPTION, OBJECT_OPTION } from "./common-options.js";
 import type { OptionGroup } from "./manual.js";
 import {
   allValues,
@@ -37,6 +38,8 @@ export const NVME_OPTIONS: readonly OptionGroup[] = [
         "of the disk; once per image, in their order. Made from the image's path when left out",
       ),
       value("format", "f", "FORMAT", "of the images; recognised by content when left out"),
+      OBJECT_OPTION,
+      IMAGE_OPTS_OPTION,
       flag("read-only", "r", "refuse writes"),
       value("lba-size", undefined, "SIZE", "512 or 4096; 4096 where the image allows it when left out"),
       flag("multipath", undefined, "let a host see several connections as paths to one disk"),

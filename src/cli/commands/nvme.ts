@@ -1,3 +1,4 @@
+import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { ControlServer } from "../../servers/control/control-server.js";
 import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
 import { renderMetrics } from "../../servers/nvme-tcp/metrics.js";
@@ -7,6 +8,7 @@ import { NvmeService, type SubsystemToServe } from "../../servers/nvme-tcp/servi
 import { serviceControl } from "../../servers/nvme-tcp/service-control.js";
 import { serviceMetrics } from "../../servers/nvme-tcp/service-metrics.js";
 import { WRITE_BACK } from "../cache-mode.js";
+import { givenSecrets, namedImage } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, explain, printError } from "../failure.js";
 import { helpText } from "../help-text.js";
@@ -51,7 +53,7 @@ export async function nvmeCommand(args: readonly string[], context: CommandConte
   const log = lineLogger(logFormatOption(parsed), (line) => context.output.err(line));
   const { host, port } = listenOption(parsed);
   const tls = tlsOptions(parsed);
-  const subsystems = subsystemsOf(parsed, context);
+  const subsystems = subsystemsOf(parsed, await givenSecrets(parsed), context);
   const stop = stopSignal();
   const service = await NvmeService.start({
     subsystems,
@@ -83,9 +85,9 @@ export async function nvmeCommand(args: readonly string[], context: CommandConte
   return 0;
 }
 
-function subsystemsOf(parsed: ParsedArguments, context: CommandContext): SubsystemToServe[] {
+function subsystemsOf(parsed: ParsedArguments, secretOf: SecretLookup, context: CommandContext): SubsystemToServe[] {
   const nqn = lastValue(parsed, "nqn");
-  const images = imagesOf(parsed, context);
+  const images = imagesOf(parsed, secretOf, context);
   const common = {
     hosts: accessOptions(parsed),
     shared: isGiven(parsed, "shared"),
@@ -96,13 +98,13 @@ function subsystemsOf(parsed: ParsedArguments, context: CommandContext): Subsyst
   return images.map((image, index) => ({ ...common, images: [image], nqn: `${nqn}:${index + 1}` }));
 }
 
-function imagesOf(parsed: ParsedArguments, context: CommandContext): ImageToServe[] {
-  const format = lastValue(parsed, "format");
+function imagesOf(parsed: ParsedArguments, secretOf: SecretLookup, context: CommandContext): ImageToServe[] {
   const blockSize = blockSizeOption(parsed);
   const readOnly = isGiven(parsed, "read-only");
   const uuids = uuidOptions(parsed);
   const journal = journalOption(parsed);
-  return parsed.positionals.map((path, index) => {
+  return parsed.positionals.map((name, index) => {
+    const { path, format, passphrase } = namedImage({ ...parsed, positionals: [name] }, secretOf);
     const uuid = uuids[index];
     const choice = { path, format, readOnly, forceShare: false, cache: WRITE_BACK };
     return {
@@ -110,6 +112,7 @@ function imagesOf(parsed: ParsedArguments, context: CommandContext): ImageToServ
       format: formatChoice(format),
       readOnly,
       journal,
+      passphrase,
       onWarning: (warning) => printWarning(warning, choice, context),
       ...(blockSize === undefined ? {} : { blockSize }),
       ...(uuid === undefined ? {} : { uuid }),

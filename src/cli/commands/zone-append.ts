@@ -1,6 +1,15 @@
 import { readFileSync } from "node:fs";
 import { SECTOR_SIZE } from "../../base/units.js";
-import { FORMAT_OPTION, HELP_OPTION, OUTPUT_OPTION, outputForm } from "../common-options.js";
+import {
+  FORMAT_OPTION,
+  givenSecrets,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  namedImage,
+  OBJECT_OPTION,
+  OUTPUT_OPTION,
+  outputForm,
+} from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
@@ -27,6 +36,8 @@ export const ZONE_APPEND_MANUAL: CommandManual = {
     { name: "pattern", short: "P", long: "pattern", value: "BYTE", about: "the pattern, 0 to 255 (default 0xcd)" },
     OUTPUT_OPTION,
     saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
     HELP_OPTION,
   ],
 };
@@ -47,7 +58,8 @@ export async function zoneAppendCommand(args: readonly string[], context: Comman
   }
   const zoneStart = bytesArgument("offset", zone);
   const bytes = chosenBytes(parsed);
-  const image = { path, format: lastValue(parsed, "format"), forceShare: false, readOnly: false };
+  const named = namedImage({ ...parsed, positionals: [path] }, await givenSecrets(parsed));
+  const image = { ...named, forceShare: false, readOnly: false };
   await withZonedImage(image, context, async (device) => {
     const offset = await device.append(zoneStart, bytes, { fua: true });
     context.output.out(

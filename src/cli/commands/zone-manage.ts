@@ -1,6 +1,14 @@
 import type { ZonedDevice } from "../../block/zoned-device.js";
 import type { ZoneDescriptor } from "../../zoned/zone-state.js";
-import { FORMAT_OPTION, HELP_OPTION, QUIET_OPTION } from "../common-options.js";
+import {
+  FORMAT_OPTION,
+  givenSecrets,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  namedImage,
+  OBJECT_OPTION,
+  QUIET_OPTION,
+} from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
@@ -27,6 +35,8 @@ function manualOf(verb: string, about: string): CommandManual {
       { name: "zone", short: "z", long: "zone", value: "N[-M]", about: "zones by number, from 0" },
       { name: "all", short: "a", long: "all", about: "every zone" },
       saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
+      OBJECT_OPTION,
+      IMAGE_OPTS_OPTION,
       saying(QUIET_OPTION, "do not show what changed"),
       HELP_OPTION,
     ],
@@ -44,7 +54,8 @@ async function manage(management: Management, args: readonly string[], context: 
   }
   const [path] = parsed.positionals;
   if (path === undefined) throw new UsageError("Expecting one image file name");
-  const image = { path, format: lastValue(parsed, "format"), forceShare: false, readOnly: false };
+  const named = namedImage({ ...parsed, positionals: [path] }, await givenSecrets(parsed));
+  const image = { ...named, forceShare: false, readOnly: false };
   await withZonedImage(image, context, async (device) => {
     const { offset, length } = chosenRange(parsed, device);
     const before = device.report();

@@ -2,6 +2,7 @@ import { statSync } from "node:fs";
 import { realpath } from "node:fs/promises";
 import type { WarningSink } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
+import type { PassphraseSource } from "../../block/passphrase.js";
 import { type FormatChoice, openImage } from "../../formats/open-image.js";
 import type { Qcow2Header } from "../../formats/qcow2/header.js";
 import { generationOf } from "../../formats/qcow2/session.js";
@@ -28,6 +29,8 @@ export interface ImageToServe {
    */
   readonly journal?: "beside" | { readonly directory: string } | false;
   readonly onWarning?: WarningSink;
+  /** Opens the image when it is encrypted. */
+  readonly passphrase?: PassphraseSource | undefined;
 }
 
 /** A namespace and what it shows. */
@@ -50,7 +53,7 @@ export interface ServedImage {
 
 /** Opens an image and takes its locks. Fails with the codes of `openImage`. */
 export async function openServedImage(image: ImageToServe): Promise<ServedImage> {
-  const { path, format, readOnly, onWarning } = image;
+  const { path, format, readOnly, onWarning, passphrase } = image;
   if (image.device !== undefined) {
     return {
       realPath: path,
@@ -65,6 +68,7 @@ export async function openServedImage(image: ImageToServe): Promise<ServedImage>
     readOnly: readOnly === true,
     // What a guest writes onto its disk must not make the server open other files.
     implicitFiles: "deny",
+    passphrase,
     ...(journal === undefined ? {} : { journal }),
     ...(onWarning === undefined ? {} : { onWarning }),
   });
