@@ -95,7 +95,7 @@ describe("the page about zoned images and other features", () => {
   });
 
   it("lists every refusal that is tried", () => {
-    expect(REFUSED.map(([feature]) => feature).toSorted()).toEqual(Object.keys(ATTEMPTS).toSorted());
+    expect(new Set(REFUSED.map(([feature]) => feature))).toEqual(new Set(Object.keys(ATTEMPTS)));
   });
 });
 
