@@ -92,7 +92,7 @@ export function describedPassphrase(
 export function namedImage(parsed: ParsedArguments, secretOf: SecretLookup = unknownSecret): NamedImage {
   const [name, ...more] = parsed.positionals;
   if (name === undefined || more.length > 0) throw new UsageError("Expecting one image file name");
-  return imageNamed(name, parsed, secretOf);
+  return imageNamed(name, parsed, secretOf, lastValue(parsed, "format"));
 }
 
 /** The image that the argument `name` stands for: a path, or with `--image-opts` a list of options. `format`: as given for it. */
@@ -100,7 +100,7 @@ export function imageNamed(
   name: string,
   parsed: ParsedArguments,
   secretOf: SecretLookup,
-  format = lastValue(parsed, "format"),
+  format: string | undefined,
 ): NamedImage {
   const forceShare = isGiven(parsed, "force-share");
   if (!isGiven(parsed, "image-opts")) return { path: name, format, forceShare, passphrase: undefined };

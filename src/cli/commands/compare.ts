@@ -1,6 +1,7 @@
 import type { BlockDevice } from "../../block/block-device.js";
 import { type Comparison, compareDisks } from "../../jobs/compare/compare.js";
 import type { ZoneDifference } from "../../jobs/compare/compare-zones.js";
+import type { IoMode } from "../../storage/file-storage.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
@@ -63,7 +64,10 @@ export async function compareCommand(args: readonly string[], context: CommandCo
   }
   const opened: BlockDevice[] = [];
   try {
-    for (const choice of await choices(parsed, first, second)) opened.push(await openOne(choice, context));
+    const [one, other] = await choices(parsed, first, second);
+    opened.push(await openOne(one, undefined, context));
+    // Read in the thread pool, while this thread reads the first image and compares.
+    opened.push(await openOne(other, "pool", context));
   } catch (error) {
     await closeAll(opened);
     reportFailure(error, context);
@@ -95,10 +99,9 @@ async function choices(parsed: ParsedArguments, first: string, second: string): 
   return [choice(first, lastValue(parsed, "format")), choice(second, lastValue(parsed, "second-format"))];
 }
 
-async function openOne(choice: Choice, context: CommandContext): Promise<BlockDevice> {
+async function openOne(choice: Choice, io: IoMode | undefined, context: CommandContext): Promise<BlockDevice> {
   try {
-    // Reads of both images go through the thread pool, while what is there already is compared.
-    return await openForCommand({ ...choice, readOnly: true, io: "pool" }, context);
+    return await openForCommand({ ...choice, readOnly: true, ...(io === undefined ? {} : { io }) }, context);
   } catch (error) {
     throw withSubject(`Could not open '${choice.argument}'`, error);
   }

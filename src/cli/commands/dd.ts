@@ -68,7 +68,7 @@ export async function ddCommand(args: readonly string[], context: CommandContext
     return 0;
   }
   const copy = copyOf(parsed.positionals);
-  const image = imageNamed(copy.input, parsed, await givenSecrets(parsed));
+  const image = imageNamed(copy.input, parsed, await givenSecrets(parsed), lastValue(parsed, "format"));
   const source = await openSource(image, context);
   try {
     const format = lastValue(parsed, "target-format") ?? "raw";

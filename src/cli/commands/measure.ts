@@ -13,7 +13,6 @@ import {
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
   imageNamed,
-  type NamedImage,
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
@@ -60,7 +59,7 @@ export async function measureCommand(args: readonly string[], context: CommandCo
   const form = outputForm(parsed, ["human", "json"]);
   const [name, size] = subjectOf(parsed);
   const secretOf = await givenSecrets(parsed);
-  const source = name === undefined ? { size } : await openSource(imageNamed(name, parsed, secretOf), parsed, context);
+  const source = name === undefined ? { size } : await openSource(name, parsed, secretOf, context);
   try {
     const measured = await measureImage(targetOptions(parsed, secretOf, context), source);
     context.output.out(form === "json" ? json(measured) : human(measured));
@@ -88,10 +87,12 @@ function subjectOf(parsed: ParsedArguments): readonly [name: string | undefined,
 }
 
 async function openSource(
-  image: NamedImage,
+  name: string,
   parsed: ParsedArguments,
+  secretOf: SecretLookup,
   context: CommandContext,
 ): Promise<MeasureSource & { readonly device: BlockDevice }> {
+  const image = imageNamed(name, parsed, secretOf, lastValue(parsed, "format"));
   const snapshot = snapshotName(lastValue(parsed, "snapshot"));
   try {
     const device = await openForCommand({ ...image, readOnly: true, cache: WRITE_BACK, snapshot }, context);

@@ -137,10 +137,13 @@ class DiskComparison {
     }
   }
 
-  /** Reads both sides; what they are is judged when both are there, now or later. */
+  /**
+   * Reads both sides; what they are is judged when both are there, now or later. The second side goes first: it may be read in the
+   * thread pool, while this thread reads the first one.
+   */
   #startPiece(piece: Piece): void {
     const waits: Promise<void>[] = [];
-    for (const side of ["first", "second"] as const) {
+    for (const side of ["second", "first"] as const) {
       const wait = piece.reads[side] ? this.#read(side, piece) : undefined;
       if (wait !== undefined) waits.push(wait);
     }
