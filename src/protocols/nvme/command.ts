@@ -136,6 +136,14 @@ export class Command {
   }
 }
 
+/** Who still needs the memory of a block that replies share. */
+export interface BlockUse {
+  /** Replies that have room in it and are not finished. */
+  open: number;
+  /** Another one is being filled. */
+  full: boolean;
+}
+
 /** A place in the bytes that will be sent. */
 export interface ReplyRoom {
   /** Whole memory block that the place is in. */
@@ -147,4 +155,6 @@ export interface ReplyRoom {
   readonly length: number;
   readonly dataStart: number;
   readonly dataLength: number;
+  /** `undefined`: the block is this reply's alone. */
+  readonly use: BlockUse | undefined;
 }

@@ -5,7 +5,7 @@
  * it; a reply that waits for the device has its place in the block and is sent alone later.
  */
 import type { Crc32c } from "../../../codec/crc32c.js";
-import type { Command, ReplyRoom } from "../command.js";
+import type { BlockUse, Command, ReplyRoom } from "../command.js";
 import { statusField } from "../status.js";
 import type { Transport } from "../transport.js";
 import type { ConnectionParameters } from "./initialize.js";
@@ -50,8 +50,7 @@ export class Outbox {
   /** Finished and unsent: [sendFrom, at) of the block. */
   #sendFrom = 0;
   #at = 0;
-  /** A reply of the block was set aside: nobody may use its memory again. */
-  #shared = false;
+  #use: BlockUse = { open: 0, full: false };
 
   constructor(options: OutboxOptions) {
     this.#transport = options.transport;
@@ -110,10 +109,12 @@ export class Outbox {
     const length = dataOffset + dataLength + this.#dataDigest + response;
     if (length > SHARED_BYTES) {
       const block = this.#allocate(length);
-      return { block, view: viewOf(block), start: 0, length, dataStart: dataOffset, dataLength };
+      return { block, view: viewOf(block), start: 0, length, dataStart: dataOffset, dataLength, use: undefined };
     }
     const start = this.#claim(length);
-    return { block: this.#block, view: this.#view, start, length, dataStart: start + dataOffset, dataLength };
+    const use = this.#use;
+    use.open += 1;
+    return { block: this.#block, view: this.#view, start, length, dataStart: start + dataOffset, dataLength, use };
   }
 
   /** Completes a reply whose data is in its room, with success. */
@@ -141,12 +142,14 @@ export class Outbox {
     this.#send(room);
   }
 
-  /** Forgets a reply; its room is used again when nothing came behind it. */
-  drop(room: ReplyRoom): void {
-    if (room.block === this.#block && room.start + room.length === this.#at) {
-      this.#at = room.start;
-      if (this.#sendFrom > this.#at) this.#sendFrom = this.#at;
-    }
+  /**
+   * Forgets a reply; its room is used again when nothing came behind it and it was not set aside. Otherwise the block counts
+   * as in use for ever: a device that failed is not trusted to have left the memory alone.
+   */
+  drop({ block, start, length }: ReplyRoom): void {
+    if (block !== this.#block || start < this.#sendFrom || start + length !== this.#at) return;
+    this.#use.open -= 1;
+    this.#at = start;
   }
 
   /**
@@ -157,7 +160,6 @@ export class Outbox {
     if (room.block !== this.#block) return;
     if (room.start > this.#sendFrom) this.#transport.send(this.#block.subarray(this.#sendFrom, room.start));
     this.#sendFrom = room.start + room.length;
-    this.#shared = true;
   }
 
   get #headerFlag(): number {
@@ -166,10 +168,11 @@ export class Outbox {
 
   /** A reply at the end of the run just makes the run longer; any other is sent by itself. */
   #send(room: ReplyRoom): void {
-    const inRun = room.block === this.#block && room.start >= this.#sendFrom;
-    if (inRun) return;
-    this.#transport.send(room.block.subarray(room.start, room.start + room.length));
-    if (room.length > SHARED_BYTES) this.#transport.release?.(room.block);
+    const { block, start, use } = room;
+    const inRun = block === this.#block && start >= this.#sendFrom;
+    if (!inRun) this.#transport.send(block.subarray(start, start + room.length));
+    if (use !== undefined) use.open -= 1;
+    if (use === undefined || (use.full && use.open === 0)) this.#transport.release?.(block);
   }
 
   /** The next `length` bytes of the block, or of a new one. */
@@ -183,13 +186,16 @@ export class Outbox {
   /** Blocks of the full size go round; smaller ones are a connection's first few only. */
   #nextBlock(length: number): void {
     this.flush();
-    if (this.#block.length === LARGEST_BLOCK_BYTES && !this.#shared) this.#transport.release?.(this.#block);
+    if (this.#block.length === LARGEST_BLOCK_BYTES) {
+      this.#use.full = true;
+      if (this.#use.open === 0) this.#transport.release?.(this.#block);
+    }
     const next = Math.max(FIRST_BLOCK_BYTES, 2 * this.#block.length, length);
     this.#block = this.#allocate(Math.min(next, LARGEST_BLOCK_BYTES));
     this.#view = viewOf(this.#block);
     this.#at = 0;
     this.#sendFrom = 0;
-    this.#shared = false;
+    this.#use = { open: 0, full: false };
   }
 
   #writeResponse(

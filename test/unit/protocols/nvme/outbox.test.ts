@@ -34,6 +34,10 @@ function answer(outbox: Outbox, length: number): void {
   outbox.finish(new Command({} as CommandQueue), outbox.reserve(length));
 }
 
+function fillUntilFullSize(outbox: Outbox, taken: readonly Uint8Array[]): void {
+  while (taken.at(-1)?.length !== 256 * KIB) answer(outbox, 4 * KIB);
+}
+
 describe("the memory of replies", () => {
   it("goes back when a block of the full size is used up", () => {
     const { outbox, peer, taken } = outboxWithPeer();
@@ -53,18 +57,30 @@ describe("the memory of replies", () => {
     expect(end).toBeGreaterThan(248 * KIB);
   });
 
-  it("stays while a reply in it is still to come", () => {
+  it("goes back with the last reply that has room in it, however late", () => {
     const { outbox, peer, taken } = outboxWithPeer();
-    const isFull = (): boolean => taken.at(-1)?.length === 256 * KIB;
-    while (!isFull()) answer(outbox, 4 * KIB);
-    const late = outbox.reserve(4 * KIB);
-    outbox.setAside(late);
+    fillUntilFullSize(outbox, taken);
+    const late = [outbox.reserve(4 * KIB), outbox.reserve(4 * KIB)] as const;
+    for (const room of late) outbox.setAside(room);
     for (let round = 0; round < 200; round++) answer(outbox, 4 * KIB);
     expect(peer.released.length).toBeGreaterThan(0);
-    expect(peer.released).not.toContain(late.block);
+    expect(peer.released).not.toContain(late[0].block);
     const before = peer.sent.length;
-    outbox.finish(new Command({} as CommandQueue), late);
-    expect(peer.sent.slice(before).map((bytes) => bytes.buffer)).toEqual([late.block.buffer]);
-    expect(peer.released).not.toContain(late.block);
+    outbox.finish(new Command({} as CommandQueue), late[1]);
+    expect(peer.released).not.toContain(late[0].block);
+    outbox.finish(new Command({} as CommandQueue), late[0]);
+    expect(peer.sent.slice(before).map((bytes) => bytes.byteOffset)).toEqual([late[1].start, late[0].start]);
+    expect(peer.released.at(-1)).toBe(late[0].block);
+  });
+
+  it("never goes back when the device failed a reply in it", () => {
+    const { outbox, peer, taken } = outboxWithPeer();
+    fillUntilFullSize(outbox, taken);
+    const failed = outbox.reserve(4 * KIB);
+    outbox.setAside(failed);
+    outbox.drop(failed);
+    for (let round = 0; round < 200; round++) answer(outbox, 4 * KIB);
+    expect(peer.released.length).toBeGreaterThan(0);
+    expect(peer.released).not.toContain(failed.block);
   });
 });
