@@ -1,8 +1,11 @@
 import { ZcowError } from "../base/errors.js";
+import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import type { FormatChoice } from "../formats/open-image.js";
 import { type CheckOptions, checkQcow2 } from "../formats/qcow2/check/check.js";
 import type { CheckResult } from "../formats/qcow2/check/check-result.js";
-import { formatDriver, probeFormat } from "../formats/registry.js";
+import { readHeader } from "../formats/qcow2/header-read.js";
+import type { ReferencedFiles } from "../formats/qcow2/referenced-files.js";
+import { FORMATS, formatDriver, probeFormat } from "../formats/registry.js";
 import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 
@@ -11,6 +14,11 @@ export interface CheckImageOptions extends CheckOptions {
   readonly format: FormatChoice;
   /** Ignore the locks of other processes; not together with `repair`. */
   readonly forceShare?: boolean;
+  /**
+   * Open the backing image and the external data file too, and fail when they cannot be: what they hold is not looked at, but
+   * an image without them is of no use. Default: they are left alone.
+   */
+  readonly implicitFiles?: ImplicitFilePolicy;
 }
 
 /** What a check found, and in which format. */
@@ -49,5 +57,27 @@ async function checkStorage(storage: Storage, options: CheckImageOptions): Promi
     const { resumeBeforeRepair } = await import("../formats/qcow2/resume-session.js");
     await resumeBeforeRepair(storage);
   }
-  return { ...(await checkQcow2(storage, options)), format: driver.name };
+  const files = options.implicitFiles === undefined ? undefined : await openSurroundings(storage, options);
+  try {
+    return { ...(await checkQcow2(storage, options)), format: driver.name };
+  } finally {
+    await files?.data?.close();
+    await files?.backing?.close();
+  }
+}
+
+/** The files that the header names. A header that cannot be read is for the check to tell of. */
+async function openSurroundings(storage: Storage, options: CheckImageOptions): Promise<ReferencedFiles | undefined> {
+  const header = await readHeader(storage, { mode: "check" }).catch(() => undefined);
+  if (header === undefined || (header.backingFileName === undefined && header.dataFileName === undefined))
+    return undefined;
+  const { openReferencedFiles } = await import("../formats/qcow2/referenced-files.js");
+  const { forceShare = false, implicitFiles, repair } = options;
+  const surroundings = {
+    writable: repair !== undefined,
+    openFile: (path: string, { writable }: { readonly writable: boolean }): Promise<Storage> =>
+      openStorage(path, { writable, forceShare }),
+    ...(implicitFiles === undefined ? {} : { implicitFiles }),
+  };
+  return openReferencedFiles(header, storage, surroundings, FORMATS);
 }

@@ -1,4 +1,4 @@
-import { copyFile, open, writeFile } from "node:fs/promises";
+import { copyFile, open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { checkCommand } from "../../src/cli/commands/check.js";
@@ -308,6 +308,23 @@ describeWithStock("references of every feature are counted", () => {
       await expectSame(image);
     },
   );
+
+  test("a backing file that is missing", async () => {
+    const base = await written("");
+    const image = join(base, "..", "overlay.qcow2");
+    await img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", image, "3000001");
+    await rm(base);
+    await expectSame(image);
+  });
+
+  test("a data file that is missing", async () => {
+    const folder = temporaryDirectory();
+    const image = join(folder, "image.qcow2");
+    const data = join(folder, "guest.raw");
+    await img("create", "-q", "-f", "qcow2", "-o", `data_file=${data}`, image, "8M");
+    await rm(data);
+    await expectSame(image);
+  });
 
   test("a backing file and an odd size", async () => {
     const base = await written("");

@@ -108,7 +108,7 @@ describeWithStock("a header with several fields spoiled", () => {
           expect(ours?.stockText, ours?.message).toBe(await stockRefusal(path, writable));
         },
       ),
-      { numRuns: process.env["ZCOW_LONG"] === "1" ? 5000 : 150 },
+      { numRuns: Number(process.env["ZCOW_FUZZ_ROUNDS"] ?? 150) },
     );
   });
 });

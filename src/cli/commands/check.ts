@@ -100,6 +100,7 @@ async function runCheck(
     return await checkImage(image.path, {
       format: formatChoice(image.format),
       forceShare: image.forceShare,
+      implicitFiles: "probe",
       ...(repair === undefined ? {} : { repair }),
       onFinding: (finding) => tellFinding(finding, context),
     });

@@ -41,7 +41,7 @@ export function decodeExtensions(
     extensions.push(extension);
     if (type === EXTENSION.backingFormat) backingFormat ??= decodeBackingFormat(data);
     else if (type === EXTENSION.featureNames) featureNames ??= decodeNames(data, verdict);
-    else if (type === EXTENSION.dataFile) dataFileName ??= decodeFileName(data);
+    else if (type === EXTENSION.dataFile) dataFileName ??= decodeDataFileName(data);
     else if (type === EXTENSION.cryptHeader) cryptHeader ??= decodeCryptHeader(data, fields);
     else if (type === EXTENSION.bitmaps) bitmaps ??= decodeBitmaps(data, fields, verdict);
   }
@@ -50,6 +50,12 @@ export function decodeExtensions(
   if (!has(EXTENSION.bitmaps)) refuseMissingBitmaps(fields, verdict);
   checkDuplicates(extensions, verdict);
   return { extensions, backingFormat, featureNames: featureNames ?? [], dataFileName, cryptHeader, bitmaps };
+}
+
+/** As the stock tools read it, the name ends at the first zero byte. */
+function decodeDataFileName(data: Uint8Array): string {
+  const end = data.indexOf(0);
+  return decodeFileName(end === -1 ? data : data.subarray(0, end));
 }
 
 function checkDuplicates(extensions: readonly RawExtension[], verdict: Verdict): void {
@@ -116,11 +122,14 @@ export function checkDataFile(
   const external = (fields.incompatible & INCOMPATIBLE.externalData) !== 0n;
   const raw = (fields.autoclear & AUTOCLEAR.rawExternalData) !== 0n;
   const data = { structure: "header", field: "incompatible_features", value: fields.incompatible };
-  if (external && known.dataFileName === undefined && !verdict.dataFileGiven) {
+  if (external && !known.dataFileName && !verdict.dataFileGiven) {
     const message = "Header: incompatible bit 2 (external data file) is set, but the image names no data file";
     const fault = new ZcowError("QCOW2_DATA_FILE_MISSING", message, {
       data,
-      stockText: "'data-file' is required for this image",
+      stockText:
+        known.dataFileName === ""
+          ? "The 'file' block driver requires a file name"
+          : "'data-file' is required for this image",
     });
     verdict.refuseUnless(verdict.mode === "info", fault);
   }

@@ -76,7 +76,9 @@ export function countRefcountBlocks(session: CheckSession, table: RefcountTable)
 }
 
 function countBlock(session: CheckSession, index: number, offset: number): void {
-  const { clusterSize } = session.geometry;
+  const { clusterSize, maxRefcount } = session.geometry;
+  // Counts of one bit cannot tell that the block is not alone.
+  if (session.fix === "all" && session.counts.get(offset / clusterSize) === maxRefcount) session.needsRebuild = true;
   countRegion(session, offset, clusterSize);
   const count = session.counts.get(offset / clusterSize);
   if (count !== 1) broken(session, index, `ERROR refcount block ${index} refcount=${count}`);

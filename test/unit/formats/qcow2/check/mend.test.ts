@@ -96,6 +96,12 @@ const DAMAGES: readonly Damage[] = [
     says: "compressed cluster with the copied flag",
   },
   {
+    name: "a guest cluster lies in a refcount block, and counts have one bit",
+    damage: (image) => image.setL2(3, (image.word(image.header.refcountTableOffset) & ~511n) | COPIED),
+    says: "Rebuilding refcount structure",
+    refcountBits: 1,
+  },
+  {
     name: "the refcount table lies over the L1 table",
     damage: (image) => image.setWord(48, BigInt(image.header.l1TableOffset)),
     says: "Rebuilding refcount structure",
