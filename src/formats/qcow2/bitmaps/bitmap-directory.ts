@@ -1,6 +1,7 @@
 import { viewOf, writeU64 } from "../../../base/bytes.js";
 import { ZcowError } from "../../../base/errors.js";
 import { alignUp } from "../../../base/integers.js";
+import { decodeFileName, encodeFileName } from "../file-name.js";
 import { MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS, MAX_HOST_OFFSET } from "../limits.js";
 
 /** Longest name of a bitmap in bytes, set by the format. */
@@ -107,7 +108,7 @@ export function decodeEntry(
     tableEntries,
     flags,
     granularityBits,
-    name: new TextDecoder().decode(bytes.subarray(nameAt, nameAt + nameLength)),
+    name: decodeFileName(bytes.subarray(nameAt, nameAt + nameLength)),
     extra: bytes.slice(at + ENTRY_BYTES, nameAt),
   };
   return { entry, length };
@@ -115,7 +116,7 @@ export function decodeEntry(
 
 /** The directory with `entries`, in their order. Throws `QCOW2_BITMAPS` when there are more than fit the limits. */
 export function encodeDirectory(entries: readonly BitmapEntry[]): Uint8Array {
-  const names = entries.map(({ name }) => new TextEncoder().encode(name));
+  const names = entries.map(({ name }) => encodeFileName(name));
   const lengths = entries.map(({ extra }, index) =>
     alignUp(ENTRY_BYTES + extra.length + (names[index]?.length ?? 0), 8),
   );

@@ -6,6 +6,7 @@ import type { Storage } from "../../../storage/storage.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 import { EXTENSION, withExtension } from "../extensions.js";
 import { AUTOCLEAR } from "../features.js";
+import { encodeFileName } from "../file-name.js";
 import type { BitmapDirectory, Qcow2Header } from "../header.js";
 import { encodeBitmapsExtension } from "../header-bitmaps.js";
 import { MAX_BITMAPS, TABLE_ENTRY_BYTES } from "../limits.js";
@@ -150,7 +151,7 @@ export class ImageBitmaps {
     ) {
       throw refused("granularity", granularity, "Granularity must be power of 2 and at least 512");
     }
-    const bytes = new TextEncoder().encode(name).length;
+    const bytes = encodeFileName(name).length;
     if (bytes === 0) throw refused("name", name, "Bitmap name cannot be empty");
     if (bytes > MAX_BITMAP_NAME_BYTES)
       throw refused(

@@ -68,6 +68,13 @@ describe("a bitmap directory", () => {
     expect(decodeDirectory(encodeDirectory(entries), 2, 65_536)).toEqual(entries);
   });
 
+  test("keeps names that are no UTF-8 as they are", () => {
+    const directory = encodeDirectory([ENTRY]);
+    const nameAt = 24 + ENTRY.extra.length;
+    directory.set([0xff, 0xc3], nameAt);
+    expect(encodeDirectory(decodeDirectory(directory, 1, 65_536))).toEqual(directory);
+  });
+
   const spoilt: readonly (readonly [what: string, at: number, bytes: readonly number[], field: string])[] = [
     ["a table at offset 0", 0, [0, 0, 0, 0, 0, 0, 0, 0], "bitmap_table_offset"],
     ["a table between clusters", 7, [1], "bitmap_table_offset"],
