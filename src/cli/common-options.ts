@@ -1,7 +1,7 @@
 import { ZcowError } from "../base/errors.js";
 import type { PassphraseSource } from "../block/passphrase.js";
 import type { SecretLookup } from "../formats/qcow2/create-options-parse.js";
-import { type ImageDescription, parseImageDescription } from "./image-options.js";
+import { describedByName, type ImageDescription, parseImageDescription } from "./image-options.js";
 import { allValues, isGiven, lastValue, type OptionSpec, type ParsedArguments } from "./options.js";
 import { UsageError } from "./usage-error.js";
 
@@ -103,13 +103,16 @@ export function imageNamed(
   format: string | undefined,
 ): NamedImage {
   const forceShare = isGiven(parsed, "force-share");
-  if (!isGiven(parsed, "image-opts")) return { path: name, format, forceShare, passphrase: undefined };
-  if (format !== undefined) throw new UsageError("--image-opts and --format are mutually exclusive", false);
-  const described = parseImageDescription(name);
+  const isDescribed = isGiven(parsed, "image-opts");
+  const described = isDescribed ? parseImageDescription(name) : describedByName(name);
+  if (described === undefined) return { path: name, format, forceShare, passphrase: undefined };
+  if (isDescribed && format !== undefined) {
+    throw new UsageError("--image-opts and --format are mutually exclusive", false);
+  }
   if (described.path === undefined) throw new UsageError(`image options '${name}' name no file`, false);
   return {
     path: described.path,
-    format: described.format,
+    format: format ?? described.format,
     forceShare: forceShare || described.forceShare,
     passphrase: describedPassphrase(described, secretOf),
   };

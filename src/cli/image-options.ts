@@ -1,4 +1,6 @@
 import { splitOptionList as optionsOfList } from "../base/option-list.js";
+import { NodeOptions } from "../block/node-options.js";
+import { withSubject } from "./failure.js";
 import { UsageError } from "./usage-error.js";
 
 /** An image described by driver options: `driver=qcow2,file.filename=disk.qcow2`. */
@@ -20,16 +22,32 @@ export function splitOptionList(text: string): [name: string, value: string][] {
   return options;
 }
 
+const JSON_PREFIX = "json:";
 const FILE_DRIVERS = new Set(["file", "host_device"]);
 
-/** Reads the options of `--image-opts` and of the exerciser's `open -o`. */
+/** Reads the options of `--image-opts`. */
 export function parseImageDescription(text: string | undefined): ImageDescription {
+  return description(text === undefined ? [] : splitOptionList(text));
+}
+
+/** What a name `json:{...}` says when it is about a file and its format alone; undefined for any other name. */
+export function describedByName(name: string): ImageDescription | undefined {
+  if (!name.startsWith(JSON_PREFIX)) return undefined;
+  try {
+    return description([...NodeOptions.ofJson(name.slice(JSON_PREFIX.length)).left]);
+  } catch (error) {
+    if (error instanceof UsageError) return undefined;
+    throw withSubject(`Could not open '${name}'`, error);
+  }
+}
+
+function description(options: readonly (readonly [name: string, value: string])[]): ImageDescription {
   let path: string | undefined;
   let format: string | undefined;
   let keySecret: string | undefined;
   let encryption: string | undefined;
   const flags = new Map<string, boolean>();
-  for (const [name, value] of text === undefined ? [] : splitOptionList(text)) {
+  for (const [name, value] of options) {
     if (name === "driver") format = FILE_DRIVERS.has(value) ? "raw" : value;
     else if (name === "file.filename" || name === "filename" || name === "file") path = value;
     else if (name === "encrypt.key-secret") keySecret = value;

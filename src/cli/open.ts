@@ -1,6 +1,7 @@
 import type { Warning } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
 import type { PassphraseSource } from "../block/passphrase.js";
+import { isNodeName } from "../formats/nodes/is-node-name.js";
 import { openImage } from "../formats/open-image.js";
 import { type FormatName, formatDriver } from "../formats/registry.js";
 import { DEEP_QUEUE_THREADS, requestThreadPool } from "../host/thread-pool.js";
@@ -35,6 +36,7 @@ export function formatChoice(name: string | undefined): FormatName | "probe" {
 export async function openForCommand(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
   // Direct transfers wait for the disk in the thread pool; nothing has used it yet.
   if (choice.cache.direct) requestThreadPool(DEEP_QUEUE_THREADS);
+  if (isNodeName(choice.path)) return openDescribed(choice, context);
   return openImage(choice.path, {
     format: formatChoice(choice.format),
     readOnly: choice.readOnly,
@@ -48,6 +50,22 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
       direct: choice.cache.direct,
       ...(choice.io === undefined ? {} : { io: choice.io }),
     },
+  });
+}
+
+/** What is named by a description: `json:{...}`, `blkdebug:CONFIG:FILE` and the like. */
+async function openDescribed(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
+  const { openNode } = await import("../formats/nodes/open-node.js");
+  const { NodeOptions } = await import("../block/node-options.js");
+  const { path, format, readOnly, forceShare, cache, passphrase } = choice;
+  const driver = format === undefined ? [] : [["driver", format] as const];
+  return openNode(new NodeOptions([...driver, ["filename", path]]), {
+    writable: !readOnly,
+    forceShare,
+    direct: cache.direct,
+    implicitFiles: "probe",
+    onWarning: (warning) => printWarning(warning, choice, context),
+    ...(passphrase === undefined ? {} : { secretOf: () => passphrase }),
   });
 }
 

@@ -153,6 +153,20 @@ describeWithStock("qemu-io and our stand-in for it do the same, step by step", (
       ],
     ],
     [
+      "descriptions that other commands take",
+      [
+        `qemu-img info 'json:{"driver":"qcow2","file":{"driver":"file","filename":"a.qcow2"}}'`,
+        `qemu-img check 'json:{"driver":"qcow2","file.filename":"a.qcow2"}'`,
+        `qemu-img map --output=json 'json:{"driver":"qcow2","file":{"driver":"blkdebug","image":{"driver":"file","filename":"a.qcow2"}}}'`,
+        `qemu-img compare -f raw 'json:{"driver":"raw","file":{"driver":"file","filename":"r.raw"}}' r.raw`,
+        `qemu-img compare 'json:{"driver":"raw","size":65536,"file":{"driver":"file","filename":"r.raw"}}' 'json:{"driver":"raw","offset":65536,"size":65536,"file.filename":"r.raw"}'`,
+        `qemu-img convert -O raw 'json:{"driver":"raw","offset":65536,"size":65536,"file.filename":"r.raw"}' piece.raw`,
+        "qemu-img compare -f raw -F raw piece.raw piece.raw",
+        "qemu-img map 'json:[]'",
+        "qemu-img info 'json:[]'",
+      ],
+    ],
+    [
       "storage that forgets",
       [
         "qemu-io -c 'open -o driver=null-co,size=1M,read-zeroes=on' -c length -c 'read -P 0 0 512' -c info",

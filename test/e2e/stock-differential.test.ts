@@ -473,6 +473,18 @@ describeWithStock("standing in for the stock tools, the command prints and exits
     await expectSameOnInput([], "read 0 512\nopen -r a.qcow2\nread 0 512\nwrite 0 512\nclose\n");
   });
 
+  it.each(["abort", "sigraise 15", "sigraise 9"])("qemu-io: %s ends the program in the same way", async (line) => {
+    const args = ["-c", "read 0 512", "-c", line, "-f", "qcow2", "a.qcow2"];
+    const stock = await runTool("env", ["-C", theirs, "sh", "-c", '"$@"; echo $?', "sh", "qemu-io", ...args]);
+    const own = await command.shell(
+      ours,
+      `${join(root, "built/qemu-io")} ${args.map((word) => `'${word}'`).join(" ")}; echo $?`,
+    );
+    // What the stock tool had printed and not written yet is lost.
+    expect(own.stdout.trim().split("\n").at(-1)).toBe(stock.stdout.trim().split("\n").at(-1));
+    expect(own.stdout).toMatch(/^read 512\/512 bytes/);
+  });
+
   it("leaves images behind that hold the same bytes and are sound", async () => {
     for (const [name, format] of [
       ["a.qcow2", "qcow2"],

@@ -4,7 +4,7 @@ import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import type { BlockDevice, ZonedLimits } from "../../block/block-device.js";
 import { NodeOptions } from "../../block/node-options.js";
 import { type CreateImageOptions, createImage } from "../../formats/create-image.js";
-import { isNodeName } from "../../formats/nodes/node-name.js";
+import { isNodeName } from "../../formats/nodes/is-node-name.js";
 import type { NodeAccess } from "../../formats/nodes/storage-node.js";
 import { openImage } from "../../formats/open-image.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";

@@ -5,12 +5,7 @@ const JSON_PREFIX = "json:";
 const NULL_NAME = /^(null-co|null-aio):(.*)$/;
 const PAIR_NAME = /^(blkdebug|blkverify):(.*)$/;
 
-/** True for names that stand for more than a file or the export of a server: `json:{...}`, `blkdebug:...`, `blkverify:...`, `null-co://`. */
-export function isNodeName(name: string): boolean {
-  return name.startsWith(JSON_PREFIX) || NULL_NAME.test(name) || PAIR_NAME.test(name);
-}
-
-/** The options that such a name stands for. Fails with `FILE_REFERENCE`. */
+/** The options that a name stands for, of which `isNodeName` is true. Fails with `FILE_REFERENCE`. */
 export function optionsOfName(name: string): NodeOptions {
   if (name.startsWith(JSON_PREFIX)) return NodeOptions.ofJson(name.slice(JSON_PREFIX.length));
   const nothing = NULL_NAME.exec(name);

@@ -12,7 +12,8 @@ import type { Storage } from "../../storage/storage.js";
 import { verifyStorage } from "../../storage/verify-storage.js";
 import { debugNode } from "./debug-node.js";
 import { deviceStorage } from "./device-storage.js";
-import { isNodeName, optionsOfName } from "./node-name.js";
+import { isNodeName } from "./is-node-name.js";
+import { optionsOfName } from "./node-name.js";
 
 /** How what is described is opened; options of a description go before. */
 export interface NodeAccess {

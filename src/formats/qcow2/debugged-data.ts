@@ -7,6 +7,7 @@ import type { GuestData } from "./guest-data.js";
 class DebuggedData implements GuestData {
   readonly storage: Storage;
   readonly direct = undefined;
+  readonly isUntreated: boolean;
   readonly inImage: boolean;
   readonly freshIsZero: boolean;
   readonly #inner: GuestData;
@@ -18,6 +19,7 @@ class DebuggedData implements GuestData {
     this.#inner = inner;
     this.#debug = debug;
     this.storage = inner.storage;
+    this.isUntreated = inner.direct !== undefined;
     this.inImage = inner.inImage;
     this.freshIsZero = inner.freshIsZero;
   }

@@ -86,7 +86,10 @@ function extentOf(state: ImageState, run: MappingRun, offset: number, length: nu
     length,
     kind: EXTENT_KINDS[run.kind],
     // Where bytes are not stored as the guest has them, their place is no help.
-    hostOffset: isMapped(run) && state.data.direct !== undefined ? run.host + inside : undefined,
+    hostOffset:
+      isMapped(run) && (state.data.direct !== undefined || state.data.isUntreated === true)
+        ? run.host + inside
+        : undefined,
     ...(state.data.inImage ? {} : { file: state.data.storage.name }),
     compressed: run.kind === "compressed",
     depth: 0,

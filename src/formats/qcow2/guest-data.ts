@@ -16,6 +16,8 @@ export interface GuestData {
   readonly storage: Storage;
   /** The storage whose bytes at `host` are the guest's as they are; undefined when they need treatment. Requests take this short way. */
   readonly direct: Storage | undefined;
+  /** The bytes are stored as they are, although requests must not take the short way. */
+  readonly isUntreated?: boolean;
   /** The bytes are in the image file, in clusters that are allocated and counted there; otherwise `host` always equals `guest`. */
   readonly inImage: boolean;
   /** Bytes of `storage` that were never written read as zeros through `read`. */
