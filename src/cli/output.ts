@@ -4,7 +4,7 @@ import { ZcowError } from "../base/errors.js";
 const STDOUT = 1;
 const STDERR = 2;
 /** Standard output went away: what the shell reports for a program that SIGPIPE ended. */
-const BROKEN_PIPE_STATUS = 128 + 13;
+export const BROKEN_PIPE_STATUS = 128 + 13;
 const RETRY_MILLISECONDS = 2;
 
 /**

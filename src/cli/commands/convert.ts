@@ -39,7 +39,9 @@ import { UsageError } from "../usage-error.js";
 export const CONVERT_MANUAL: CommandManual = {
   name: "convert",
   synopsis: ["[OPTION]... SOURCE [SOURCE]... TARGET"],
-  about: ["Copies disk images, one after the other, into a new image."],
+  about: [
+    "Copies disk images, one after the other, into a new image. SOURCE may be '-' for a raw disk on standard input, TARGET for standard output.",
+  ],
   options: [
     saying(FORMAT_OPTION, "of the sources; recognised by content when left out"),
     { name: "target-format", short: "O", value: "FORMAT", about: "of the target: raw (default) or qcow2" },
@@ -130,7 +132,9 @@ export async function convertCommand(args: readonly string[], context: CommandCo
     context.output.out(helpText(CONVERT_MANUAL, context));
     return 0;
   }
-  await convert(conversionOf(parsed, await givenSecrets(parsed)), context);
+  const conversion = conversionOf(parsed, await givenSecrets(parsed));
+  if ([...conversion.sources, conversion.target].includes("-")) await convertStream(conversion, context);
+  else await convert(conversion, context);
   return 0;
 }
 
@@ -287,6 +291,53 @@ async function convert(conversion: Conversion, context: CommandContext): Promise
   if (bitmaps === undefined) return;
   const { addBitmaps } = await import("../../jobs/convert/copy-bitmaps.js");
   await addBitmaps(conversion.target, bitmaps.bitmaps);
+}
+
+/** From standard input, to standard output, or both. */
+async function convertStream(conversion: Conversion, context: CommandContext): Promise<void> {
+  const streams = await import("../convert-streams.js");
+  const { sources, target, targetFormat, compressed, create, hasBacking, bitmaps, given, sparseBytes } = conversion;
+  requireFileFormat(targetFormat);
+  if (!create || hasBacking || bitmaps !== "none" || conversion.targetImageOptions) {
+    throw new UsageError("-n, -B, --bitmaps and --target-image-opts cannot be used with '-'", false);
+  }
+  const input = sources.includes(streams.STREAM_NAME) ? streams.inputFile() : undefined;
+  const named = {
+    ...conversion,
+    sources: sources.map((name) => (name === streams.STREAM_NAME ? (input ?? name) : name)),
+  };
+  const isStream = named.sources.includes(streams.STREAM_NAME);
+  if (target !== streams.STREAM_NAME && !isStream) return convert(named, context);
+  if (isStream && (sources.length > 1 || (conversion.sourceFormat ?? "raw") !== "raw" || conversion.imageOptions)) {
+    throw new UsageError("Only one raw disk can be read from a pipe", false);
+  }
+  if (isStream && target === streams.STREAM_NAME) {
+    throw new UsageError("One of source and target must be a file: a pipe cannot be read twice", false);
+  }
+  requireCompression(conversion);
+  if (!isStream) {
+    if (compressed)
+      throw new UsageError("-c cannot be used with '-' as target: what comes first depends on all that follows", false);
+    streams.requireStreamable(targetFormat, given);
+    return sendToOutput(named, context);
+  }
+  await createTarget(conversion, 0, undefined, context);
+  const format = targetFormat === "qcow2" ? "qcow2" : "raw";
+  const open = (): Promise<BlockDevice> => openTarget(conversion, context);
+  await streams.takeFromInput({ path: target, format, open }, { compressed, sparseBytes });
+}
+
+async function sendToOutput(conversion: Conversion, context: CommandContext): Promise<void> {
+  const opened: BlockDevice[] = [];
+  try {
+    for (const name of conversion.sources) opened.push(await openSource(name, conversion, context));
+    const parsed = parseCreationOptions(conversion.targetFormat, conversion.given, conversion.secretOf);
+    if ("refusal" in parsed) throw parsed.refusal;
+    const streams = await import("../convert-streams.js");
+    await streams.sendToOutput(opened, conversion.targetFormat, parsed.options);
+  } finally {
+    await Promise.all(opened.map((device) => device.close()));
+  }
 }
 
 function requireBackingFormat({ create, given }: Conversion): void {
