@@ -6,6 +6,8 @@ import { InFlight } from "./in-flight.js";
 import type { Storage } from "./storage.js";
 import type { StorageCall, StorageCallKind } from "./storage-call.js";
 
+const SECTOR_BYTES = 512;
+
 /** What happens to a call that a rule picks. */
 export type Fault =
   /** Fails and does nothing. Default code `IO_ERROR`. */
@@ -36,8 +38,8 @@ export interface FaultRule {
 export interface FaultPlan {
   readonly rules?: readonly FaultRule[];
   /**
-   * Bytes that writes may still store in all. The write that crosses the limit stores what fits, then fails with
-   * `NO_SPACE`, and so does every write after it.
+   * Bytes that writes may still store in all. The write that crosses the limit stores what fits, up to the end of a sector
+   * (512 bytes: a disk never stores a part of one), then fails with `NO_SPACE`, and so does every write after it.
    */
   readonly space?: number;
 }
@@ -177,8 +179,13 @@ class PlannedFaultStorage extends ForwardingStorage implements FaultStorage {
   #pickFull(call: StorageCall): Fault | undefined {
     if (call.kind !== "write") return undefined;
     const fits = Math.min(this.#space, call.length);
-    this.#space -= fits;
-    return fits === call.length ? undefined : { type: "torn", bytes: fits, code: "NO_SPACE" };
+    if (fits === call.length) {
+      this.#space -= fits;
+      return undefined;
+    }
+    this.#space = 0;
+    const wholeSectors = fits - ((call.at + fits) % SECTOR_BYTES);
+    return { type: "torn", bytes: Math.max(0, wholeSectors), code: "NO_SPACE" };
   }
 }
 

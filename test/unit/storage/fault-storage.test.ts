@@ -65,18 +65,19 @@ describe("faultStorage", () => {
     expect(inner.bytes()[0]).toBe(4);
   });
 
-  it("runs out of space in the middle of a write, and stays full", async () => {
-    const { storage, inner } = planned({ space: 10 });
-    await storage.write(0, new Uint8Array(6).fill(1));
-    await expect(storage.write(6, new Uint8Array(6).fill(2))).rejects.toMatchObject({
+  it("runs out of space in the middle of a write, at the end of a sector, and stays full", async () => {
+    const inner = memoryStorage(4096);
+    const storage = faultStorage(inner, { space: 1400 });
+    await storage.write(0, new Uint8Array(100).fill(1));
+    await expect(storage.write(100, new Uint8Array(2000).fill(2))).rejects.toMatchObject({
       code: "NO_SPACE",
       errno: "ENOSPC",
     });
-    await expect(storage.write(20, Uint8Array.of(3))).rejects.toMatchObject({ code: "NO_SPACE" });
-    expect([...inner.bytes().subarray(4, 14)]).toEqual([1, 1, 2, 2, 2, 2, 0, 0, 0, 0]);
-    expect(inner.bytes()[20]).toBe(0);
+    await expect(storage.write(2500, Uint8Array.of(3))).rejects.toMatchObject({ code: "NO_SPACE" });
+    const bytes = inner.bytes();
+    expect([bytes[99], bytes[100], bytes[1023], bytes[1024], bytes[2500]]).toEqual([1, 2, 2, 0, 0]);
     storage.heal();
-    await storage.write(20, Uint8Array.of(3));
+    await storage.write(2500, Uint8Array.of(3));
   });
 
   it("delays calls, and waits for them when it is closed", async () => {
