@@ -1,7 +1,8 @@
 import { isPromise, type MaybePromise, whenAll } from "../base/maybe-promise.js";
 import { BaseBlockDevice } from "../block/base-device.js";
-import type { BlockExtent } from "../block/block-device.js";
+import type { BlockDevice, BlockExtent } from "../block/block-device.js";
 import type { Storage } from "../storage/storage.js";
+import { backedExtents } from "./qcow2/backed-extents.js";
 
 /** Where a run of guest bytes is. `length` in bytes, never 0. */
 export type StoredRun =
@@ -27,6 +28,8 @@ export interface StoredDisk {
   readonly size: number;
   /** Bytes that are stored together; undefined where there is no such unit. */
   readonly blockSize: number | undefined;
+  /** What shows where nothing is stored; default: zeros. Closed by {@link close}. */
+  readonly backing?: BlockDevice | undefined;
   /** The run that starts at guest `offset`; it may reach past the end of the disk. */
   locate(offset: number): MaybePromise<StoredRun>;
   close(): Promise<void>;
@@ -57,7 +60,7 @@ export class StoredDiskDevice extends BaseBlockDevice {
       for (let at = done; at < into.length; ) {
         const run = this.#disk.locate(offset + at);
         if (isPromise(run)) return this.#readAfter(run, offset, into, at, waits);
-        at += this.#readRun(run, into.subarray(at), waits);
+        at += this.#readRun(run, offset + at, into.subarray(at), waits);
       }
     } catch (error) {
       return Promise.allSettled(waits).then(() => {
@@ -82,21 +85,30 @@ export class StoredDiskDevice extends BaseBlockDevice {
       await Promise.allSettled(waits);
       throw error;
     }
-    const next = done + this.#readRun(run, into.subarray(done), waits);
+    const next = done + this.#readRun(run, offset + done, into.subarray(done), waits);
     await this.#readFrom(offset, into, next, waits);
   }
 
   /** Starts to fill the start of `rest`; returns how many bytes of it. */
-  #readRun(run: StoredRun, rest: Uint8Array, waits: Promise<void>[]): number {
+  #readRun(run: StoredRun, at: number, rest: Uint8Array, waits: Promise<void>[]): number {
     const length = Math.min(run.length, rest.length);
     const part = rest.subarray(0, length);
     if (run.kind === "zero") {
-      part.fill(0);
+      const wait = run.allocated ? undefined : this.#readBehind(at, part);
+      if (run.allocated) part.fill(0);
+      if (isPromise(wait)) waits.push(wait);
     } else {
       const wait = run.kind === "data" ? run.storage.read(run.at, part) : unpackInto(run, part);
       if (isPromise(wait)) waits.push(wait);
     }
     return length;
+  }
+
+  #readBehind(at: number, into: Uint8Array): MaybePromise<void> {
+    const { backing } = this.#disk;
+    const backed = backing === undefined ? 0 : Math.min(into.length, Math.max(0, backing.size - at));
+    into.fill(0, backed);
+    return backed === 0 ? undefined : backing?.read(at, into.subarray(0, backed));
   }
 
   protected override async *doExtents(offset: number, length: number): AsyncIterable<BlockExtent> {
@@ -107,7 +119,10 @@ export class StoredDiskDevice extends BaseBlockDevice {
       const run = isPromise(found) ? await found : found;
       const whole = extentOf(run, at, Math.min(run.length, end - at), this.name);
       at += whole.length;
-      for await (const next of splitAtHoles(run, whole)) {
+      const isBehind = run.kind === "zero" && !run.allocated && this.#disk.backing !== undefined;
+      for await (const next of isBehind
+        ? backedExtents({ backing: this.#disk.backing }, whole)
+        : splitAtHoles(run, whole)) {
         if (current !== undefined && continues(current, next)) {
           current = { ...current, length: current.length + next.length };
           continue;
@@ -179,7 +194,13 @@ async function* splitAtHoles(run: StoredRun, extent: BlockExtent): AsyncGenerato
 }
 
 function continues(run: BlockExtent, next: BlockExtent): boolean {
-  if (run.kind !== next.kind || run.compressed !== next.compressed || run.zero !== next.zero || run.file !== next.file)
+  if (
+    run.depth !== next.depth ||
+    run.kind !== next.kind ||
+    run.compressed !== next.compressed ||
+    run.zero !== next.zero ||
+    run.file !== next.file
+  )
     return false;
   return run.hostOffset === undefined ? next.hostOffset === undefined : next.hostOffset === run.hostOffset + run.length;
 }

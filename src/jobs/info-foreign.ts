@@ -12,6 +12,8 @@ export interface ForeignDescription {
   readonly clusterSize: number | undefined;
   readonly actualSize: number | undefined;
   readonly vmdk: VmdkInfo | undefined;
+  /** Name of the disk that this one is a difference to. */
+  readonly backingFile: string | undefined;
 }
 
 /** What the descriptor of a VMDK says, beyond what every image has. */
@@ -44,7 +46,7 @@ export async function describeForeign(
   driver: FormatDriver,
   implicitFiles: ImplicitFilePolicy,
 ): Promise<ForeignDescription> {
-  const options = { readOnly: true, implicitFiles };
+  const options = { readOnly: true, implicitFiles, backing: "none" } as const;
   if (driver.name === "vmdk") {
     const opened = await openVmdk(borrowedStorage(storage), options);
     try {
@@ -57,7 +59,8 @@ export async function describeForeign(
   try {
     const { optimalAlignment } = device.limits;
     const clusterSize = optimalAlignment === 1 ? undefined : optimalAlignment;
-    return { virtualSize: device.size, clusterSize, actualSize: storage.allocatedSize(), vmdk: undefined };
+    const actualSize = storage.allocatedSize();
+    return { virtualSize: device.size, clusterSize, actualSize, vmdk: undefined, backingFile: undefined };
   } finally {
     await device.close();
   }
@@ -68,6 +71,7 @@ function describeVmdk(storage: Storage, { disk, descriptor, extents }: OpenedVmd
     virtualSize: disk.size,
     clusterSize: disk.blockSize,
     actualSize: disk.allocatedSize(),
+    backingFile: descriptor?.parentName,
     vmdk: {
       contentId: descriptor?.contentId ?? NO_PARENT,
       parentContentId: descriptor?.parentContentId ?? NO_PARENT,

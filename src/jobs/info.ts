@@ -96,9 +96,14 @@ async function describeStorage(storage: Storage, options: DescribeImageOptions):
   const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
   if (driver.name === "qcow2") return describeQcow2(storage);
   if (driver.name === "raw") return describeOther(storage, "raw", alignUp(storage.size(), SECTOR_SIZE), undefined);
-  const { vmdk, ...sizes } = await (await import("./info-foreign.js")).describeForeign(storage, driver, implicitFiles);
+  const { vmdk, backingFile, ...sizes } = await (await import("./info-foreign.js")).describeForeign(
+    storage,
+    driver,
+    implicitFiles,
+  );
   const info = describeOther(storage, driver.name, sizes.virtualSize, sizes.clusterSize);
-  return { ...info, actualSize: sizes.actualSize, vmdk };
+  const backingFormat = backingFile === undefined ? undefined : driver.name;
+  return { ...info, actualSize: sizes.actualSize, vmdk, backingFile, backingFormat };
 }
 
 /** What is to be told of an image whose format knows little more than its size. Sizes in bytes. */

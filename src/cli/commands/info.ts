@@ -57,7 +57,8 @@ async function describeAll(path: string, format: string | undefined, forceShare:
   const { describeChain } = await import("../../jobs/info-chain.js");
   const chain: ImageInfo[] = [];
   try {
-    for await (const info of describeChain(path, { format: formatChoice(format), forceShare })) chain.push(info);
+    const options = { format: formatChoice(format), forceShare, implicitFiles: "allow" } as const;
+    for await (const info of describeChain(path, options)) chain.push(info);
     return chain;
   } catch (error) {
     if (!isZcowError(error) || error.code === "BACKING_LOOP") throw error;

@@ -3,7 +3,10 @@ import type { BlockExtent } from "../../block/block-device.js";
 import type { OldContents } from "./old-contents.js";
 
 /** How the bytes of `extent`, of which this image has nothing, are stored behind it: one level deeper for each image of the chain. */
-export async function* backedExtents({ backing }: OldContents, extent: BlockExtent): AsyncGenerator<BlockExtent> {
+export async function* backedExtents(
+  { backing }: Pick<OldContents, "backing">,
+  extent: BlockExtent,
+): AsyncGenerator<BlockExtent> {
   const end = extent.offset + extent.length;
   const backedEnd = backing === undefined ? extent.offset : Math.min(end, Math.max(backing.size, extent.offset));
   if (backing !== undefined && backedEnd > extent.offset) {

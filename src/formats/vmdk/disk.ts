@@ -1,5 +1,6 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { isPromise } from "../../base/maybe-promise.js";
+import type { BlockDevice } from "../../block/block-device.js";
 import type { Storage } from "../../storage/storage.js";
 import type { StoredDisk, StoredRun } from "../stored-disk.js";
 import type { SparseExtent } from "./sparse-extent.js";
@@ -19,9 +20,10 @@ export class VmdkDisk implements StoredDisk {
   readonly blockSize: number | undefined;
   readonly #extents: readonly VmdkExtent[];
   readonly #storages: readonly Storage[];
+  readonly backing: BlockDevice | undefined;
 
-  /** Owns `storages`: those of the extents, and the one of the descriptor. */
-  constructor(name: string, extents: readonly VmdkExtent[], storages: readonly Storage[]) {
+  /** Owns `storages`, those of the extents and the one of the descriptor, and the parent. */
+  constructor(name: string, extents: readonly VmdkExtent[], storages: readonly Storage[], parent?: BlockDevice) {
     const last = extents.at(-1);
     const first = extents[0];
     this.name = name;
@@ -29,6 +31,7 @@ export class VmdkDisk implements StoredDisk {
     this.blockSize = first?.kind === "sparse" ? first.extent.header.grainSize : undefined;
     this.#extents = extents;
     this.#storages = storages;
+    this.backing = parent;
   }
 
   locate(offset: number): MaybePromise<StoredRun> {
@@ -70,7 +73,7 @@ export class VmdkDisk implements StoredDisk {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#storages.map((storage) => storage.close()));
+    await Promise.all([this.backing?.close(), ...this.#storages.map((storage) => storage.close())]);
   }
 }
 

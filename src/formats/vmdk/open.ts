@@ -1,8 +1,9 @@
-import { dirname, isAbsolute, join } from "node:path";
+import { dirname, isAbsolute } from "node:path";
 import { viewOf } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
 import { MiB } from "../../base/units.js";
-import type { OpenDeviceOptions } from "../../block/format-driver.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import type { FormatDriver, FormatLookup, OpenDeviceOptions } from "../../block/format-driver.js";
 import { permitImplicitFile } from "../../block/open-policy.js";
 import { openFileStorage } from "../../storage/file-storage.js";
 import type { Storage } from "../../storage/storage.js";
@@ -37,19 +38,19 @@ export async function openVmdk(storage: Storage, options: OpenDeviceOptions): Pr
   const head = new Uint8Array(4);
   await storage.read(0, head);
   const magic = viewOf(head).getUint32(0, true);
-  if (magic === SPARSE_MAGIC) return openSparse(storage);
+  if (magic === SPARSE_MAGIC) return openSparse(storage, options);
   if (magic === COWD_MAGIC) throw unsupported(storage, "magic", "COWD", "the sparse extents of ESX 2 are not read");
   return openDescriptor(storage, options);
 }
 
-async function openSparse(storage: Storage): Promise<OpenedVmdk> {
+async function openSparse(storage: Storage, options: OpenDeviceOptions): Promise<OpenedVmdk> {
   const header = await readSparseHeader(storage);
   const descriptor = header.descriptor.length === 0 ? undefined : await embedded(storage, header.descriptor);
-  if (descriptor !== undefined) refuseParent(storage, descriptor);
+  const parent = descriptor === undefined ? undefined : await openParent(storage, descriptor, options);
   const extents: VmdkExtent[] = [
     { start: 0, length: header.capacity, kind: "sparse", extent: new SparseExtent(storage, header) },
   ];
-  return { disk: new VmdkDisk(storage.name, extents, [storage]), descriptor, extents };
+  return { disk: new VmdkDisk(storage.name, extents, [storage], parent), descriptor, extents };
 }
 
 async function embedded(
@@ -79,7 +80,6 @@ export async function readDescriptorFile(storage: Storage): Promise<VmdkDescript
 async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Promise<OpenedVmdk> {
   const descriptor = await readDescriptorFile(storage);
   requireKnownKind(storage, descriptor);
-  refuseParent(storage, descriptor);
   const opened: Storage[] = [];
   try {
     const extents: VmdkExtent[] = [];
@@ -88,7 +88,8 @@ async function openDescriptor(storage: Storage, options: OpenDeviceOptions): Pro
       extents.push(await openExtent(storage, line, start, options, opened));
       start += line.length;
     }
-    return { disk: new VmdkDisk(storage.name, extents, [storage, ...opened]), descriptor, extents };
+    const parent = await openParent(storage, descriptor, options);
+    return { disk: new VmdkDisk(storage.name, extents, [storage, ...opened], parent), descriptor, extents };
   } catch (error) {
     await Promise.all(opened.map((extent) => extent.close()));
     throw error;
@@ -138,7 +139,9 @@ async function openExtentFile(storage: Storage, name: string, options: OpenDevic
     format: undefined,
     image: storage.name,
   });
-  return openFileStorage(isAbsolute(name) ? name : join(dirname(storage.name), name), { writable: false });
+  const folder = dirname(storage.name);
+  // Put together as it stands, as the stock tools print it.
+  return openFileStorage(isAbsolute(name) || folder === "." ? name : `${folder}/${name}`, { writable: false });
 }
 
 /** Kinds of disks whose files are read. */
@@ -168,10 +171,55 @@ function requireKnownKind(storage: Storage, descriptor: VmdkDescriptor): void {
   });
 }
 
-function refuseParent(storage: Storage, descriptor: VmdkDescriptor): void {
-  const { parentContentId, parentName } = descriptor;
-  if (parentContentId === NO_PARENT || parentName === undefined) return;
-  throw unsupported(storage, "parentCID", parentContentId, `the disk is a difference to '${parentName}'`);
+/**
+ * The disk that this one is a difference to: a VMDK as well, by its name beside this one. It must be as it was when the difference
+ * was begun, which its content id tells: `FORMAT_FIELD`. Fails as `openBackingImage` does.
+ */
+async function openParent(
+  storage: Storage,
+  { parentContentId, parentName }: VmdkDescriptor,
+  options: OpenDeviceOptions,
+): Promise<BlockDevice | undefined> {
+  if (parentContentId === NO_PARENT || parentName === undefined || options.backing === "none") return undefined;
+  if (options.backing !== undefined) return options.backing;
+  const { openBackingImage } = await import("../backing-image.js");
+  const opening: { contentId?: number } = {};
+  const driver = parentDriver((contentId) => {
+    opening.contentId = contentId;
+  });
+  const formats: FormatLookup = { byName: () => driver, recognise: () => driver };
+  const parent = await openBackingImage({ name: parentName, format: "vmdk", image: storage }, options, formats);
+  if (opening.contentId === parentContentId) return parent;
+  await parent.close();
+  throw new ZcowError(
+    "FORMAT_FIELD",
+    `${storage.name}: VMDK: its parent '${parentName}' has content id ${opening.contentId?.toString(16)}, not ${parentContentId.toString(16)}: it was changed since, or is another disk`,
+    {
+      data: {
+        path: storage.name,
+        structure: "VMDK descriptor",
+        field: "parentCID",
+        value: opening.contentId ?? NO_PARENT,
+        limit: parentContentId,
+      },
+      stockText: "Invalid argument",
+    },
+  );
+}
+
+/** Opens parents and tells `onContentId` what the nearest one says of its contents. */
+function parentDriver(onContentId: (contentId: number) => void): FormatDriver {
+  return {
+    name: "vmdk",
+    creatable: false,
+    compresses: false,
+    probe: () => true,
+    open: async (storage, options): Promise<BlockDevice> => {
+      const { disk, descriptor } = await openVmdk(storage, options);
+      onContentId(descriptor?.contentId ?? NO_PARENT);
+      return new (await import("../stored-disk.js")).StoredDiskDevice(disk);
+    },
+  };
 }
 
 async function readText(storage: Storage, at: number, length: number): Promise<string> {
