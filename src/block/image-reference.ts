@@ -1,4 +1,5 @@
 import { ZcowError } from "../base/errors.js";
+import { nbdUri } from "../storage/nbd/nbd-uri.js";
 
 /**
  * The names under which an image refers to other files: plain paths, names with a protocol (`file:disk.raw`) and descriptions
@@ -55,13 +56,15 @@ function parseDescription(name: string, recorded: string | undefined): ImageRefe
     return value;
   };
   const driver = take("driver");
-  const isProtocol = recorded === undefined && driver !== undefined && FILE_PROTOCOLS.includes(driver);
+  const isProtocol =
+    recorded === undefined && driver !== undefined && (driver === "nbd" || FILE_PROTOCOLS.includes(driver));
   const prefix = isProtocol ? "" : "file.";
   const protocol = isProtocol ? driver : (take("file.driver") ?? "file");
   const path = take(`${prefix}filename`);
   const format = recorded ?? (isProtocol ? "raw" : driver);
-  if (!FILE_PROTOCOLS.includes(protocol)) return { protocol, path: name, format };
-  if (path === undefined) {
+  if (protocol !== "nbd" && !FILE_PROTOCOLS.includes(protocol)) return { protocol, path: name, format };
+  const place = path ?? (protocol === "nbd" ? exportAddress(name, prefix, take) : undefined);
+  if (place === undefined) {
     throw badReference(name, `it has no ${prefix}filename`, 'A block device must be specified for "file"');
   }
   for (const key of options.keys()) {
@@ -69,7 +72,21 @@ function parseDescription(name: string, recorded: string | undefined): ImageRefe
     const stockText = `Block format '${format ?? "raw"}' does not support the option '${key}'`;
     throw badReference(name, `option '${key}' is not known`, stockText);
   }
-  return { protocol: "file", path, format };
+  return { protocol: protocol === "nbd" ? protocol : "file", path: place, format };
+}
+
+/** The address that the options of an export stand for, those of its server with or without `server.` before them. */
+function exportAddress(name: string, prefix: string, take: (key: string) => string | undefined): string {
+  take(`${prefix}server.type`);
+  const option = (key: string): string | undefined => take(`${prefix}${key}`) ?? take(`${prefix}server.${key}`);
+  const address = nbdUri({
+    host: option("host"),
+    port: option("port"),
+    path: option("path"),
+    exportName: take(`${prefix}export`),
+  });
+  if (address === undefined) throw badReference(name, "it names no NBD server", "NBD server address missing");
+  return address;
 }
 
 function parseJson(name: string): object {

@@ -49,7 +49,7 @@ export const NBD_OPTIONS: readonly OptionGroup[] = [
       ),
       value("offset", "o", "BYTES", "leave out so much at the start"),
       flag("allocation-depth", "A", "metadata context qemu:allocation-depth"),
-      value("bitmap", "B"),
+      value("bitmap", "B", "NAME", "metadata context qemu:dirty-bitmap:NAME, of a bitmap in the image"),
       flag("zoned-writes", undefined, "let clients write to zoned images, which are read-only otherwise"),
       flag("image-opts", undefined, "IMAGE is a list of options: driver=qcow2,file.filename=PATH"),
     ],
@@ -62,7 +62,7 @@ export const NBD_OPTIONS: readonly OptionGroup[] = [
       value("discard", undefined, "MODE", "unmap (default) or ignore (default as qemu-nbd)"),
       value("detect-zeroes", undefined, "MODE", "off (default), on, unmap: make writes of zeros holes"),
       value("aio", undefined, "MODE"),
-      flag("snapshot", "s"),
+      flag("snapshot", "s", "what clients write goes to a temporary file, and the image stays as it is"),
     ],
   },
   {

@@ -2,6 +2,7 @@ import { isZcowError, type WarningSink, ZcowError } from "../base/errors.js";
 import { parseReference } from "../block/image-reference.js";
 import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import { openFileStorage } from "../storage/file-storage.js";
+import { isRemoteName, openStorage } from "../storage/open-storage.js";
 import { removeFile } from "../storage/remove-file.js";
 import type { Storage } from "../storage/storage.js";
 import type { BackingFacts } from "./backing-facts.js";
@@ -110,8 +111,9 @@ function refuseUnknownFormat(name: string): void {
 
 async function openDataFile(name: string, keep: boolean): Promise<{ storage: Storage; made: boolean }> {
   const { path, protocol } = parseReference(name, "raw");
-  if (protocol === "file")
-    return keep ? { storage: await openFileStorage(path, { writable: true }), made: false } : openTarget(path, false);
+  if (protocol === "file" || isRemoteName(path)) {
+    return keep ? { storage: await openStorage(path, { writable: true }), made: false } : openTarget(path, false);
+  }
   throw new ZcowError(
     "PROTOCOL_UNKNOWN",
     `Option data_file: '${name}' needs the protocol ${protocol}, which is not known`,
@@ -124,6 +126,8 @@ async function openDataFile(name: string, keep: boolean): Promise<{ storage: Sto
 
 /** An existing file is emptied only by the format, once it has found the options to be good. */
 async function openTarget(path: string, exclusive: boolean): Promise<{ storage: Storage; made: boolean }> {
+  // An export is there, or cannot be made.
+  if (isRemoteName(path)) return { storage: await openStorage(path, { writable: true }), made: false };
   try {
     return { storage: await openFileStorage(path, { writable: true, create: true, exclusive: true }), made: true };
   } catch (error) {

@@ -1,4 +1,5 @@
 import { ZcowError } from "../base/errors.js";
+import { isRemoteName } from "./open-storage.js";
 import type { Storage } from "./storage.js";
 
 /** Bytes at the start whose loss makes any image format unrecognisable. */
@@ -21,6 +22,7 @@ export async function startEmpty(storage: Storage, length: number): Promise<void
   if (length > size) {
     throw new ZcowError("NO_SPACE", `${storage.name} has ${size} bytes, and the image needs ${length}`, {
       data: { path: storage.name, value: length, limit: size },
+      ...(isRemoteName(storage.name) ? { stockText: "Cannot grow NBD nodes" } : {}),
     });
   }
   if (length === 0) return;

@@ -57,6 +57,11 @@ export class BuiltCommand {
     });
   }
 
+  /** `zcow ARGS` for another program to start. */
+  commandLine(args: readonly string[]): string[] {
+    return [process.execPath, join(this.#folder, "zcow.cjs"), ...args];
+  }
+
   #run(file: string, directory: string, args: readonly string[], stdin: string): Promise<ToolResult> {
     return runTool(
       "env",

@@ -1,6 +1,7 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { endServers, serve } from "../support/serving-process.js";
 import { findTool, qemuImg, qemuIo, runTool } from "../support/stock-tools.js";
 import { temporaryFolder } from "../support/temporary-folder.js";
 import { BuiltCommand } from "./built-command.js";
@@ -21,9 +22,7 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     await certificates(at);
   });
 
-  afterEach(async () => {
-    for (const end of running.splice(0)) await end();
-  });
+  afterEach(endServers);
 
   const uri = (name: string) => `nbd+unix:///?socket=${at(name)}`;
 
@@ -215,43 +214,6 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     throw new Error("the server did not leave");
   });
 });
-
-const running: (() => Promise<void>)[] = [];
-
-interface Serving {
-  said(): string;
-  end(): Promise<void>;
-}
-
-/** Waits until a server serves: until it says so, or until `socket` is there. */
-async function serve(child: ChildProcess, socket?: string): Promise<Serving> {
-  let said = "";
-  let failed = "";
-  child.stdout?.on("data", (chunk) => {
-    said += String(chunk);
-  });
-  child.stderr?.on("data", (chunk) => {
-    failed += String(chunk);
-  });
-  const gone = new Promise<void>((resolve) => child.once("close", () => resolve()));
-  const end = async (): Promise<void> => {
-    child.kill("SIGTERM");
-    await gone;
-  };
-  running.push(end);
-  for (let turn = 0; turn < 600; turn++) {
-    const ready = socket === undefined ? said.includes("serving") : (await runTool("test", ["-S", socket])).code === 0;
-    if (ready) {
-      return {
-        said: () => said,
-        end,
-      };
-    }
-    if (child.exitCode !== null) break;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`the server did not start: ${failed}`);
-}
 
 async function certificates(at: (name: string) => string): Promise<void> {
   mkdirSync(at("pki"));

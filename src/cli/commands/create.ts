@@ -2,6 +2,7 @@ import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { createImage } from "../../formats/create-image.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
+import { isRemoteName } from "../../storage/open-storage.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, OBJECT_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { formattingLine, optionHelp } from "../create-options-text.js";
@@ -173,6 +174,8 @@ function describeFileError(error: unknown, path: string): unknown {
   // The caller says of which file.
   if (isZcowError(error, "LOCKED")) return error;
   if (!isZcowError(error) || error.category !== "storage") return error;
+  // An export is not made.
+  if (isRemoteName(path) && error.stockText !== undefined) return error;
   return new ZcowError(error.code, error.message, {
     data: error.data,
     cause: error,

@@ -1,10 +1,13 @@
 import { writeFileSync } from "node:fs";
-import { ZcowError } from "../../base/errors.js";
+import { isZcowError, ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { isZonedDevice } from "../../block/zoned-device.js";
+import { openImage } from "../../formats/open-image.js";
+import { Qcow2Device } from "../../formats/qcow2/device.js";
+import { readBitmap } from "../../jobs/bitmap.js";
 import type { NbdExportOptions } from "../../protocols/nbd/export.js";
 import { DEFAULT_NBD_LIMITS } from "../../protocols/nbd/limits.js";
-import { depthContext, type MetaContext } from "../../protocols/nbd/meta-context.js";
+import { bitmapContext, depthContext, type MetaContext } from "../../protocols/nbd/meta-context.js";
 import type { ListenAddress } from "../../servers/nbd/listen-address.js";
 import { NbdService } from "../../servers/nbd/service.js";
 import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
@@ -28,7 +31,7 @@ import {
 } from "../nbd-options.js";
 import { tlsServerOptions } from "../nbd-tls.js";
 import { logFormatOption } from "../nvme-options.js";
-import { openForCommand } from "../open.js";
+import { formatChoice, openForCommand } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
 import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
@@ -67,8 +70,8 @@ function requireWhatThereIs(parsed: ParsedArguments, context: CommandContext): v
   if (isGiven(parsed, "connect") || isGiven(parsed, "disconnect")) {
     throw new UsageError("/dev/nbd devices are attached and detached by nbd-client, not here", false);
   }
-  for (const name of ["bitmap", "snapshot"]) {
-    if (isGiven(parsed, name)) throw new UsageError(`--${name} is not supported`, false);
+  if (isGiven(parsed, "snapshot") && isGiven(parsed, "load-snapshot")) {
+    throw new UsageError("-s and -l are mutually exclusive", false);
   }
   if (isGiven(parsed, "selinux-label")) throw new UsageError("SELinux labels are not supported", false);
   if (positionals.length === 0 || (context.standIn && positionals.length > 1)) {
@@ -146,6 +149,10 @@ async function openExports(
   try {
     for (const [index, image] of parsed.positionals.entries()) {
       const device = await openServed(image, parsed, disk, context);
+      const contexts = await chosenContexts(parsed, image, device).catch(async (error: unknown) => {
+        await device.close();
+        throw error;
+      });
       exports.push({
         name: names[index] ?? "",
         device,
@@ -155,7 +162,7 @@ async function openExports(
         writeThrough: disk.cache.writeThrough,
         multiConnection,
         readOnly: isGiven(parsed, "read-only"),
-        contexts: chosenContexts(parsed, device),
+        contexts,
         ...(description === undefined ? {} : { description }),
       });
     }
@@ -166,8 +173,40 @@ async function openExports(
   return exports;
 }
 
-function chosenContexts(parsed: ParsedArguments, device: BlockDevice): MetaContext[] {
-  return isGiven(parsed, "allocation-depth") ? [depthContext(device)] : [];
+async function chosenContexts(parsed: ParsedArguments, image: string, device: BlockDevice): Promise<MetaContext[]> {
+  const contexts = isGiven(parsed, "allocation-depth") ? [depthContext(device)] : [];
+  const name = lastValue(parsed, "bitmap");
+  if (name !== undefined) contexts.push(await servedBitmap(parsed, image, device, name));
+  return contexts;
+}
+
+/** A bitmap follows the writes of clients; in an image that nobody writes to it is what the file has. */
+async function servedBitmap(
+  parsed: ParsedArguments,
+  image: string,
+  device: BlockDevice,
+  name: string,
+): Promise<MetaContext> {
+  try {
+    const live = device instanceof Qcow2Device ? device.dirtyBits(name) : undefined;
+    if (live !== undefined) return bitmapContext(name, () => live.ranges());
+    const path = isGiven(parsed, "image-opts") ? (parseImageDescription(image).path ?? image) : image;
+    const stored = await readBitmap(path, { format: formatChoice(servedFormat(parsed, image)), name });
+    return bitmapContext(name, () => stored.ranges());
+  } catch (error) {
+    if (!isZcowError(error)) throw error;
+    const missing = ["BITMAP_NOT_FOUND", "NOT_SUPPORTED"].includes(error.code);
+    const stockText = missing ? `Bitmap '${name}' is not found` : error.stockText;
+    throw new ZcowError(error.code, error.message, {
+      data: error.data,
+      cause: error,
+      ...(stockText === undefined ? {} : { stockText }),
+    });
+  }
+}
+
+function servedFormat(parsed: ParsedArguments, image: string): string | undefined {
+  return isGiven(parsed, "image-opts") ? parseImageDescription(image).format : lastValue(parsed, "format");
 }
 
 async function openServed(
@@ -194,12 +233,24 @@ async function openServed(
     openForCommand({ ...choice, readOnly }, context).catch((error: unknown) => {
       throw withSubject(`Failed to blk_new_open '${image}'`, error);
     });
+  if (isGiven(parsed, "snapshot")) return overlayOver(await open(true), isGiven(parsed, "read-only"));
   const readOnly = isGiven(parsed, "read-only") || described?.readOnly === true || choice.snapshot !== undefined;
   const device = await open(readOnly);
   // Clients that know nothing of zones would write anywhere.
   if (readOnly || !isZonedDevice(device) || isGiven(parsed, "zoned-writes")) return device;
   await device.close();
   return open(true);
+}
+
+/** What clients write goes to a file that is gone with the server. The disk is closed when this fails. */
+async function overlayOver(base: BlockDevice, readOnly: boolean): Promise<BlockDevice> {
+  try {
+    const { temporaryOverlay } = await import("../../formats/nodes/temporary-overlay.js");
+    return await openImage(await temporaryOverlay(base), { format: "qcow2", readOnly, backing: base });
+  } catch (error) {
+    await base.close();
+    throw error;
+  }
 }
 
 function writePidFile(parsed: ParsedArguments): void {

@@ -6,6 +6,7 @@ import { NodeOptions } from "../../block/node-options.js";
 import type { ImplicitFilePolicy } from "../../block/open-policy.js";
 import type { PassphraseSource } from "../../block/passphrase.js";
 import type { BreakpointWatcher } from "../../storage/debug/breakpoints.js";
+import { nbdUri } from "../../storage/nbd/nbd-uri.js";
 import { nullStorage } from "../../storage/null-storage.js";
 import { isRemoteName, openStorage } from "../../storage/open-storage.js";
 import type { Storage } from "../../storage/storage.js";
@@ -106,13 +107,10 @@ async function openRemote(options: NodeOptions, access: InnerAccess, driver: str
   options.take("server.type");
   const take = (name: string): string | undefined => options.take(name) ?? options.take(`server.${name}`);
   const [uri, host, port, path] = [options.take("filename"), take("host"), take("port"), take("path")];
-  const name = encodeURIComponent(options.take("export") ?? "");
+  const address = uri ?? nbdUri({ host, port, path, exportName: options.take("export") });
   options.refuseLeft(driver, "protocol");
-  if (uri !== undefined) return openNamedStorage(uri, access);
-  if (path !== undefined) return openNamedStorage(`nbd+unix:///${name}?socket=${encodeURIComponent(path)}`, access);
-  if (host === undefined) throw missing(driver, "host", "NBD server address missing");
-  const address = host.includes(":") ? `[${host}]` : host;
-  return openNamedStorage(`nbd://${address}${port === undefined ? "" : `:${port}`}/${name}`, access);
+  if (address === undefined) throw missing(driver, "host", "NBD server address missing");
+  return openNamedStorage(address, access);
 }
 
 async function openNull(options: NodeOptions, { writable }: InnerAccess, driver: string): Promise<Storage> {

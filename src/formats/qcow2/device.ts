@@ -1,6 +1,7 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { BaseBlockDevice } from "../../block/base-device.js";
 import type { BlockExtent } from "../../block/block-device.js";
+import type { DirtyBits } from "./bitmaps/dirty-bits.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import type { Qcow2Header } from "./header.js";
 
@@ -22,6 +23,11 @@ export class Qcow2Device extends BaseBlockDevice {
   /** The header as it is in the file now. */
   get header(): Qcow2Header {
     return this.#engine.header;
+  }
+
+  /** The bitmap as it is now, with all writes so far. Undefined when the image is not writable. Fails with `BITMAP_*`. */
+  dirtyBits(name: string): DirtyBits | undefined {
+    return this.#engine.bitmaps?.bits(name);
   }
 
   protected override doRead(offset: number, into: Uint8Array): MaybePromise<void> {

@@ -3,6 +3,7 @@ import type { HostOffset } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
+import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
 
@@ -19,6 +20,8 @@ export interface Qcow2Engine {
   /** The header as it is on disk now. Changed only through `updateHeader`. */
   readonly header: Qcow2Header;
   readonly writable: boolean;
+  /** The bitmaps that every write is recorded in, as they are now; of writable images that have some. */
+  readonly bitmaps?: ImageBitmaps | undefined;
   /** What is kept of changes that are not in the file yet, when anything is. */
   readonly journal?: ChangeJournal | undefined;
 

@@ -34,6 +34,33 @@ export function depthContext(device: BlockDevice): MetaContext {
   return contextOf("qemu:allocation-depth", device, ({ kind, depth }) => (kind === "unallocated" ? 0 : depth + 1));
 }
 
+/** The status of what is marked in a bitmap. */
+const DIRTY = 1;
+
+/** `qemu:dirty-bitmap:NAME`: what is marked in a bitmap of the image. `ranges`: what is marked now, in order. */
+export function bitmapContext(
+  name: string,
+  ranges: () => Iterable<{ readonly offset: number; readonly length: number }>,
+): MetaContext {
+  return {
+    name: `qemu:dirty-bitmap:${name}`,
+    *extents(offset, length) {
+      const end = offset + length;
+      let at = offset;
+      for (const range of ranges()) {
+        const until = Math.min(range.offset + range.length, end);
+        if (range.offset >= end) break;
+        if (until <= at) continue;
+        if (range.offset > at) yield { length: range.offset - at, status: 0 };
+        const from = Math.max(at, range.offset);
+        yield { length: until - from, status: DIRTY };
+        at = until;
+      }
+      if (at < end) yield { length: end - at, status: 0 };
+    },
+  };
+}
+
 function contextOf(name: string, device: BlockDevice, statusOf: (extent: BlockExtent) => number): MetaContext {
   return {
     name,

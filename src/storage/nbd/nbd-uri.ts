@@ -40,6 +40,20 @@ export function parseNbdAddress(text: string): NbdAddress {
   return address;
 }
 
+/** The address of an export by its parts; undefined when they name neither a socket nor a host. */
+export function nbdUri(parts: {
+  readonly host: string | undefined;
+  readonly port: string | undefined;
+  readonly path: string | undefined;
+  readonly exportName: string | undefined;
+}): string | undefined {
+  const { host, port, path, exportName = "" } = parts;
+  const name = encodeURIComponent(exportName);
+  if (path !== undefined) return `nbd+unix:///${name}?socket=${encodeURIComponent(path).replaceAll("%2F", "/")}`;
+  if (host === undefined) return undefined;
+  return `nbd://${host.includes(":") ? `[${host}]` : host}${port === undefined ? "" : `:${port}`}/${name}`;
+}
+
 /** `nbd:unix:PATH:exportname=NAME` and `nbd:HOST:PORT:exportname=NAME`, as old scripts have them. */
 function legacyAddress(uri: string, [, path, host, port, exportName = ""]: RegExpExecArray): NbdAddress {
   if (path !== undefined) return { uri, where: { kind: "unix", path }, exportName, tls: undefined };

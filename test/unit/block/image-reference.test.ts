@@ -36,6 +36,16 @@ describe("parseReference", () => {
       { protocol: "file", path: "b.qcow2", format: "qcow2" },
     ],
     ['json:{"driver":"qcow2","file.filename":"b"}', "raw", { protocol: "file", path: "b", format: "raw" }],
+    [
+      'json:{"driver":"qcow2","file":{"driver":"nbd","server":{"type":"inet","host":"::1","port":"10810"},"export":"a b"}}',
+      "qcow2",
+      { protocol: "nbd", path: "nbd://[::1]:10810/a%20b", format: "qcow2" },
+    ],
+    [
+      'json:{"driver":"nbd","path":"/run/x.sock"}',
+      undefined,
+      { protocol: "nbd", path: "nbd+unix:///?socket=/run/x.sock", format: "raw" },
+    ],
     ['json:{"driver":"file","filename":"b.raw"}', undefined, { protocol: "file", path: "b.raw", format: "raw" }],
     [
       'json:{"driver":"raw","file":{"driver":"file","filename":"b","locking":"off"},"node-name":"n","read-only":true}',
@@ -51,6 +61,8 @@ describe("parseReference", () => {
     ["json:[]", "no JSON object"],
     ["json:null", "no JSON object"],
     ["json:{}", "file.filename"],
+    ['json:{"file":{"driver":"nbd"}}', "names no NBD server"],
+    ['json:{"file":{"driver":"nbd","host":"h","tls":"x"}}', "option 'file.tls' is not known"],
     ['json:{"file":"node"}', "file.filename"],
     ['json:{"file.filename":"b","backing":{"driver":"raw"}}', "backing.driver"],
     [`json:${'{"a":'.repeat(150)}1${"}".repeat(150)}`, "file.filename"],

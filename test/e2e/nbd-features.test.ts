@@ -1,0 +1,137 @@
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { endServers, serve } from "../support/serving-process.js";
+import { findTool, qemuImg, qemuIo, runTool } from "../support/stock-tools.js";
+import { temporaryFolder } from "../support/temporary-folder.js";
+import { BuiltCommand } from "./built-command.js";
+
+const TOOLS = ["qemu-img", "qemu-io", "qemu-nbd", "nbdinfo"];
+const missing = TOOLS.filter((tool) => findTool(tool) === undefined);
+if (missing.length > 0) console.warn(`tests of NBD features are skipped: ${missing.join(", ")} not found`);
+
+describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] === "1")("NBD beyond plain disks", () => {
+  const at = temporaryFolder();
+  const uri = (name: string) => `nbd+unix:///?socket=${at(name)}`;
+  let command: BuiltCommand;
+
+  beforeAll(async () => {
+    command = await BuiltCommand.build(at("build"));
+  });
+
+  afterEach(endServers);
+
+  const zcow = (...args: string[]) => command.zcow(at("."), args);
+  const dirty = async (socket: string) =>
+    (await runTool("nbdinfo", ["--map=qemu:dirty-bitmap:b0", uri(socket)])).stdout;
+
+  it("shows a bitmap as the stock server does, and follows writes while it is served", async () => {
+    const image = at("tracked.qcow2");
+    await qemuImg(["create", "-q", "-f", "qcow2", image, "10M"]);
+    await qemuImg(["bitmap", "--add", image, "b0"]);
+    await qemuIo(["-c", "write 1M 64k", "-c", "write 9M 1M", image]);
+    const reading = await serve(command.spawn(["nbd", "-r", "-k", at("a.sock"), "-B", "b0", "-f", "qcow2", image]));
+    const ours = await dirty("a.sock");
+    await reading.end();
+    const stock = await serve(spawn("qemu-nbd", ["-t", "-k", at("b.sock"), "-B", "b0", image]), at("b.sock"));
+    expect(ours).toBe(await dirty("b.sock"));
+    await stock.end();
+    const writing = await serve(command.spawn(["nbd", "-k", at("c.sock"), "-B", "b0", "-f", "qcow2", image]));
+    await qemuIo(["-f", "raw", "-c", "write 3M 64k", uri("c.sock")]);
+    expect(await dirty("c.sock")).toMatch(/3145728 +65536 +1 +dirty/);
+    await writing.end();
+    expect((await qemuImg(["check", image])).stdout).toContain("No errors were found");
+    for (const args of [
+      ["-B", "other", image],
+      ["-B", "b0", "-f", "raw", image],
+    ]) {
+      const all = ["-r", "-k", at("d.sock"), ...args];
+      const refused = await command.standIn("qemu-nbd", at("."), all);
+      expect(refused).toMatchObject({ code: 1, stderr: (await runTool("qemu-nbd", all)).stderr });
+    }
+  });
+
+  it("forgets what was written to a temporary overlay (-s)", async () => {
+    const image = at("kept.qcow2");
+    await qemuImg(["create", "-q", "-f", "qcow2", image, "8M"]);
+    await qemuIo(["-c", "write -P 3 0 1M", image]);
+    const digest = () => createHash("sha256").update(readFileSync(image)).digest("hex");
+    const before = digest();
+    const server = await serve(command.spawn(["nbd", "-s", "-k", at("s.sock"), "-f", "qcow2", image]));
+    const lines = ["write -P 4 512k 1M", "read -P 3 0 512k", "read -P 4 512k 1M", "flush"];
+    const { stdout } = await qemuIo(["-f", "raw", ...lines.flatMap((line) => ["-c", line]), uri("s.sock")]);
+    expect(stdout).not.toContain("failed");
+    await server.end();
+    expect(digest()).toBe(before);
+  });
+
+  it("takes exports for new images, backing files and data files, as the stock tools do", async () => {
+    writeFileSync(at("export.raw"), "");
+    truncateSync(at("export.raw"), 64 * 1024 * 1024);
+    await serve(spawn("qemu-nbd", ["-t", "-e", "4", "-k", at("x.sock"), "-f", "raw", at("export.raw")]), at("x.sock"));
+    const target = uri("x.sock");
+    const large = await command.standIn("qemu-img", at("."), ["create", "-q", "-f", "raw", target, "200M"]);
+    const stockLarge = await runTool("qemu-img", ["create", "-q", "-f", "raw", target, "200M"]);
+    expect([large.code, large.stderr]).toEqual([stockLarge.code, stockLarge.stderr]);
+    expect((await zcow("create", "-q", "-f", "qcow2", target, "32M")).code).toBe(0);
+    expect((await qemuIo(["-f", "qcow2", "-c", "write -P 7 1M 64k", target])).stdout).not.toContain("failed");
+    expect((await qemuImg(["check", "-f", "qcow2", target])).stdout).toContain("No errors were found");
+    expect((await zcow("check", target)).code).toBe(0);
+    const described = `json:${JSON.stringify({
+      driver: "qcow2",
+      file: { driver: "nbd", server: { type: "unix", path: at("x.sock") }, export: "" },
+    })}`;
+    for (const [index, backing] of [target, described].entries()) {
+      const overlay = at(`overlay-${index}.qcow2`);
+      expect((await zcow("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, overlay)).code).toBe(0);
+      expect((await zcow("io", "-c", "read -P 7 1M 64k", overlay)).stdout).not.toContain("failed");
+      expect((await qemuIo(["-c", "read -P 7 1M 64k", overlay])).stdout).not.toContain("failed");
+      expect((await zcow("info", "--backing-chain", overlay)).stdout).toContain("virtual size: 32 MiB");
+    }
+    expect(
+      (await zcow("create", "-q", "-f", "qcow2", "-o", `data_file=${target}`, at("split.qcow2"), "32M")).code,
+    ).toBe(0);
+    const io = ["io", "-c", "write -P 9 0 64k", "-c", "read -P 9 0 64k", at("split.qcow2")];
+    expect((await zcow(...io)).stdout).not.toContain("failed");
+    expect((await zcow("check", at("split.qcow2"))).code).toBe(0);
+  });
+
+  it("takes the socket that systemd hands over", async () => {
+    await qemuImg(["create", "-q", "-f", "qcow2", at("socket.qcow2"), "8M"]);
+    // What a socket unit does: listen, and start the server with the socket as descriptor 3.
+    const script = [
+      "import os, socket, sys",
+      "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(4)",
+      "os.dup2(s.fileno(), 3); os.set_inheritable(3, True)",
+      "os.environ['LISTEN_FDS'] = '1'; os.environ['LISTEN_PID'] = str(os.getpid())",
+      "os.execv(sys.argv[2], sys.argv[2:])",
+    ].join("\n");
+    const own = command.commandLine(["nbd", "-f", "qcow2", at("socket.qcow2")]);
+    const server = await serve(spawn("python3", ["-c", script, at("unit.sock"), ...own]), at("unit.sock"));
+    expect((await runTool("nbdinfo", ["--size", uri("unit.sock")])).stdout).toBe("8388608\n");
+    await server.end();
+    expect(existsSync(at("unit.sock"))).toBe(true);
+  });
+
+  it("loses nothing that was flushed when it is killed under load, and clients go on with its successor", async () => {
+    const image = at("killed.qcow2");
+    await qemuImg(["create", "-q", "-f", "qcow2", image, "64M"]);
+    const start = () => command.spawn(["nbd", "-k", at("kill.sock"), "-f", "qcow2", image]);
+    const first = start();
+    await serve(first);
+    const lines = Array.from({ length: 60 }, (_, index) => [`write -q -P ${index + 1} ${index}M 1M`, "flush"]).flat();
+    const load = zcow("io", "-f", "raw", ...lines.flatMap((line) => ["-c", line]), uri("kill.sock"));
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    first.kill("SIGKILL");
+    await new Promise((resolve) => first.once("close", resolve));
+    const second = await serve(start());
+    const { code, stdout } = await load;
+    expect([code, stdout.includes("failed")]).toEqual([0, false]);
+    await second.end();
+    expect((await qemuImg(["check", image])).stdout).toContain("No errors were found");
+    const reads = Array.from({ length: 60 }, (_, index) => ["-c", `read -P ${index + 1} ${index}M 1M`]).flat();
+    const read = await qemuIo(["-r", ...reads, image]);
+    expect([read.code, read.stdout.includes("failed")]).toEqual([0, false]);
+  });
+});
