@@ -110,5 +110,5 @@ describeWithStock("a header with several fields spoiled", () => {
       ),
       { numRuns: Number(process.env["ZCOW_FUZZ_ROUNDS"] ?? 150) },
     );
-  });
+  }, 600_000);
 });

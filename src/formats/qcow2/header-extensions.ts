@@ -4,7 +4,7 @@ import { AUTOCLEAR, INCOMPATIBLE } from "./features.js";
 import { decodeFileName } from "./file-name.js";
 import type { BitmapDirectory, CryptHeader, FeatureName, RawExtension } from "./header.js";
 import { decodeBitmaps, refuseMissingBitmaps } from "./header-bitmaps.js";
-import { decodeCryptHeader, refuseMissingCryptHeader } from "./header-crypt.js";
+import { decodeCryptHeader } from "./header-crypt.js";
 import type { HeaderFields } from "./header-fields.js";
 import type { Verdict } from "./header-verdict.js";
 import { FEATURE_NAME_ENTRY_BYTES, MAX_BACKING_FORMAT_BYTES } from "./limits.js";
@@ -46,7 +46,6 @@ export function decodeExtensions(
     else if (type === EXTENSION.bitmaps) bitmaps ??= decodeBitmaps(data, fields, verdict);
   }
   const has = (type: number): boolean => extensions.some((extension) => extension.type === type);
-  if (!has(EXTENSION.cryptHeader)) refuseMissingCryptHeader(fields);
   if (!has(EXTENSION.bitmaps)) refuseMissingBitmaps(fields, verdict);
   checkDuplicates(extensions, verdict);
   return { extensions, backingFormat, featureNames: featureNames ?? [], dataFileName, cryptHeader, bitmaps };

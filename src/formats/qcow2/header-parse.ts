@@ -4,7 +4,7 @@ import { INCOMPATIBLE, KNOWN_INCOMPATIBLE, nameIncompatibleBits } from "./featur
 import { decodeFileName } from "./file-name.js";
 import { qcow2Geometry } from "./geometry.js";
 import type { UnresolvedHeader } from "./header.js";
-import { checkCryptMethod } from "./header-crypt.js";
+import { checkCryptMethod, refuseMissingCryptHeader } from "./header-crypt.js";
 import { checkDataFile, decodeExtensions } from "./header-extensions.js";
 import {
   checkExtendedL2,
@@ -41,8 +41,9 @@ export function parseHeader(bytes: Uint8Array, options: ParseHeaderOptions): Unr
   checkL1Table(fields, coverageOf(fields), options.fileSize, verdict);
   checkCryptMethod(fields);
   const known = decodeExtensions(extensionRecords(bytes, fields.headerLength, areaEnd), fields, verdict);
+  checkDataFile(fields, known, hasBackingName(fields), verdict);
+  if (known.cryptHeader === undefined) refuseMissingCryptHeader(fields);
   const backingFileName = decodeBackingName(bytes, fields);
-  checkDataFile(fields, known, backingFileName !== undefined, verdict);
   verdict.settle();
   return {
     ...known,
@@ -171,8 +172,12 @@ function checkCompressionType(fields: HeaderFields): void {
   );
 }
 
+function hasBackingName({ backingFileOffset, backingFileSize }: HeaderFields): boolean {
+  return backingFileOffset !== 0n && backingFileSize !== 0;
+}
+
 function decodeBackingName(bytes: Uint8Array, fields: HeaderFields): string | undefined {
-  if (fields.backingFileOffset === 0n || fields.backingFileSize === 0) return undefined;
+  if (!hasBackingName(fields)) return undefined;
   const start = Number(fields.backingFileOffset);
   const length = fields.backingFileSize;
   const room = Math.min(MAX_BACKING_NAME_BYTES, fields.clusterSize - start);
