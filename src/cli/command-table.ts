@@ -10,7 +10,7 @@ export interface CommandEntry {
   /** Loads the command: only the one that runs is loaded. */
   readonly load: () => Promise<Command>;
   /** What the command takes, for completion and the manual page. */
-  readonly manual?: () => Promise<CommandManual>;
+  readonly manual: () => Promise<CommandManual>;
   /** The commands behind this one, when it only leads to others. */
   readonly commands?: () => Promise<CommandTable>;
 }

@@ -37,13 +37,13 @@ export async function completedCommands(
   const commands: CompletedCommand[] = [];
   for (const [word, entry] of Object.entries(table)) {
     const words = [...before, word];
-    const manual = await entry.manual?.();
+    const manual = await entry.manual();
     const behind = entry.commands === undefined ? undefined : await entry.commands();
     commands.push({
       words,
       summary: entry.summary,
-      options: manual === undefined ? [] : completedOptions(manual),
-      operands: behind === undefined ? (manual?.words ?? []) : Object.keys(behind),
+      options: completedOptions(manual),
+      operands: behind === undefined ? (manual.words ?? []) : Object.keys(behind),
       isGroup: behind !== undefined,
     });
     if (behind !== undefined) commands.push(...(await completedCommands(behind, words)));

@@ -15,7 +15,7 @@ async function documented(table: CommandTable, before = ""): Promise<Documented[
   const found: Documented[] = [];
   for (const [word, entry] of Object.entries(table)) {
     const name = `${before}${word}`;
-    if (entry.manual !== undefined) found.push({ name, entry, manual: await entry.manual() });
+    found.push({ name, entry, manual: await entry.manual() });
     if (entry.commands !== undefined) found.push(...(await documented(await entry.commands(), `${name} `)));
   }
   return found;
