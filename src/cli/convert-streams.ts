@@ -4,6 +4,7 @@ import { ZcowError } from "../base/errors.js";
 import { alignUp } from "../base/integers.js";
 import { SECTOR_SIZE } from "../base/units.js";
 import type { BlockDevice } from "../block/block-device.js";
+import type { PassphraseSource } from "../block/passphrase.js";
 import type { CreateImageOptions } from "../formats/create-image.js";
 import { JoinedDisk } from "../jobs/convert/joined-disk.js";
 import { copyFromStream } from "../jobs/convert/stream-in.js";
@@ -49,12 +50,13 @@ export function requireStreamable(format: string, given: readonly Assignment[]):
 export interface InputTarget {
   readonly path: string;
   readonly format: "raw" | "qcow2";
+  readonly passphrase: PassphraseSource | undefined;
   readonly open: () => Promise<BlockDevice>;
 }
 
 /** Writes what standard input brings into a new image of size 0. */
 export async function takeFromInput(
-  { path, format, open }: InputTarget,
+  { path, format, passphrase, open }: InputTarget,
   options: { readonly compressed: boolean; readonly sparseBytes: number | undefined },
 ): Promise<void> {
   let device = await open();
@@ -65,7 +67,8 @@ export async function takeFromInput(
     async resize(size: number): Promise<void> {
       await device.close();
       const whole = format === "qcow2" ? alignUp(size, SECTOR_SIZE) : size;
-      if (whole !== device.size) await resizeImage(path, { format, size: whole, shrink: true, implicitFiles: "allow" });
+      if (whole !== device.size)
+        await resizeImage(path, { format, size: whole, shrink: true, implicitFiles: "allow", passphrase });
       device = await open();
     },
   };

@@ -156,6 +156,17 @@ describeWithStock("converting", () => {
     }
   });
 
+  it("fills encrypted images", async () => {
+    const secret = "--object secret,id=s0,data=abc";
+    const options = "encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10";
+    const [own, stock] = await bothRun(`convert ${secret} -O qcow2 -o ${options} a.qcow2 encrypted`);
+    expect(own).toEqual({ code: 0, stdout: "", stderr: "" });
+    expect(own).toEqual(stock);
+    const image = `driver=qcow2,encrypt.key-secret=s0,file.filename=${join(ours, "encrypted")}`;
+    const plain = `driver=qcow2,file.filename=${join(ours, "a.qcow2")}`;
+    expect((await qemuImg(["compare", ...wordsOf(secret), "--image-opts", plain, image])).code).toBe(0);
+  });
+
   it("leaves out inconsistent bitmaps only when told to", async () => {
     for (const folder of [ours, theirs]) await markInUse(join(folder, "rich.qcow2"), join(folder, "broken.qcow2"));
     for (const line of [

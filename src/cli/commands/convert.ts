@@ -3,6 +3,7 @@ import { parseSize } from "../../base/size-text.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import type { BlockDevice, ZonedLimits } from "../../block/block-device.js";
 import { NodeOptions } from "../../block/node-options.js";
+import type { PassphraseSource } from "../../block/passphrase.js";
 import { type CreateImageOptions, createImage } from "../../formats/create-image.js";
 import { isNodeName } from "../../formats/nodes/is-node-name.js";
 import type { NodeAccess } from "../../formats/nodes/storage-node.js";
@@ -324,7 +325,10 @@ async function convertStream(conversion: Conversion, context: CommandContext): P
   await createTarget(conversion, 0, undefined, context);
   const format = targetFormat === "qcow2" ? "qcow2" : "raw";
   const open = (): Promise<BlockDevice> => openTarget(conversion, context);
-  await streams.takeFromInput({ path: target, format, open }, { compressed, sparseBytes });
+  await streams.takeFromInput(
+    { path: target, format, passphrase: targetPassphrase(conversion), open },
+    { compressed, sparseBytes },
+  );
 }
 
 async function sendToOutput(conversion: Conversion, context: CommandContext): Promise<void> {
@@ -524,6 +528,12 @@ function withZones(options: CreateImageOptions, zones: ZonedLimits): CreateImage
   return { ...options, zone: { mode: "host-managed", ...zone } };
 }
 
+/** What opens a new target that is encrypted. */
+function targetPassphrase({ given, secretOf }: Conversion): PassphraseSource | undefined {
+  const secret = given.findLast(([name]) => name === "encrypt.key-secret");
+  return secret === undefined ? undefined : secretOf(secret[1]);
+}
+
 /** Writes go through the thread pool: while one is on its way, the next piece is read. */
 async function openTarget(conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
   const { target, targetFormat, targetFormatGiven, targetImageOptions, cache, secretOf } = conversion;
@@ -539,6 +549,7 @@ async function openTarget(conversion: Conversion, context: CommandContext): Prom
       format: formatChoice(targetFormat),
       readOnly: false,
       implicitFiles: "allow",
+      passphrase: targetPassphrase(conversion),
       onWarning: (warning) => printError(context, `warning: ${warning.message}`),
       file: { direct: cache.direct, io: "pool" },
     });
