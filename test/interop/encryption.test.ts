@@ -202,4 +202,18 @@ describeWithStock("encrypted images", () => {
       message: expect.stringContaining("serpent"),
     });
   });
+
+  test("over a backing file are not brought to version 2, where their zero clusters would read as noise", async () => {
+    const folder = temporaryDirectory();
+    const base = join(folder, "base.raw");
+    writeFileSync(base, new Uint8Array(SIZE).fill(7));
+    const path = join(folder, "overlay.qcow2");
+    await stockCreate(path, `encrypt.format=aes,backing_file=${base},backing_fmt=raw`);
+    const wrote = await qemuIo([...SECRETS, "--image-opts", opened(path), "-c", "write -q -z 0 64k"]);
+    expect(wrote.stdout + wrote.stderr).toBe("");
+    const before = readFileSync(path);
+    const amended = amendImage(path, { format: "qcow2", compat: "0.10", passphrase: "hello" });
+    await expect(amended).rejects.toMatchObject({ code: "DOWNGRADE" });
+    expect(Buffer.compare(readFileSync(path), before)).toBe(0);
+  });
 });

@@ -77,6 +77,13 @@ function requireDowngradable({ header, snapshots, storage }: ImageAtRest): void 
   );
   if (isOdd)
     refuse("a snapshot has another disk size, or much VM state", "Internal snapshots prevent downgrade of image");
+  if (header.cryptMethod !== 0 && header.backingFileName !== undefined) {
+    // Zero clusters over a backing file become clusters of zeros, which would be decrypted to noise.
+    refuse(
+      "it is encrypted and has a backing file, which its zero clusters would have to hide with encrypted zeros",
+      "Cannot downgrade an encrypted image with a backing file",
+    );
+  }
   if (header.zoned !== undefined) {
     throw new ZcowError("ZONED_VERSION", `${storage.name} is zoned, and a zoned image needs version 3 (compat=1.1)`, {
       data: { path: storage.name, option: "compat" },
