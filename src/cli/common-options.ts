@@ -104,11 +104,11 @@ export function imageNamed(
 ): NamedImage {
   const forceShare = isGiven(parsed, "force-share");
   const isDescribed = isGiven(parsed, "image-opts");
-  const described = isDescribed ? parseImageDescription(name) : describedByName(name);
-  if (described === undefined) return { path: name, format, forceShare, passphrase: undefined };
   if (isDescribed && format !== undefined) {
     throw new UsageError("--image-opts and --format are mutually exclusive", false);
   }
+  const described = isDescribed ? parseImageDescription(name) : describedByName(name);
+  if (described === undefined) return { path: name, format, forceShare, passphrase: undefined };
   if (described.path === undefined) throw new UsageError(`image options '${name}' name no file`, false);
   return {
     path: described.path,
