@@ -51,7 +51,7 @@ export const ERROR_CODES = {
   PASSPHRASE_WRONG: usage("EPERM", "The passphrase opens none of the key slots of the image."),
   SECRET: usage("EINVAL", "A secret is unknown, cannot be read, or cannot be decoded."),
   BITMAP_NOT_FOUND: usage("ENOENT", "The image has no bitmap of that name."),
-  BITMAP_INCONSISTENT: usage("EINVAL", "The bitmap was in use when its image was not closed; it can only be removed."),
+  BITMAP_INCONSISTENT: usage("EINVAL", "The bitmap was in use when its image was not closed; `check -r all` mends it."),
   BITMAP_REFUSED: usage("EINVAL", "A bitmap cannot be made or merged as asked; the message says why."),
   KEYSLOT_ACTIVE: usage("EINVAL", "The key slot to fill holds a key already."),
   KEYSLOT_INACTIVE: usage("EINVAL", "The key slot to erase holds no key, or not that of the old passphrase."),
