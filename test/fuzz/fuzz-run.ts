@@ -57,6 +57,7 @@ async function runAll(script: string, folder: string, options: FuzzOptions): Pro
   for (let from = first; from < end; ) {
     const part = await runChild(script, { seed, kinds, from, to: end, folder, alone: false }, options);
     failures.push(...part.failures);
+    peakMiB = Math.max(peakMiB, part.peakMiB);
     from = part.next;
     // What earlier cases left behind counts in the memory of a process: whether it was the case is told by a process of its own.
     for (const index of part.heavy) {
