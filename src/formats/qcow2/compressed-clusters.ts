@@ -29,7 +29,7 @@ interface Kept {
 }
 
 /**
- * Compressed clusters, decompressed. The most recently used stay in memory, found by the file offset of their data;
+ * Compressed clusters, decompressed. The most recently used stay in memory, found by the file offset of their data, unless they were asked for as a whole;
  * requests for a cluster that is under way share one decompression.
  *
  * What is kept stays right because compressed data is never changed in place, and `forget` is called before its
@@ -48,7 +48,7 @@ export class CompressedClusters implements CompressedReader {
   }
 
   read(run: CompressedRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void> {
-    const kept = this.#find(run) ?? this.#load(run, cluster);
+    const kept = this.#find(run) ?? this.#load(run, cluster, into.length === this.#parts.geometry.clusterSize);
     const copy = (contents: Uint8Array): void => into.set(contents.subarray(inside, inside + into.length));
     if (kept.contents === undefined) return kept.loading.then(copy);
     copy(kept.contents);
@@ -67,7 +67,8 @@ export class CompressedClusters implements CompressedReader {
     return kept;
   }
 
-  #load(run: CompressedRun, cluster: number): Kept {
+  /** `whole`: all of the cluster is asked for, as copies do, which do not come back: kept, it would only fill the memory. */
+  #load(run: CompressedRun, cluster: number, whole: boolean): Kept {
     const { host, length } = run;
     const loading = codecTurns.run(() => this.#decompress(run, cluster));
     const kept: Kept = { length, contents: undefined, loading };
@@ -77,7 +78,8 @@ export class CompressedClusters implements CompressedReader {
     };
     loading.then((contents) => {
       kept.contents = contents;
-      this.#trim();
+      if (whole) drop();
+      else this.#trim();
     }, drop);
     return kept;
   }

@@ -247,6 +247,25 @@ describe("reading compressed clusters", () => {
     await device.close();
   });
 
+  it("keeps nothing of clusters that are read as a whole, as copies do", async () => {
+    const storage = await filled(2);
+    let reads = 0;
+    const { from } = placeOf(storage, 0);
+    const counting = tracingStorage(storage, ({ kind, at }) => {
+      if (kind === "read" && at === from) reads += 1;
+    });
+    const device = await openQcow2(counting, { readOnly: true });
+    await device.read(0, new Uint8Array(2 * CLUSTER));
+    expect(reads).toBe(1);
+    const part = new Uint8Array(512);
+    const again = device.read(0, part);
+    expect(again).toBeInstanceOf(Promise);
+    await again;
+    expect(part).toEqual(compressibleBytes(1, 0, 512));
+    expect(reads).toBe(2);
+    await device.close();
+  });
+
   it("a cluster that was rewritten is read anew", async () => {
     const storage = await filled(1);
     const device = await openQcow2(storage, {});
