@@ -14,6 +14,7 @@ import {
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
+  PROGRESS_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
@@ -22,46 +23,57 @@ import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { formatChoice } from "../open.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
+
+const STOCK_OPTIONS: readonly OptionSpec[] = [
+  FORMAT_OPTION,
+  {
+    name: "repair",
+    short: "r",
+    long: "repair",
+    value: "WHAT",
+    about: "leaks: free lost clusters; all: mend whatever can be mended",
+    choices: ["leaks", "all"],
+  },
+  OUTPUT_OPTION,
+  saying(QUIET_OPTION, "findings only"),
+  {
+    name: "cache",
+    short: "T",
+    value: "MODE",
+    about: "cache mode: none, writeback, unsafe, directsync or writethrough",
+  },
+  FORCE_SHARE_OPTION,
+  OBJECT_OPTION,
+  IMAGE_OPTS_OPTION,
+  HELP_OPTION,
+];
 
 export const CHECK_MANUAL: CommandManual = {
   name: "check",
-  synopsis: ["[-f FORMAT] [-r leaks|all] [--output human|json] [-q] [-U] FILE"],
+  synopsis: ["[-f FORMAT] [-r leaks|all] [-p] [--output human|json] [-q] [-U] FILE"],
   about: ["Looks for damage in the metadata of an image. Data are not read."],
-  options: [
-    FORMAT_OPTION,
-    {
-      name: "repair",
-      short: "r",
-      long: "repair",
-      value: "WHAT",
-      about: "leaks: free lost clusters; all: mend whatever can be mended",
-      choices: ["leaks", "all"],
-    },
-    OUTPUT_OPTION,
-    saying(QUIET_OPTION, "findings only"),
-    {
-      name: "cache",
-      short: "T",
-      value: "MODE",
-      about: "cache mode: none, writeback, unsafe, directsync or writethrough",
-    },
-    FORCE_SHARE_OPTION,
-    OBJECT_OPTION,
-    IMAGE_OPTS_OPTION,
-    HELP_OPTION,
-  ],
+  options: [PROGRESS_OPTION, ...STOCK_OPTIONS],
   exitStatus: "0 sound, 1 the check could not be done, 2 damage, 3 lost clusters only, 63 nothing to check.",
+};
+
+/** The stock tool shows no progress in its `check`. */
+const STOCK_CHECK_MANUAL: CommandManual = {
+  ...CHECK_MANUAL,
+  synopsis: ["[-f FORMAT] [-r leaks|all] [--output human|json] [-q] [-U] FILE"],
+  options: STOCK_OPTIONS,
 };
 
 /** Exit status for formats that cannot be checked. */
 const EXIT_NOT_CHECKABLE = 63;
 
 export async function checkCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(CHECK_MANUAL));
+  const manual = context.standIn ? STOCK_CHECK_MANUAL : CHECK_MANUAL;
+  const parsed = parseArguments(args, optionsOf(manual));
   if (isGiven(parsed, "help")) {
-    context.output.out(helpText(CHECK_MANUAL, context));
+    context.output.out(helpText(manual, context));
     return 0;
   }
   const repair = repairMode(parsed);
@@ -77,7 +89,9 @@ export async function checkCommand(args: readonly string[], context: CommandCont
       false,
     );
   }
-  const result = await runCheck(image, repair, context);
+  const showsProgress = isGiven(parsed, "progress") && !isGiven(parsed, "quiet") && form === "human";
+  const line = showsProgress ? new ProgressLine(context, true) : undefined;
+  const result = await runCheck(image, repair, context, line).finally(() => line?.end());
   if (result === undefined) return EXIT_NOT_CHECKABLE;
   if (!isGiven(parsed, "quiet"))
     context.output.out(form === "json" ? checkJson(result, image.path) : checkText(result));
@@ -95,6 +109,7 @@ async function runCheck(
   image: NamedImage,
   repair: "leaks" | "all" | undefined,
   context: CommandContext,
+  line: ProgressLine | undefined,
 ): Promise<ImageCheck | undefined> {
   try {
     return await checkImage(image.path, {
@@ -103,6 +118,7 @@ async function runCheck(
       implicitFiles: "probe",
       ...(repair === undefined ? {} : { repair }),
       onFinding: (finding) => tellFinding(finding, context),
+      ...(line === undefined ? {} : { onProgress: (done: number) => line.report(done, 1) }),
     });
   } catch (error) {
     if (!isZcowError(error, "CHECK_UNSUPPORTED")) throw withSubject(`Could not open '${image.path}'`, error);

@@ -14,6 +14,7 @@ import {
   TABLE_READ_BASE_BYTES,
   TABLE_READ_FACTOR,
 } from "./check-limits.js";
+import type { CheckProgress } from "./check-progress.js";
 import type { CheckFinding, CheckResult } from "./check-result.js";
 import { ReferenceCounts } from "./reference-counts.js";
 import type { SnapshotRoot } from "./snapshot-references.js";
@@ -93,6 +94,8 @@ export class CheckSession {
   readonly fix: RepairMode;
   readonly log: FindingLog;
   readonly tally: Tally = emptyTally();
+  /** Where somebody wants to know how far the walk is. */
+  progress: CheckProgress | undefined;
   readonly hasDataFile: boolean;
   readonly extendedL2: boolean;
   /** Length of the file in bytes, rounded up to whole sectors. */

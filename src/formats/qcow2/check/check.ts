@@ -2,6 +2,7 @@ import { isZcowError, ZcowError } from "../../../base/errors.js";
 import type { Storage } from "../../../storage/storage.js";
 import { readUnresolvedHeader } from "../header-read.js";
 import { MAX_FILE_CLUSTERS } from "./check-limits.js";
+import { CheckProgress } from "./check-progress.js";
 import type { CheckFinding, CheckResult } from "./check-result.js";
 import { CheckSession, CheckStopped, FindingLog, type RepairMode } from "./check-session.js";
 import { CopiedFlags } from "./copied-flags.js";
@@ -28,6 +29,11 @@ export interface CheckOptions {
   readonly structures?: boolean;
   /** Receives each finding as it is made, over the check, the repair and the check after it. */
   readonly onFinding?: (finding: CheckFinding) => void;
+  /**
+   * Receives how far it is, from 0 to 1, never less than before. A repair goes over the image an unknown number of times, so with
+   * `repair` the later walks get ever smaller shares. 1 comes once, at the end; not at all when the check throws.
+   */
+  readonly onProgress?: (done: number) => void;
 }
 
 /**
@@ -48,18 +54,31 @@ export async function checkQcow2(storage: Storage, options: CheckOptions = {}): 
       data: { path: storage.name },
     });
   }
-  const log = new FindingLog(onFinding);
+  const progress = options.onProgress && new CheckProgress(options.onProgress);
+  const result = await checkAndMend(storage, options, { log: new FindingLog(onFinding), progress });
+  progress?.finish();
+  return result;
+}
+
+/** Who is told what. */
+interface Listeners {
+  readonly log: FindingLog;
+  readonly progress: CheckProgress | undefined;
+}
+
+async function checkAndMend(storage: Storage, options: CheckOptions, listeners: Listeners): Promise<CheckResult> {
+  const { repair } = options;
   const mayMend = repair === "all" && options.structures !== false;
-  const before = mayMend ? await mendStructures(storage, log, attempt) : undefined;
+  const before = mayMend ? await mendStructures(storage, listeners.log, attempt) : undefined;
   if (before?.failure !== undefined) return before.session.result(before.failure);
-  const walks = await runRepair(storage, repair, mayMend, log);
+  const walks = await runRepair(storage, repair, mayMend, listeners);
   const last = walks.at(-1) as Pass;
-  const { passes, failure } = await mendZones(last, log);
+  const { passes, failure } = await mendZones(last, listeners);
   const all = [...walks.slice(0, -1).map(({ result }) => result), ...passes];
   const corruptionsFixed = all.reduce((sum, result) => sum + result.corruptionsFixed, before?.fixed ?? 0);
   const leaksFixed = all.reduce((sum, result) => sum + result.leaksFixed, 0);
   if (corruptionsFixed === 0 && leaksFixed === 0) return all.at(-1) as CheckResult;
-  const { result } = await runCheck(storage, undefined, log);
+  const { result } = await runCheck(storage, undefined, listeners);
   return { ...result, corruptionsFixed, leaksFixed, failure: failure ?? result.failure };
 }
 
@@ -84,20 +103,22 @@ interface Pass {
 const MAX_MENDING_WALKS = 4;
 
 /** A check with its repair, after walks in which tables and entries had to be put right first. */
-async function runRepair(storage: Storage, fix: RepairMode, mayMend: boolean, log: FindingLog): Promise<Pass[]> {
+async function runRepair(storage: Storage, fix: RepairMode, mayMend: boolean, listeners: Listeners): Promise<Pass[]> {
   const passes: Pass[] = [];
   for (let walk = 0; ; walk++) {
-    const pass = await runCheck(storage, fix, log, mayMend && walk < MAX_MENDING_WALKS);
+    const pass = await runCheck(storage, fix, listeners, mayMend && walk < MAX_MENDING_WALKS);
     passes.push(pass);
     if (!pass.isMended || pass.result.failure !== undefined) return passes;
   }
 }
 
 /** One check, and the repair that belongs to it. With `mayMend`, damaged tables are put right, and nothing else then. */
-async function runCheck(storage: Storage, fix: RepairMode, log: FindingLog, mayMend = false): Promise<Pass> {
+async function runCheck(storage: Storage, fix: RepairMode, listeners: Listeners, mayMend = false): Promise<Pass> {
   const { header, source } = await readUnresolvedHeader(storage, { mode: "check", writable: fix !== undefined });
   const diagnosis = await diagnoseZones(header, source);
-  const session = new CheckSession(storage, { ...header, zoned: diagnosis.zoned }, fix, log);
+  const session = new CheckSession(storage, { ...header, zoned: diagnosis.zoned }, fix, listeners.log);
+  session.progress = listeners.progress;
+  session.progress?.startWalk(fix === undefined);
   let isMended = false;
   const failure = await attempt(session, async () => {
     isMended = await checkImage(session, diagnosis, mayMend);
@@ -129,7 +150,7 @@ interface MendedZones {
  * Where only the zoned metadata of the image is damaged any more: puts it right, and goes over the image once more to
  * free what the damage has left.
  */
-async function mendZones({ session, diagnosis, result }: Pass, log: FindingLog): Promise<MendedZones> {
+async function mendZones({ session, diagnosis, result }: Pass, listeners: Listeners): Promise<MendedZones> {
   const remedy = diagnosis.remedy ?? (session.zoneTableShared ? diagnosis.zoned : undefined);
   if (session.fix !== "all" || remedy === undefined || result.failure !== undefined) {
     return { passes: [result], failure: session.storageFailure };
@@ -148,7 +169,7 @@ async function mendZones({ session, diagnosis, result }: Pass, log: FindingLog):
   }
   noteZones(session, "Repairing the zoned metadata, with a write-pointer table in clusters of its own");
   session.tally.corruptionsFixed += session.zoneFaults;
-  const next = await runCheck(session.storage, "all", log);
+  const next = await runCheck(session.storage, "all", listeners);
   return { passes: [session.result(undefined), next.result], failure: next.session.storageFailure };
 }
 

@@ -66,6 +66,7 @@ export async function compareRefcounts(
       }
     }
     index++;
+    session.progress?.compare(last, total);
   }
   session.tally.imageEndOffset = (Math.max(highest, 0) + 1) * clusterSize;
 }

@@ -13,6 +13,7 @@ import { countZoneTable } from "./zone-table.js";
 export async function countReferences(session: CheckSession, withRefcountTable: boolean): Promise<MappingWalk> {
   const { header, geometry } = session;
   const roots = await readSnapshotRoots(session);
+  session.progress?.expectEntries(roots.reduce((sum, { l1Length }) => sum + l1Length, header.l1Size));
   countRegion(session, 0, geometry.clusterSize);
   const walk = new MappingWalk(session);
   await walk.countL1({ offset: header.l1TableOffset, length: header.l1Size, active: true });

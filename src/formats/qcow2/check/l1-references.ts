@@ -50,6 +50,7 @@ export class MappingWalk {
     const reader = this.#readers[location.active ? "active" : "inactive"];
     for await (const { view, first, count } of l1Pieces(session, location, "check_refcounts_l1")) {
       for (let at = 0; at < count * TABLE_ENTRY_BYTES; at += TABLE_ENTRY_BYTES) {
+        session.progress?.passEntry();
         const high = view.getUint32(at);
         const low = view.getUint32(at + 4);
         if (high === 0 && low === 0) continue;

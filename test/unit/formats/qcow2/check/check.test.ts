@@ -28,6 +28,22 @@ describe("a sound image", () => {
   });
 });
 
+describe("progress", () => {
+  test.each([undefined, "leaks", "all"] as const)("with repair %s goes from 0 to 1 and never back", async (repair) => {
+    const image = await MappedImage.make({ size: 8 * MiB, clusterSize: 4 * KiB });
+    image.truncate(image.storage.size() + 4 * KiB);
+    image.setRefcount(image.firstData + 3, 1);
+    const told: number[] = [];
+    const onProgress = (done: number): void => void told.push(done);
+    await checkQcow2(image.storage, repair === undefined ? { onProgress } : { repair, onProgress });
+    expect(told[0]).toBe(0);
+    expect(told.at(-1)).toBe(1);
+    expect(told.filter((done) => done === 1)).toHaveLength(1);
+    expect(told.length).toBeGreaterThan(3);
+    expect(told).toEqual([...told].sort((a, b) => a - b));
+  });
+});
+
 describe("leaked clusters", () => {
   test("are found, and freed by repair leaks", async () => {
     const image = await MappedImage.make({ size: 8 * MiB });
