@@ -94,14 +94,15 @@ function makesSense(name: OperationName, { options, snapshots, bitmaps, dataFile
 
 /** What cannot be, and why it is refused: the reasons are in the documentation of the options and of zoned images. */
 function refusal(name: OperationName, feature: FeatureImage): ErrorCode | undefined {
-  const { options, snapshots, bitmaps, dataFile } = feature;
+  const { options, snapshots, bitmaps, dataFile, behind } = feature;
   const isResize = RESIZES.includes(name);
   if (options.zone !== undefined && isResize) return "NOT_SUPPORTED";
   if (options.zone !== undefined && name === "version 2") return "ZONED_VERSION";
   if (dataFile !== undefined && (SNAPSHOT_WORK.includes(name) || name === "compact")) return "NOT_SUPPORTED";
   if (options.encrypt?.format === "aes" && name.startsWith("key ")) return "NOT_SUPPORTED";
   if (bitmaps === true && name === "snapshot apply") return "BITMAPS_IN_THE_WAY";
-  const cannotDowngrade = dataFile !== undefined || options.extendedL2 === true;
+  const isEncryptedOverlay = options.encrypt !== undefined && behind !== undefined && options.compat !== "0.10";
+  const cannotDowngrade = dataFile !== undefined || options.extendedL2 === true || isEncryptedOverlay;
   if (name === "version 2" && cannotDowngrade) return "DOWNGRADE";
   if (name === "version 2" && bitmaps === true) return "BITMAPS_IN_THE_WAY";
   if (options.compat !== "0.10") return undefined;
