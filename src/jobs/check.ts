@@ -1,10 +1,11 @@
-import { ZcowError } from "../base/errors.js";
+import { type WarningSink, ZcowError } from "../base/errors.js";
 import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import type { FormatChoice } from "../formats/open-image.js";
 import { type CheckOptions, checkQcow2 } from "../formats/qcow2/check/check.js";
 import type { CheckResult } from "../formats/qcow2/check/check-result.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
 import type { ReferencedFiles } from "../formats/qcow2/referenced-files.js";
+import { sessionOf, unfinishedSession } from "../formats/qcow2/session.js";
 import { FORMATS, formatDriver, probeFormat } from "../formats/registry.js";
 import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
@@ -19,6 +20,8 @@ export interface CheckImageOptions extends CheckOptions {
    * an image without them is of no use. Default: they are left alone.
    */
   readonly implicitFiles?: ImplicitFilePolicy;
+  /** Told when the image is in use, or its writer was killed, so that leaks are no wonder. */
+  readonly onWarning?: WarningSink;
 }
 
 /** What a check found, and in which format. */
@@ -57,6 +60,7 @@ async function checkStorage(storage: Storage, options: CheckImageOptions): Promi
     const { resumeBeforeRepair } = await import("../formats/qcow2/resume-session.js");
     await resumeBeforeRepair(storage);
   }
+  await tellOfSession(storage, options.onWarning);
   const files = options.implicitFiles === undefined ? undefined : await openSurroundings(storage, options);
   try {
     return { ...(await checkQcow2(storage, options)), format: driver.name };
@@ -64,6 +68,12 @@ async function checkStorage(storage: Storage, options: CheckImageOptions): Promi
     await files?.data?.close();
     await files?.backing?.close();
   }
+}
+
+async function tellOfSession(storage: Storage, onWarning: WarningSink | undefined): Promise<void> {
+  if (onWarning === undefined) return;
+  const header = await readHeader(storage, { mode: "check" }).catch(() => undefined);
+  if (header !== undefined && sessionOf(header) !== undefined) onWarning(unfinishedSession(storage.name));
 }
 
 /** The files that the header names. A header that cannot be read is for the check to tell of. */

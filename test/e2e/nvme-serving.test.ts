@@ -234,6 +234,25 @@ describe("zcow nvme", () => {
     await expectAppended(image, acknowledged);
   });
 
+  test("whoever only reads the image of a killed server is told that it does not see everything", async () => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [image]);
+    await appendUntilGone(await server.host({}, 2), server, "SIGKILL");
+    const reading = [["check"], ["map"], ["convert", "-O", "raw"]];
+    const said = async (): Promise<string[]> => {
+      const folder = newFolder();
+      const all = await Promise.all(
+        reading.map(([name = "", ...options]) =>
+          command.zcow(folder, [name, ...options, image, ...(name === "convert" ? ["all.raw"] : [])]),
+        ),
+      );
+      return all.map(({ stderr }) => stderr);
+    };
+    for (const text of await said()) expect(text).toContain("does not show before the image is closed");
+    await command.zcow(newFolder(), ["zone", "finish", image, "52M"]);
+    expect(await said()).toEqual(["", "", ""]);
+  });
+
   test("killed, and its journal lost: the disk has another NGUID from then on, and the same UUID", async () => {
     const folder = newFolder();
     const image = await zonedImage(folder);

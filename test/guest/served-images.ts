@@ -7,6 +7,8 @@ import { BuiltCommand } from "../e2e/built-command.js";
 
 const PROJECT_ROOT = join(import.meta.dirname, "../..");
 const START_MILLISECONDS = 30_000;
+/** Exit status of `zcow check`. */
+const LEAKS_ONLY = 3;
 
 /** Built once per run of a test file: all its servers are of one state of the source. */
 const PROGRAM_FOLDER = join(PROJECT_ROOT, ".cache/guest/command");
@@ -52,7 +54,7 @@ export class ServedImages {
     const served = new ServedImages(await builtCommand, folder, images, serverOptions);
     for (const { name, size, options } of images) {
       const choice = options === undefined ? [] : ["-o", options];
-      await served.#zcow("create", "-q", "-f", "qcow2", ...choice, name, size);
+      await served.#zcow([0], "create", "-q", "-f", "qcow2", ...choice, name, size);
     }
     await served.startServer();
     return served;
@@ -110,7 +112,15 @@ export class ServedImages {
 
   /** Throws unless `zcow check` finds every image clean. The server must not be running. */
   async expectClean(): Promise<void> {
-    for (const { name } of this.#images) await this.#zcow("check", "-f", "qcow2", name);
+    for (const { name } of this.#images) await this.#zcow([0], "check", "-f", "qcow2", name);
+  }
+
+  /**
+   * Throws unless `zcow check` finds every image sound: a server that was killed may have taken clusters for which there was no
+   * entry yet; the next one gives them back.
+   */
+  async expectSound(): Promise<void> {
+    for (const { name } of this.#images) await this.#zcow([0, LEAKS_ONLY], "check", "-f", "qcow2", name);
   }
 
   /** Stops what runs and removes the images. */
@@ -130,9 +140,9 @@ export class ServedImages {
     return server.exitCode;
   }
 
-  async #zcow(...args: string[]): Promise<void> {
+  async #zcow(accepted: readonly (number | null)[], ...args: string[]): Promise<void> {
     const { code, stdout, stderr } = await this.#command.zcow(this.#folder, args);
-    if (code !== 0) throw new Error(`zcow ${args.join(" ")} exited with ${code}:\n${stdout}${stderr}`);
+    if (!accepted.includes(code)) throw new Error(`zcow ${args.join(" ")} exited with ${code}:\n${stdout}${stderr}`);
   }
 }
 

@@ -118,6 +118,7 @@ async function runCheck(
       implicitFiles: "probe",
       ...(repair === undefined ? {} : { repair }),
       onFinding: (finding) => tellFinding(finding, context),
+      onWarning: (warning) => printError(context, `warning: ${warning.message}`),
       ...(line === undefined ? {} : { onProgress: (done: number) => line.report(done, 1) }),
     });
   } catch (error) {

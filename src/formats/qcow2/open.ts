@@ -15,7 +15,7 @@ import { hasQcow2Magic } from "./header-fields.js";
 import { readHeader } from "./header-read.js";
 import type { ReferencedFiles } from "./referenced-files.js";
 import { readL1 } from "./root-table.js";
-import { sessionOf } from "./session.js";
+import { sessionOf, unfinishedSession } from "./session.js";
 import type { OpenZonesOptions } from "./zones/open-zones.js";
 import type { ZonedQcow2Device } from "./zones/zoned-device.js";
 
@@ -87,9 +87,13 @@ export async function openEngine(storage: Storage, options: OpenEngineOptions = 
   try {
     // Before anything is changed: who cannot open the image does not repair it either.
     const data = await decrypted(storage, header, options, files.data);
-    if (writable && sessionOf(header) !== undefined) {
-      const { resumeSession } = await import("./resume-session.js");
-      header = await resumeSession(storage, header, onWarning, options.journal);
+    if (sessionOf(header) !== undefined) {
+      if (writable) {
+        const { resumeSession } = await import("./resume-session.js");
+        header = await resumeSession(storage, header, onWarning, options.journal);
+      } else {
+        onWarning(unfinishedSession(storage.name));
+      }
     }
     if (writable && (header.features.incompatible & INCOMPATIBLE.dirty) !== 0n)
       header = await repairDirty(storage, header, dataFileGiven);

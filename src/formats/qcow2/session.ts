@@ -64,6 +64,15 @@ function withIds(
   };
 }
 
+/** What a reader has to know who finds the mark of a session, and may not finish it. */
+export function unfinishedSession(path: string): Warning {
+  return {
+    code: "SESSION_UNFINISHED",
+    message: `${path} is in use by a server, or was when the server was killed: what was written since its last flush does not show before the image is closed, or opened for writing`,
+    data: { path },
+  };
+}
+
 /** Why an image that was to have a journal has none. */
 export function noJournal(path: string, cause: unknown): Warning {
   const reason = cause instanceof Error ? cause.message : String(cause);
