@@ -26,9 +26,11 @@ export const unixUri = (path: string, name = ""): string => `nbd+unix:///${name}
 export class Relay {
   readonly #server: Server;
   readonly #pairs = new Set<readonly [Socket, Socket]>();
-  /** Each connection is cut when so many bytes have come from the server, or gone to it. */
-  cutAfter = Number.POSITIVE_INFINITY;
+  /** Connections that are still to be cut, and made since. */
+  cutsLeft = 0;
   cuts = 0;
+  /** While there are any left, a connection is cut when so many bytes have come from the server, or gone to it. */
+  cutAfter = 0;
 
   private constructor(to: string) {
     this.#server = createServer((client) => this.#join(client, connect(to)));
@@ -56,6 +58,7 @@ export class Relay {
     const pair = [client, server] as const;
     this.#pairs.add(pair);
     let passed = 0;
+    let isCut = false;
     const end = (): void => {
       this.#pairs.delete(pair);
       client.destroy();
@@ -63,10 +66,13 @@ export class Relay {
     };
     const pass = (from: Socket, to: Socket): void => {
       from.on("data", (chunk: Buffer) => {
-        const left = this.cutAfter - passed;
+        if (isCut) return;
+        const left = this.cutsLeft > 0 ? Math.max(0, this.cutAfter - passed) : Number.POSITIVE_INFINITY;
         passed += chunk.length;
-        to.write(left < chunk.length ? chunk.subarray(0, Math.max(0, left)) : chunk);
+        to.write(left < chunk.length ? chunk.subarray(0, left) : chunk);
         if (left > chunk.length) return;
+        isCut = true;
+        this.cutsLeft -= 1;
         this.cuts += 1;
         to.end();
         setImmediate(end);

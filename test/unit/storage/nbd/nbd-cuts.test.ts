@@ -1,0 +1,6 @@
+import { describe } from "vitest";
+import { nbdCutSuite } from "../../../support/nbd-cut-suite.js";
+
+describe("an export whose server dies with what was not flushed", () => {
+  nbdCutSuite(11);
+});
