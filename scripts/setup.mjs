@@ -98,10 +98,12 @@ async function build() {
 }
 
 /** The oracles of the interop tests: qemu's tools, and independent clients and servers of NBD. */
-const STOCK_PACKAGES = ["qemu-utils", "libnbd-bin", "nbdkit", "gnutls-bin", "fio"];
+const STOCK_PACKAGES = ["qemu-utils", "libnbd-bin", "nbdkit", "gnutls-bin", "fio", "python3-libnbd"];
 
 const missingStockTools = () =>
-  ["qemu-img", "qemu-io", "nbdinfo", "nbdkit", "certtool", "fio"].filter((name) => findProgram(name) === undefined);
+  ["qemu-img", "qemu-io", "nbdinfo", "nbdkit", "certtool", "fio", "nbdsh"].filter(
+    (name) => findProgram(name) === undefined,
+  );
 
 /** Gets qemu-img and qemu-io where that is possible; their absence is not an error here, only said aloud. */
 async function installStockTools() {

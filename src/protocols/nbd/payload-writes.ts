@@ -35,6 +35,7 @@ export class PayloadWrites {
   #piece: Uint8Array | undefined = undefined;
   #filled = 0;
   #skip = 0;
+  #skipped: (() => void) | undefined = undefined;
 
   constructor(buffers: DataBuffers, hooks: PayloadHooks) {
     this.#buffers = buffers;
@@ -51,9 +52,10 @@ export class PayloadWrites {
     this.#current = { high, low, offset, length, durable, received: 0, pieces: 0, failed: false, failure: undefined };
   }
 
-  /** The next `length` bytes are the data of a write that was refused. */
-  skip(length: number): void {
+  /** The next `length` bytes are the data of a write that is refused. `done` is called when they have come. Not 0. */
+  skip(length: number, done: () => void): void {
     this.#skip = length;
+    this.#skipped = done;
   }
 
   /** Where the next bytes of data may be put by whoever receives them, when there is so much to come that it pays. */
@@ -66,6 +68,7 @@ export class PayloadWrites {
     if (this.#skip > 0) {
       const skipped = Math.min(this.#skip, chunk.length - at);
       this.#skip -= skipped;
+      if (this.#skip === 0) this.#skipped?.();
       return skipped;
     }
     const write = this.#current as PayloadWrite;

@@ -53,6 +53,13 @@ const ALLOWED_FLAGS: Readonly<Record<number, number>> = {
   [COMMAND.blockStatus]: COMMAND_FLAG.oneExtent | COMMAND_FLAG.fua,
 };
 
+/** Why a request is refused before anything is done. */
+interface Refusal {
+  /** As the protocol numbers it. */
+  readonly error: number;
+  readonly text: string;
+}
+
 export class Transmission {
   readonly #target: NbdTarget;
   readonly #transport: Transport;
@@ -208,24 +215,27 @@ export class Transmission {
 
   /** Refuses what can be refused before anything is done. The range is that of the request being started. */
   #permitted(type: number, flags: number): boolean {
+    const refusal = this.#refusalOf(type, flags);
+    if (refusal === undefined) return true;
+    this.#refuse(type, refusal.error, refusal.text);
+    return false;
+  }
+
+  #refusalOf(type: number, flags: number): Refusal | undefined {
     const offset = this.#id.offset;
     const length = this.#length;
     const allowed = ALLOWED_FLAGS[type] ?? 0;
     if ((flags & ~allowed) !== 0) {
-      this.#refuse(type, ERROR_NUMBER.EINVAL, `flags 0x${flags.toString(16)} are not known for this command`);
-      return false;
+      const text = `flags 0x${flags.toString(16)} are not known for this command`;
+      return { error: ERROR_NUMBER.EINVAL, text };
     }
-    if (type === COMMAND.flush) return true;
+    if (type === COMMAND.flush) return undefined;
     const changes = type === COMMAND.write || type === COMMAND.trim || type === COMMAND.writeZeroes;
-    if (changes && this.#export.readOnly) {
-      this.#refuse(type, ERROR_NUMBER.EPERM, "the export is read-only");
-      return false;
-    }
+    if (changes && this.#export.readOnly) return { error: ERROR_NUMBER.EPERM, text: "the export is read-only" };
     // Positions above 2^53 are infinite, and fail this.
-    if (offset + length <= this.#export.size) return true;
+    if (offset + length <= this.#export.size) return undefined;
     const error = changes && type !== COMMAND.trim ? ERROR_NUMBER.ENOSPC : ERROR_NUMBER.EINVAL;
-    this.#refuse(type, error, `offset ${offset} and length ${length} reach past the end at ${this.#export.size}`);
-    return false;
+    return { error, text: `offset ${offset} and length ${length} reach past the end at ${this.#export.size}` };
   }
 
   #read(flags: number, length: number): void {
@@ -359,9 +369,17 @@ export class Transmission {
     // In extended headers every write says that data follows.
     const payloadMissing = this.#replies.form === "extended" && (flags & COMMAND_FLAG.payloadLength) === 0;
     if (payloadMissing) return this.#break("a write does not announce its data");
-    if (!this.#permitted(COMMAND.write, flags)) this.#writes.skip(length);
+    const refusal = this.#refusalOf(COMMAND.write, flags);
+    if (refusal !== undefined) this.#refuseWrite(refusal, length);
     else if (length === 0) this.#replies.done(id.high, id.low, id.offset);
     else this.#writes.start(id.high, id.low, id.offset, length, (flags & COMMAND_FLAG.fua) !== 0);
+  }
+
+  /** Clients know nothing of a request that they have not sent to its end, and would not understand an answer to it. */
+  #refuseWrite({ error, text }: Refusal, length: number): void {
+    if (length === 0) return this.#refuse(COMMAND.write, error, text);
+    const id = { ...this.#id };
+    this.#writes.skip(length, () => this.#replies.failed(id, error, `write: ${text}`));
   }
 
   #trim(flags: number, length: number): void {

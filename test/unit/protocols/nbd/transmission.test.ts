@@ -245,6 +245,16 @@ describe("NBD requests", () => {
     expect(await client.ask(NBD_CMD.flush, 0, 0)).toMatchObject([{ error: 0 }]);
   });
 
+  it("refuses a write when its data has come, not before the client has finished asking", async () => {
+    const client = nbdBench({ "": openRaw(memoryStorage(new Uint8Array(MIB))) }, { export: { readOnly: true } }).open();
+    client.go("", "structured");
+    client.request(NBD_CMD.write, 0, 5000, { data: pattern(4999) });
+    expect(client.chunks()).toEqual([]);
+    client.pipe.write(Uint8Array.of(1));
+    expect(client.chunks()).toMatchObject([{ error: 1, cookie: 1n }]);
+    expect(await client.ask(NBD_CMD.write, 0, 0)).toMatchObject([{ error: 1 }]);
+  });
+
   it("pauses a client with too many requests in flight, and goes on when there are fewer", async () => {
     const disk = new SlowDisk(MIB);
     const client = nbdBench({ "": disk }, { limits: { requestsInFlight: 4 } }).open();
