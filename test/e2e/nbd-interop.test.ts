@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { endServers, serve } from "../support/serving-process.js";
 import { findTool, qemuImg, qemuIo, runTool } from "../support/stock-tools.js";
 import { temporaryFolder } from "../support/temporary-folder.js";
+import { makeKeys, TestAuthority } from "../support/test-authority.js";
 import { BuiltCommand } from "./built-command.js";
 
 const TOOLS = ["qemu-img", "qemu-io", "qemu-nbd", "nbdinfo", "nbdcopy", "nbdkit", "certtool", "psktool"];
@@ -19,7 +20,12 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     await qemuImg(["create", "-q", "-f", "qcow2", at("disk.qcow2"), "64M"]);
     await qemuIo(["-c", "write -P 5 1M 3M", "-c", "write -P 6 40M 100k", at("disk.qcow2")]);
     await qemuImg(["convert", "-O", "raw", at("disk.qcow2"), at("disk.raw")]);
-    await certificates(at);
+    const authority = await TestAuthority.create(at("ca"));
+    await authority.directory(at("pki"), {
+      server: { commonName: "localhost", dnsName: "localhost" },
+      client: { commonName: "client" },
+    });
+    await makeKeys(at("psk"), ["alice"]);
   });
 
   afterEach(endServers);
@@ -214,41 +220,3 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     throw new Error("the server did not leave");
   });
 });
-
-async function certificates(at: (name: string) => string): Promise<void> {
-  mkdirSync(at("pki"));
-  mkdirSync(at("psk"));
-  const pem = (name: string) => at(`pki/${name}.pem`);
-  const run = async (args: string[]): Promise<void> => {
-    const { code, stderr } = await runTool("certtool", args);
-    if (code !== 0) throw new Error(`certtool ${args.join(" ")}: ${stderr}`);
-  };
-  for (const name of ["ca", "server", "client"]) {
-    await run(["--generate-privkey", "--key-type=ecdsa", "--curve=secp256r1", "--outfile", pem(`${name}-key`)]);
-  }
-  writeFileSync(at("ca.info"), "cn = test authority\nca\ncert_signing_key\n");
-  writeFileSync(at("server.info"), "cn = localhost\ndns_name = localhost\ntls_www_server\nsigning_key\n");
-  writeFileSync(at("client.info"), "cn = client\ntls_www_client\nsigning_key\n");
-  await run([
-    "--generate-self-signed",
-    "--load-privkey",
-    pem("ca-key"),
-    "--template",
-    at("ca.info"),
-    "--outfile",
-    pem("ca-cert"),
-  ]);
-  for (const name of ["server", "client"]) {
-    const signer = ["--load-ca-certificate", pem("ca-cert"), "--load-ca-privkey", pem("ca-key")];
-    const subject = [
-      "--load-privkey",
-      pem(`${name}-key`),
-      "--template",
-      at(`${name}.info`),
-      "--outfile",
-      pem(`${name}-cert`),
-    ];
-    await run(["--generate-certificate", ...signer, ...subject]);
-  }
-  await runTool("psktool", ["-u", "alice", "-p", at("psk/keys.psk")]);
-}

@@ -23,6 +23,15 @@ export interface ImageWish {
   readonly options?: string;
 }
 
+/** How images are served: by `zcow nvme` or `zcow nbd`. */
+type ServingCommand = "nvme" | "nbd";
+
+/** Where the port is in what each command says when it serves. */
+const ANNOUNCED: Readonly<Record<ServingCommand, RegExp>> = {
+  nvme: / -s (\d+) /,
+  nbd: /^serving nbds?:\/\/127\.0\.0\.1:(\d+)\//,
+};
+
 /** Images in a folder of their own, served by the command as it is shipped, in a process that can be killed. */
 export class ServedImages {
   /** Name of the subsystem. */
@@ -31,6 +40,7 @@ export class ServedImages {
   readonly #folder: string;
   readonly #images: readonly ImageWish[];
   readonly #serverOptions: readonly string[];
+  readonly #how: ServingCommand;
   #server: ChildProcess | undefined;
   #port = 0;
   #log = "";
@@ -40,18 +50,24 @@ export class ServedImages {
     folder: string,
     images: readonly ImageWish[],
     serverOptions: readonly string[],
+    how: ServingCommand,
   ) {
     this.#command = command;
     this.#folder = folder;
     this.#images = images;
     this.#serverOptions = serverOptions;
+    this.#how = how;
   }
 
-  /** Makes the images and serves them with these further options of `zcow nvme`. */
-  static async start(images: readonly ImageWish[], serverOptions: readonly string[] = []): Promise<ServedImages> {
+  /** Makes the images and serves them with these further options of the command. */
+  static async start(
+    images: readonly ImageWish[],
+    serverOptions: readonly string[] = [],
+    how: ServingCommand = "nvme",
+  ): Promise<ServedImages> {
     builtCommand ??= BuiltCommand.build(PROGRAM_FOLDER);
     const folder = mkdtempSync(join(tmpdir(), "zcow-served-"));
-    const served = new ServedImages(await builtCommand, folder, images, serverOptions);
+    const served = new ServedImages(await builtCommand, folder, images, serverOptions, how);
     for (const { name, size, options } of images) {
       const choice = options === undefined ? [] : ["-o", options];
       await served.#zcow([0], "create", "-q", "-f", "qcow2", ...choice, name, size);
@@ -73,8 +89,11 @@ export class ServedImages {
   async startServer(): Promise<void> {
     const images = this.#images.map(({ name }) => join(this.#folder, name));
     const program = join(PROGRAM_FOLDER, "zcow.cjs");
-    const options = ["--nqn", this.nqn, "--listen", `127.0.0.1:${this.#port}`, ...this.#serverOptions];
-    const server = spawn(process.execPath, [program, "nvme", ...options, ...images], {
+    const where = {
+      nvme: ["--nqn", this.nqn, "--listen", `127.0.0.1:${this.#port}`],
+      nbd: ["-b", "127.0.0.1", "-p", `${this.#port}`],
+    }[this.#how];
+    const server = spawn(process.execPath, [program, this.#how, ...where, ...this.#serverOptions, ...images], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, NODE_PATH: join(PROJECT_ROOT, "node_modules") },
     });
@@ -82,7 +101,7 @@ export class ServedImages {
     server.stderr.setEncoding("utf8").on("data", (text: string) => {
       this.#log += text;
     });
-    this.#port = await announcedPort(server, () => this.#log);
+    this.#port = await announcedPort(server, ANNOUNCED[this.#how], () => this.#log);
   }
 
   /** SIGKILL: the process has no chance to write anything more. */
@@ -147,13 +166,13 @@ export class ServedImages {
 }
 
 /** The port that the server says it listens on, once it does. */
-function announcedPort(server: ChildProcess, log: () => string): Promise<number> {
+function announcedPort(server: ChildProcess, announced: RegExp, log: () => string): Promise<number> {
   return new Promise((resolve, reject) => {
     let said = "";
     const timer = setTimeout(() => reject(new Error(`the server says nothing: ${said}${log()}`)), START_MILLISECONDS);
     server.stdout?.setEncoding("utf8").on("data", (text: string) => {
       said += text;
-      const port = / -s (\d+) /.exec(said)?.[1];
+      const port = announced.exec(said)?.[1];
       if (port === undefined) return;
       clearTimeout(timer);
       resolve(Number(port));

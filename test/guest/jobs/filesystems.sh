@@ -98,9 +98,11 @@ round_trip_zonefs() {
 }
 
 # write_until_cut ROUND: files of one MiB with fsync, announcing each on the output once the file system said it is safe.
+# A file "stop" ends it, too.
 write_until_cut() {
   local number
   for ((number = 0; ; number++)); do
+    [ ! -e stop ] || return 0
     contents "$1-$number" 1 > "$mount_point/$1-$number" || return
     sync "$mount_point/$1-$number" || return
     echo "safe $1-$number"
