@@ -1,9 +1,12 @@
 import type { Random } from "./random.js";
+import { ReferenceImage } from "./reference-image.js";
 
 /** Random damage where it hurts: in the tables of a qcow2 image. Reads the image by itself, without the code under test. */
 
 const OFFSET = (1n << 56n) - 512n;
 const BITMAPS_EXTENSION = 0x23852875;
+const CRYPT_EXTENSION = 0x0537be77;
+const ZONED_EXTENSION = 0x007a6264;
 
 /** A run of metadata in the file. `word`: bytes that belong together. */
 export interface DamageTarget {
@@ -37,7 +40,7 @@ export function damageTargets(bytes: Uint8Array): DamageTarget[] {
     if (block > 0) targets.push(...repeated(3, { at: block, length: 64, word: 1 }));
   }
   if (view.getUint32(60) > 0) targets.push(...snapshotTargets(view));
-  targets.push(...bitmapTargets(view));
+  targets.push(...extensionTargets(view));
   return targets.filter(({ at, length }) => at + length + 8 <= bytes.length);
 }
 
@@ -49,23 +52,42 @@ function snapshotTargets(view: DataView): DamageTarget[] {
   return targets;
 }
 
-function bitmapTargets(view: DataView): DamageTarget[] {
+/** What the header extensions lead to, and those of them that say where. */
+function extensionTargets(view: DataView): DamageTarget[] {
+  const targets: DamageTarget[] = [];
+  // A header of version 2 has none of these.
+  if (view.getUint32(4) < 3) return targets;
   for (let at = view.getUint32(100); at + 8 < 1024; ) {
     const type = view.getUint32(at);
     const length = view.getUint32(at + 4);
-    if (type === 0) return [];
-    if (type === BITMAPS_EXTENSION) {
-      const directory = Number(view.getBigUint64(at + 8 + 16));
-      const table = Number(view.getBigUint64(directory));
-      return [
-        { at: at + 8, length: 24, word: 1 },
-        ...repeated(2, { at: directory, length: Number(view.getBigUint64(at + 8 + 8)), word: 1 }),
-        ...repeated(2, { at: table, length: 16, word: 8 }),
-      ];
-    }
+    if (type === 0) break;
+    if (type === BITMAPS_EXTENSION) targets.push(...bitmapTargets(view, at + 8));
+    if (type === ZONED_EXTENSION) targets.push(...zoneTargets(view, at + 8, length));
+    if (type === CRYPT_EXTENSION) targets.push({ at: at + 8, length, word: 1 });
     at += 8 + Math.ceil(length / 8) * 8;
   }
-  return [];
+  return targets;
+}
+
+function bitmapTargets(view: DataView, extension: number): DamageTarget[] {
+  const directory = Number(view.getBigUint64(extension + 16));
+  const table = Number(view.getBigUint64(directory));
+  return [
+    { at: extension, length: 24, word: 1 },
+    ...repeated(2, { at: directory, length: Number(view.getBigUint64(extension + 8)), word: 1 }),
+    ...repeated(2, { at: table, length: 16, word: 8 }),
+  ];
+}
+
+/** Every layout has the place of the table and the number of zones somewhere in it. */
+function zoneTargets(view: DataView, extension: number, length: number): DamageTarget[] {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  const zoned = new ReferenceImage(bytes).zoned;
+  if (zoned === undefined) return [];
+  return [
+    { at: extension, length, word: 1 },
+    ...repeated(4, { at: zoned.tableOffset, length: zoned.zoneCount * 8, word: 8 }),
+  ];
 }
 
 /** Damages one byte or word of the targets. */

@@ -14,6 +14,7 @@ export type FindingKind =
   | "shared-table"
   | "refcount-table"
   | "snapshot-table"
+  | "encryption-header"
   | "bitmap"
   | "zone"
   | "io-error"

@@ -7,7 +7,7 @@ import type { CheckFinding, CheckResult } from "./check-result.js";
 import { CheckSession, CheckStopped, FindingLog, type RepairMode } from "./check-session.js";
 import { CopiedFlags } from "./copied-flags.js";
 import { zeroEntries } from "./entry-repair.js";
-import { clearUnknownAutoclear } from "./header-patch.js";
+import { clearUnknownAutoclear, markSound } from "./header-patch.js";
 import { countReferences } from "./image-references.js";
 import { mendMapping } from "./mend/mend-mapping.js";
 import { mendStructures } from "./mend/mend-structures.js";
@@ -78,8 +78,11 @@ async function checkAndMend(storage: Storage, options: CheckOptions, listeners: 
   const corruptionsFixed = all.reduce((sum, result) => sum + result.corruptionsFixed, before?.fixed ?? 0);
   const leaksFixed = all.reduce((sum, result) => sum + result.leaksFixed, 0);
   if (corruptionsFixed === 0 && leaksFixed === 0) return all.at(-1) as CheckResult;
-  const { result } = await runCheck(storage, undefined, listeners);
-  return { ...result, corruptionsFixed, leaksFixed, failure: failure ?? result.failure };
+  const { session, result } = await runCheck(storage, undefined, listeners);
+  const total = { ...result, corruptionsFixed, leaksFixed, failure: failure ?? result.failure };
+  if (total.failure !== undefined || result.checkErrors > 0 || result.corruptions > 0) return total;
+  // A read that failed once kept the repair from it.
+  return { ...total, failure: await attempt(session, async () => void (await markSound(storage, session.header))) };
 }
 
 /** Callers without types can ask for anything; a repair that nobody described must not begin. */

@@ -1,5 +1,6 @@
 import { countBitmaps } from "./bitmap-references.js";
 import type { CheckSession } from "./check-session.js";
+import { countCryptHeader } from "./crypt-references.js";
 import { MappingWalk } from "./l1-references.js";
 import { countRefcountTable } from "./refcount-structures.js";
 import { countRegion } from "./regions.js";
@@ -20,7 +21,7 @@ export async function countReferences(session: CheckSession, withRefcountTable: 
   await countSnapshots(session, walk, roots);
   await walk.settle();
   if (withRefcountTable) countRefcountTable(session);
-  if (header.cryptHeader !== undefined) countRegion(session, header.cryptHeader.offset, header.cryptHeader.length);
+  await countCryptHeader(session);
   await countBitmaps(session);
   countZoneTable(session);
   return walk;

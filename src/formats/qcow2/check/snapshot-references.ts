@@ -34,6 +34,7 @@ export async function readSnapshotRoots(session: CheckSession): Promise<Snapshot
   const { header } = session;
   const roots: SnapshotRoot[] = [];
   refuseTablePlace(session);
+  noteLostTable(session);
   let offset = header.snapshotsOffset;
   const window = new Uint8Array(header.snapshotCount === 0 ? 0 : 2 * MAX_ENTRY_BYTES);
   let start = 0;
@@ -77,11 +78,10 @@ export async function countSnapshots(
 
 function isRootUsable(session: CheckSession, root: SnapshotRoot): boolean {
   const what = `ERROR snapshot ${root.id} (${root.name})`;
-  if (root.l1Offset % BigInt(session.geometry.clusterSize) !== 0n) {
-    corrupt(
-      session,
-      `${what} l1_offset=0x${root.l1Offset.toString(16)}: L1 table is not cluster aligned; snapshot table entry corrupted`,
-    );
+  const isAligned = root.l1Offset % BigInt(session.geometry.clusterSize) === 0n;
+  if (!isAligned || (root.l1Offset === 0n && root.l1Length > 0)) {
+    const fault = isAligned ? "L1 table cannot be in the place of the header" : "L1 table is not cluster aligned";
+    corrupt(session, `${what} l1_offset=0x${root.l1Offset.toString(16)}: ${fault}; snapshot table entry corrupted`);
     session.unreadReferences = "the L1 table of a snapshot cannot be found";
     return false;
   }
@@ -134,13 +134,21 @@ function refuseTablePlace(session: CheckSession): void {
     );
     throw new CheckStopped("File too large");
   }
-  if (header.snapshotsOffset % geometry.clusterSize !== 0) {
+  const isInHeader = header.snapshotsOffset === 0 && header.snapshotCount > 0;
+  if (isInHeader || header.snapshotsOffset % geometry.clusterSize !== 0) {
     session.report(
       { kind: "snapshot-table", severity: "error", structure: "snapshot table", offset: header.snapshotsOffset },
       () => "ERROR snapshot table offset invalid",
     );
     throw new CheckStopped("Invalid argument");
   }
+}
+
+/** The stock tool reads zeros there, which it takes for snapshots without data. */
+function noteLostTable(session: CheckSession): void {
+  const { snapshotCount, snapshotsOffset } = session.header;
+  const isLost = snapshotCount > 0 && snapshotsOffset >= session.fileLength;
+  if (isLost) session.unreadReferences = "the snapshot table is not where the header says";
 }
 
 function corrupt(session: CheckSession, message: string): void {
