@@ -7,10 +7,11 @@ export interface ClusterCodec {
   /** The compressed bytes, or undefined when they would not be fewer than those of `contents`. */
   compress(contents: Uint8Array): Promise<Uint8Array | undefined>;
   /**
-   * The contents, exactly `length` bytes. `bytes` may go on after the compressed data: the rest is ignored.
-   * Rejects with `COMPRESSED_DATA`; no more than a small multiple of `length` is ever allocated.
+   * Fills `into` with the contents, which have exactly its length. `bytes` may go on after the compressed data: the rest is ignored.
+   * Rejects with `COMPRESSED_DATA`, and what `into` holds then is not defined; no more than a small multiple of its length is ever
+   * allocated.
    */
-  decompress(bytes: Uint8Array, length: number): Promise<Uint8Array>;
+  decompress(bytes: Uint8Array, into: Uint8Array): Promise<void>;
 }
 
 /** The refusal of compressed bytes; `found` says what is wrong with them. */

@@ -28,14 +28,19 @@ export const deflateCodec: ClusterCodec = {
     });
   },
 
-  decompress(bytes, length) {
+  decompress(bytes, into) {
+    const { length } = into;
     // One byte more than needed: the end is seen without a second chunk.
     const chunkSize = Math.max(MIN_CHUNK, length + 1);
     const options = { windowBits: WINDOW_BITS, maxOutputLength: length, chunkSize, finishFlush: MAY_BE_OPEN };
     return new Promise((resolve, reject) => {
       inflateRaw(bytes, options, (error, contents) => {
-        if (error === null && contents.length === length) resolve(contents);
-        else reject(failure(error, error === null ? contents.length : 0, length));
+        if (error !== null || contents.length !== length) {
+          reject(failure(error, error === null ? contents.length : 0, length));
+          return;
+        }
+        into.set(contents);
+        resolve();
       });
     });
   },

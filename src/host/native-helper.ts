@@ -11,7 +11,8 @@ export interface ForeignLibrary {
 
 /** What is used of koffi. */
 export interface Koffi {
-  load(path: null): ForeignLibrary;
+  /** By the name that the system's loader knows; null: this program. */
+  load(name: string | null): ForeignLibrary;
   errno(): number;
   address(view: Uint8Array): bigint;
 }

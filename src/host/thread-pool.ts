@@ -1,3 +1,5 @@
+import { availableParallelism } from "node:os";
+
 /** Threads that Node.js starts when nothing says otherwise. */
 const DEFAULT_THREADS = 4;
 
@@ -6,6 +8,14 @@ const MAX_THREADS = 1024;
 
 /** Enough to keep a disk busy at queue depth 64: more gains nothing (measured with direct 4 KiB reads). */
 export const DEEP_QUEUE_THREADS = 32;
+
+/** Beside a thread for each processor: work that waits to be taken up at once, and transfers of files. */
+const SPARE_THREADS = 4;
+
+/** Enough to keep every processor compressing while files are read and written. */
+export function codecThreads(): number {
+  return availableParallelism() + SPARE_THREADS;
+}
 
 /**
  * Asks for `threads` in the pool that serves reads from disk (whole number, 1 to 1024).

@@ -1,19 +1,26 @@
 import { createRequire } from "node:module";
 import * as zlib from "node:zlib";
+import { nativeZstd } from "./zstd-native.js";
 
 /*
- * Zstandard as this host has it: part of Node.js from 22.15 on, before that the optional package @toondepauw/node-zstd.
- * Both work in the thread pool of Node.js.
+ * Zstandard as this host has it, the fastest first: the library of the system, part of Node.js from 22.15 on, the optional package
+ * @toondepauw/node-zstd. All work in the thread pool of Node.js.
  */
 
 /** The level that the zstd library itself takes for its default, and QEMU with it. */
-const LEVEL = 3;
+const ZSTD_LEVEL = 3;
 
-/** Compresses and decompresses Zstandard frames in the thread pool. */
-interface HostZstd {
-  compress(bytes: Uint8Array): Promise<Uint8Array>;
-  /** `limit`: bytes of contents after which decoding may stop with a failure. */
-  decompress(frame: Uint8Array, limit: number): Promise<Uint8Array>;
+/** Compresses and decompresses Zstandard frames in the thread pool. Bytes that were handed over stay as they are until the end. */
+export interface HostZstd {
+  /** Finds out by compressing, in less time than looking for patterns takes, that bytes do not shrink. */
+  readonly isSwift: boolean;
+  /** The frame, or undefined when it has more than `limit` bytes. */
+  compress(bytes: Uint8Array, limit: number): Promise<Uint8Array | undefined>;
+  /**
+   * Puts the contents of `frame` at the start of `into`, and resolves to their length in bytes. Contents that are longer than `into`
+   * are a failure or give their length.
+   */
+  decompress(frame: Uint8Array, into: Uint8Array): Promise<number>;
 }
 
 type Done = (error: Error | null, result: Uint8Array) => void;
@@ -30,19 +37,35 @@ interface PackageZstd {
   readonly Decoder: new () => { decode(bytes: Uint8Array): Promise<Uint8Array> };
 }
 
-/** Undefined where there is neither. */
+/** Undefined where there is none. */
 export function hostZstd(): HostZstd | undefined {
+  const native = nativeZstd(ZSTD_LEVEL);
+  if (native !== undefined) return native;
   const node = zlib as unknown as Partial<NodeZstd>;
   return node.zstdCompress === undefined ? packageZstd() : nodeZstd(node as NodeZstd);
 }
 
 function nodeZstd(node: NodeZstd): HostZstd {
-  const level = { params: { [node.constants.ZSTD_c_compressionLevel]: LEVEL } };
+  const level = { params: { [node.constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } };
   return {
-    compress: (bytes) => called((done) => node.zstdCompress(bytes, { ...level, chunkSize: bytes.length }, done)),
-    decompress: (frame, limit) =>
-      called((done) => node.zstdDecompress(frame, { maxOutputLength: limit, chunkSize: limit + 1 }, done)),
+    isSwift: false,
+    compress: async (bytes, limit) =>
+      within(limit, await called((done) => node.zstdCompress(bytes, { ...level, chunkSize: bytes.length }, done))),
+    decompress: async (frame, into) => {
+      const limits = { maxOutputLength: into.length, chunkSize: into.length + 1 };
+      return put(await called((done) => node.zstdDecompress(frame, limits, done)), into);
+    },
   };
+}
+
+function within(limit: number, frame: Uint8Array): Uint8Array | undefined {
+  return frame.length > limit ? undefined : frame;
+}
+
+/** The length of `contents`, which go to `into` if they fit. */
+function put(contents: Uint8Array, into: Uint8Array): number {
+  if (contents.length <= into.length) into.set(contents);
+  return contents.length;
 }
 
 function called(call: (done: Done) => void): Promise<Uint8Array> {
@@ -57,12 +80,13 @@ function called(call: (done: Done) => void): Promise<Uint8Array> {
 function packageZstd(): HostZstd | undefined {
   try {
     const { Encoder, Decoder }: PackageZstd = createRequire(import.meta.url)("@toondepauw/node-zstd");
-    const encoder = new Encoder(LEVEL);
+    const encoder = new Encoder(ZSTD_LEVEL);
     const decoder = new Decoder();
     // The package insists on the class Buffer.
     return {
-      compress: (bytes) => encoder.encode(asBuffer(bytes)),
-      decompress: (frame) => decoder.decode(asBuffer(frame)),
+      isSwift: false,
+      compress: async (bytes, limit) => within(limit, await encoder.encode(asBuffer(bytes))),
+      decompress: async (frame, into) => put(await decoder.decode(asBuffer(frame)), into),
     };
   } catch {
     // Not installed, or not built for this system.

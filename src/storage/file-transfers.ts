@@ -1,6 +1,7 @@
 import type { MaybePromise } from "../base/maybe-promise.js";
-import { fillInPool, readHere, writeHere, writeInPool } from "./file-transfer.js";
+import { fillInPool, readHere, writeHere } from "./file-transfer.js";
 import { ReadPath } from "./read-path.js";
+import { WriteQueue } from "./write-queue.js";
 
 /** How calls reach the operating system; see `FileStorageOptions.io`. */
 export type IoMode = "auto" | "sync" | "pool";
@@ -33,12 +34,14 @@ class HereTransfers implements FileTransfers {
   }
 }
 
-/** Everything in the thread pool. */
+/** Everything in the thread pool, one write at a time. */
 class PoolTransfers implements FileTransfers {
   readonly #fd: number;
+  readonly #writes: WriteQueue;
 
   constructor(fd: number) {
     this.#fd = fd;
+    this.#writes = new WriteQueue(fd);
   }
 
   read(at: number, into: Uint8Array): Promise<void> {
@@ -46,7 +49,7 @@ class PoolTransfers implements FileTransfers {
   }
 
   write(at: number, from: Uint8Array): Promise<void> {
-    return writeInPool(this.#fd, at, from);
+    return this.#writes.write(at, from);
   }
 }
 

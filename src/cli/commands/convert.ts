@@ -11,7 +11,7 @@ import { openImage } from "../../formats/open-image.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { Qcow2Device } from "../../formats/qcow2/device.js";
 import { formatDriver } from "../../formats/registry.js";
-import { DEEP_QUEUE_THREADS, requestThreadPool } from "../../host/thread-pool.js";
+import { codecThreads, DEEP_QUEUE_THREADS, requestThreadPool } from "../../host/thread-pool.js";
 import { convertDisks } from "../../jobs/convert/convert.js";
 import type { BitmapsToCopy } from "../../jobs/convert/copy-bitmaps.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
@@ -134,6 +134,8 @@ export async function convertCommand(args: readonly string[], context: CommandCo
     return 0;
   }
   const conversion = conversionOf(parsed, await givenSecrets(parsed));
+  const isDirect = conversion.cache.direct || conversion.sourceCache.direct;
+  requestThreadPool(isDirect ? DEEP_QUEUE_THREADS : codecThreads());
   if ([...conversion.sources, conversion.target].includes("-")) await convertStream(conversion, context);
   else await convert(conversion, context);
   return 0;
@@ -473,7 +475,6 @@ async function openDescribed(
   access: Pick<NodeAccess, "writable" | "forceShare" | "direct" | "secretOf">,
   context: CommandContext,
 ): Promise<BlockDevice> {
-  if (access.direct === true) requestThreadPool(DEEP_QUEUE_THREADS);
   const { openNode } = await import("../../formats/nodes/open-node.js");
   return openNode(new NodeOptions(options), {
     ...access,

@@ -4,10 +4,15 @@ import { readZstdFrame } from "./frame.js";
 
 /** A Zstandard implementation that works in another thread. */
 export interface ZstdLibrary {
-  /** One or more whole frames with the contents of `bytes`, at the default level. */
-  compress(bytes: Uint8Array): Promise<Uint8Array>;
-  /** The contents of `frame`, a whole frame with nothing after it. May fail where they are more than `limit` bytes. */
-  decompress(frame: Uint8Array, limit: number): Promise<Uint8Array>;
+  /** Finds out by compressing, in less time than looking for patterns takes, that bytes do not shrink. */
+  readonly isSwift: boolean;
+  /** One or more whole frames with the contents of `bytes`, at the default level; undefined when they have more than `limit` bytes. */
+  compress(bytes: Uint8Array, limit: number): Promise<Uint8Array | undefined>;
+  /**
+   * Puts the contents of `frame`, a whole frame with nothing after it, at the start of `into`; their length in bytes. Where they are more
+   * than `into` takes, it fails or gives that length.
+   */
+  decompress(frame: Uint8Array, into: Uint8Array): Promise<number>;
 }
 
 /**
@@ -24,42 +29,33 @@ export function zstdCodec(library: ZstdLibrary): ClusterCodec {
     name: "zstd",
 
     async compress(contents) {
-      if (!mayShrink(contents)) return undefined;
-      const bytes = await library.compress(contents);
-      return bytes.length < contents.length ? bytes : undefined;
+      if (!library.isSwift && !mayShrink(contents)) return undefined;
+      return library.compress(contents, contents.length - 1);
     },
 
-    async decompress(bytes, length) {
+    async decompress(bytes, into) {
       let rest = bytes;
-      let contents: Uint8Array | undefined;
       let done = 0;
-      for (let frames = 0; done < length; frames++) {
+      for (let frames = 0; done < into.length; frames++) {
         if (frames === MAX_FRAMES) throw badCompressedData("zstd", `has more than ${MAX_FRAMES} frames`);
         const frame = readZstdFrame(rest);
         if (frame.atMost > MAX_FRAME_CONTENT) {
           throw badCompressedData("zstd", `has a frame that could hold ${frame.atMost} bytes`);
         }
-        const piece = frame.skippable ? NOTHING : await decode(library, rest.subarray(0, frame.length), length - done);
+        if (!frame.skippable) done += await decode(library, rest.subarray(0, frame.length), into.subarray(done));
         rest = rest.subarray(frame.length);
-        if (piece.length === length) return piece;
-        contents ??= new Uint8Array(length);
-        contents.set(piece, done);
-        done += piece.length;
       }
-      return contents ?? NOTHING;
     },
   };
 }
 
-const NOTHING = new Uint8Array(0);
-
-async function decode(library: ZstdLibrary, frame: Uint8Array, limit: number): Promise<Uint8Array> {
-  let contents: Uint8Array;
+async function decode(library: ZstdLibrary, frame: Uint8Array, into: Uint8Array): Promise<number> {
+  let length: number;
   try {
-    contents = await library.decompress(frame, limit);
+    length = await library.decompress(frame, into);
   } catch (error) {
     throw badCompressedData("zstd", `is damaged (${error instanceof Error ? error.message : String(error)})`, error);
   }
-  if (contents.length <= limit) return contents;
-  throw badCompressedData("zstd", `holds more than the ${limit} bytes that are left of the cluster`);
+  if (length <= into.length) return length;
+  throw badCompressedData("zstd", `holds more than the ${into.length} bytes that are left of the cluster`);
 }

@@ -48,7 +48,14 @@ export class CompressedClusters implements CompressedReader {
   }
 
   read(run: CompressedRun, cluster: number, inside: number, into: Uint8Array): MaybePromise<void> {
-    const kept = this.#find(run) ?? this.#load(run, cluster, into.length === this.#parts.geometry.clusterSize);
+    let kept = this.#find(run);
+    if (kept === undefined) {
+      // All of the cluster is asked for, as copies do, which do not come back: kept, it would only fill the memory.
+      if (into.length === this.#parts.geometry.clusterSize) {
+        return codecTurns.run(() => this.#decompress(run, cluster, into));
+      }
+      kept = this.#load(run, cluster);
+    }
     const copy = (contents: Uint8Array): void => into.set(contents.subarray(inside, inside + into.length));
     if (kept.contents === undefined) return kept.loading.then(copy);
     copy(kept.contents);
@@ -67,10 +74,13 @@ export class CompressedClusters implements CompressedReader {
     return kept;
   }
 
-  /** `whole`: all of the cluster is asked for, as copies do, which do not come back: kept, it would only fill the memory. */
-  #load(run: CompressedRun, cluster: number, whole: boolean): Kept {
+  #load(run: CompressedRun, cluster: number): Kept {
     const { host, length } = run;
-    const loading = codecTurns.run(() => this.#decompress(run, cluster));
+    const loading = codecTurns.run(async () => {
+      const contents = new Uint8Array(this.#parts.geometry.clusterSize);
+      await this.#decompress(run, cluster, contents);
+      return contents;
+    });
     const kept: Kept = { length, contents: undefined, loading };
     this.#kept.set(host, kept);
     const drop = (): void => {
@@ -78,8 +88,7 @@ export class CompressedClusters implements CompressedReader {
     };
     loading.then((contents) => {
       kept.contents = contents;
-      if (whole) drop();
-      else this.#trim();
+      this.#trim();
     }, drop);
     return kept;
   }
@@ -92,8 +101,8 @@ export class CompressedClusters implements CompressedReader {
     }
   }
 
-  async #decompress({ host, length }: CompressedRun, cluster: number): Promise<Uint8Array> {
-    const { storage, geometry, codec } = this.#parts;
+  async #decompress({ host, length }: CompressedRun, cluster: number, into: Uint8Array): Promise<void> {
+    const { storage, codec } = this.#parts;
     const size = storage.size();
     if (host >= size) {
       throw this.#failure(host, cluster, `lies past the end of the file, which has ${size} bytes`, undefined);
@@ -104,7 +113,7 @@ export class CompressedClusters implements CompressedReader {
     if (isPromise(wait)) await wait;
     const method = await codec();
     try {
-      return await method.decompress(bytes, geometry.clusterSize);
+      await method.decompress(bytes, into);
     } catch (error) {
       if (!isZcowError(error, "COMPRESSED_DATA")) throw error;
       throw this.#failure(host, cluster, `cannot be decompressed: ${error.message}`, error);

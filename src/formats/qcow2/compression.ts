@@ -6,15 +6,18 @@ import type { ClusterCodec } from "../../codec/cluster-codec.js";
 /** Threads that Node.js keeps for files and for compression alike, when the environment says nothing. */
 const DEFAULT_POOL_THREADS = 4;
 
+/** Work that waits in the pool: who has finished goes on at once, and not when the main thread comes to hand out more. */
+const WAITING = 2;
+
 /**
- * Clusters that are compressed or decompressed at a time, in the whole process: one for each processor, and one thread of the
+ * Clusters that are compressed or decompressed at a time, in the whole process: enough to keep every processor busy, and one thread of the
  * pool is left for files. What waits for its turn holds no memory.
  */
 export const codecTurns = new Permits(codecThreads());
 
 function codecThreads(): number {
   const pool = Number.parseInt(process.env["UV_THREADPOOL_SIZE"] ?? "", 10) || DEFAULT_POOL_THREADS;
-  return Math.max(1, Math.min(availableParallelism(), pool - 1));
+  return Math.max(1, Math.min(availableParallelism() + WAITING, pool - 1));
 }
 
 /** The codec of a compression type (qcow2 specification, "compression_type"), loaded when it is first needed. */

@@ -17,13 +17,19 @@ function noise(length: number): Uint8Array {
   });
 }
 
+async function decompressed(bytes: Uint8Array, length: number): Promise<Uint8Array> {
+  const into = new Uint8Array(length);
+  await deflateCodec.decompress(bytes, into);
+  return into;
+}
+
 describe("deflate", () => {
   it("gives back what it was given, at every cluster size", async () => {
     for (const length of [512, 4096, CLUSTER, 2 ** 21]) {
       const contents = wordy(length);
       const bytes = await deflateCodec.compress(contents);
       expect(bytes?.length).toBeLessThan(length);
-      expect(Buffer.compare(await deflateCodec.decompress(bytes ?? contents, length), contents)).toBe(0);
+      expect(Buffer.compare(await decompressed(bytes ?? contents, length), contents)).toBe(0);
     }
   });
 
@@ -45,29 +51,29 @@ describe("deflate", () => {
   it("ignores bytes after the end of the stream", async () => {
     const bytes = deflateRawSync(wordy(CLUSTER), { windowBits: 12 });
     const padded = Buffer.concat([bytes, noise(700)]);
-    expect(Buffer.compare(await deflateCodec.decompress(padded, CLUSTER), wordy(CLUSTER))).toBe(0);
+    expect(Buffer.compare(await decompressed(padded, CLUSTER), wordy(CLUSTER))).toBe(0);
   });
 
   it("takes a stream without an end that fills the cluster, as stock tools do", async () => {
     const open = deflateRawSync(wordy(CLUSTER), { windowBits: 12, finishFlush: 2 });
-    expect(Buffer.compare(await deflateCodec.decompress(open, CLUSTER), wordy(CLUSTER))).toBe(0);
+    expect(Buffer.compare(await decompressed(open, CLUSTER), wordy(CLUSTER))).toBe(0);
   });
 
   it("refuses streams that end early, are cut off, damaged, or too long", async () => {
     const short = deflateRawSync(wordy(CLUSTER - 1), { windowBits: 12 });
-    await expect(deflateCodec.decompress(short, CLUSTER)).rejects.toThrow(/ends after 65535 of 65536 bytes/);
+    await expect(decompressed(short, CLUSTER)).rejects.toThrow(/ends after 65535 of 65536 bytes/);
     const cut = deflateRawSync(wordy(CLUSTER), { windowBits: 12 }).subarray(0, 100);
-    await expect(deflateCodec.decompress(cut, CLUSTER)).rejects.toMatchObject({ code: "COMPRESSED_DATA" });
-    await expect(deflateCodec.decompress(new Uint8Array(0), CLUSTER)).rejects.toMatchObject({
+    await expect(decompressed(cut, CLUSTER)).rejects.toMatchObject({ code: "COMPRESSED_DATA" });
+    await expect(decompressed(new Uint8Array(0), CLUSTER)).rejects.toMatchObject({
       code: "COMPRESSED_DATA",
     });
-    await expect(deflateCodec.decompress(new Uint8Array(99).fill(255), CLUSTER)).rejects.toThrow(/is damaged/);
+    await expect(decompressed(new Uint8Array(99).fill(255), CLUSTER)).rejects.toThrow(/is damaged/);
     const long = deflateRawSync(wordy(CLUSTER + 1), { windowBits: 12 });
-    await expect(deflateCodec.decompress(long, CLUSTER)).rejects.toThrow(/holds more than 65536 bytes/);
+    await expect(decompressed(long, CLUSTER)).rejects.toThrow(/holds more than 65536 bytes/);
   });
 
   it("stops a bomb at the size of a cluster", async () => {
     const bomb = deflateRawSync(new Uint8Array(2 ** 26), { windowBits: 12 });
-    await expect(deflateCodec.decompress(bomb, CLUSTER)).rejects.toThrow(/holds more than 65536 bytes/);
+    await expect(decompressed(bomb, CLUSTER)).rejects.toThrow(/holds more than 65536 bytes/);
   });
 });

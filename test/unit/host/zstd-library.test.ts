@@ -16,15 +16,20 @@ vi.mock("node:zlib", async (original) => {
   };
 });
 
-it("the zstd of Node.js is used where there is one, the package left alone", async () => {
+it("the zstd of Node.js is used where there is one and the native helper is not wanted, the package left alone", async () => {
+  vi.stubEnv("ZCOW_NO_NATIVE", "1");
   const { hostZstd } = await import("../../../src/host/zstd-library.js");
   const zstd = hostZstd();
   const bytes = new Uint8Array([1, 2, 3]);
-  expect(await zstd?.compress(bytes)).toEqual(new Uint8Array([3, 2, 1]));
-  expect(await zstd?.decompress(bytes, 4096)).toEqual(new Uint8Array([3, 2, 1]));
+  expect(await zstd?.compress(bytes, 3)).toEqual(new Uint8Array([3, 2, 1]));
+  expect(await zstd?.compress(bytes, 2)).toBeUndefined();
+  const into = new Uint8Array(4096);
+  expect(await zstd?.decompress(bytes, into)).toBe(3);
+  expect(into.subarray(0, 4)).toEqual(new Uint8Array([3, 2, 1, 0]));
   expect(calls).toEqual([
+    { name: "zstdCompress", options: { params: { 100: 3 }, chunkSize: 3 } },
     { name: "zstdCompress", options: { params: { 100: 3 }, chunkSize: 3 } },
     { name: "zstdDecompress", options: { maxOutputLength: 4096, chunkSize: 4097 } },
   ]);
-  await expect(zstd?.decompress(new Uint8Array(0), 1)).rejects.toThrow("nothing there");
+  await expect(zstd?.decompress(new Uint8Array(0), new Uint8Array(1))).rejects.toThrow("nothing there");
 });
