@@ -49,7 +49,7 @@ function verdictOn(secure: TLSSocket, permits: ((name: string) => boolean) | und
   return permits === undefined || permits(name) ? undefined : `'${name}' is not allowed in`;
 }
 
-/** The subject of a certificate in one line, as `CN=client,O=Example`: last part first, as allow lists have it. */
+/** The subject of a certificate in one line, as `O=Example,CN=client`: in the certificate's order, as the stock server has it. */
 export function distinguishedName(subject: string): string {
   return subject.split("\n").join(",");
 }
