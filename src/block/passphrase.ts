@@ -17,6 +17,24 @@ export type Passphrase = string | Uint8Array;
  */
 export type PassphraseSource = Passphrase | ((request: PassphraseRequest) => MaybePromise<Passphrase | undefined>);
 
+/** `source` for an image that is said to be encrypted in one way: another one that is found is refused (`INVALID_ARGUMENT`). */
+export function passphraseFor(
+  encryption: string | undefined,
+  source: PassphraseSource | undefined,
+): PassphraseSource | undefined {
+  if (encryption === undefined) return source;
+  return (request) => {
+    if (encryption !== request.encryption) {
+      const stockText = `Header reported '${request.encryption}' encryption format but options specify '${encryption}'`;
+      throw new ZcowError("INVALID_ARGUMENT", stockText, {
+        data: { option: "encrypt.format", value: encryption },
+        stockText,
+      });
+    }
+    return typeof source === "function" ? source(request) : source;
+  };
+}
+
 /**
  * Calls `use` with the bytes of the passphrase and clears them afterwards. Fails with `PASSPHRASE_REQUIRED` when there is none.
  * The bytes are never part of an error.

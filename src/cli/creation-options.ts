@@ -16,22 +16,46 @@ export function requireFileFormat(format: string): void {
   try {
     requireCreatable(format);
   } catch (error) {
-    if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
-    throw new ZcowError("FORMAT_UNKNOWN", error.message, {
-      data: error.data,
-      stockText: `Unknown file format '${format}'`,
-    });
+    throw isZcowError(error, "FORMAT_UNKNOWN") ? unknownFileFormat(error, format) : error;
   }
+}
+
+/** The words of the stock tool where a format is named that is not to be recognised, but made or changed. */
+export function unknownFileFormat(error: ZcowError, format: string): ZcowError {
+  return new ZcowError(error.code, error.message, {
+    data: error.data,
+    stockText: `Unknown file format '${format}'`,
+  });
 }
 
 /** The creation options of `format`; a refusal is for the caller to throw, once it has said what it is about to do. */
 export function parseCreationOptions(
   format: string,
-  given: readonly Assignment[],
+  all: readonly Assignment[],
   secretOf: SecretLookup,
 ): ParsedCreation {
+  const given = withoutFileAdvice(all);
   return format === "raw" ? parseRawOptions(given) : parseQcow2Options(given, secretOf);
 }
+
+/**
+ * Takes out what the stock tools pass on to file systems that have use for it: `nocow` is for btrfs, `extent_size_hint` for XFS. Neither changes
+ * what the image holds, and none is passed on here.
+ */
+function withoutFileAdvice(given: readonly Assignment[]): readonly Assignment[] {
+  return given.filter(([name, value]) => {
+    if (name === "nocow") {
+      if (!SWITCH_VALUES.includes(value)) throw notASwitch(name, value);
+    } else if (name === "extent_size_hint") {
+      if (parseSize(value) === undefined) throw notASize(name, value);
+    } else {
+      return true;
+    }
+    return false;
+  });
+}
+
+const SWITCH_VALUES = ["on", "yes", "true", "y", "off", "no", "false", "n"];
 
 /** A choice that does not exist is told about after the "Formatting" line, everything else at once. */
 function parseQcow2Options(given: readonly Assignment[], secretOf: SecretLookup): ParsedCreation {
@@ -65,7 +89,7 @@ function parseRawOptions(given: readonly Assignment[]): ParsedCreation {
         stockText: `Invalid parameter '${name}'`,
       });
     } else if (parseSize(value) === undefined) {
-      throw notASize(value);
+      throw notASize(name, value);
     }
   }
   return { options: { format: "raw", size: 0, preallocation } };
@@ -82,11 +106,18 @@ function notAccepted(name: string, value: string): ZcowError {
   );
 }
 
-function notASize(value: string): ZcowError {
-  return new ZcowError("INVALID_ARGUMENT", `option size: '${value}' is not a size`, {
-    data: { option: "size", value },
+function notASwitch(option: string, value: string): ZcowError {
+  return new ZcowError("INVALID_ARGUMENT", `option ${option}: '${value}' is neither 'on' nor 'off'`, {
+    data: { option, value },
+    stockText: `Parameter '${option}' expects 'on' or 'off'`,
+  });
+}
+
+function notASize(option: string, value: string): ZcowError {
+  return new ZcowError("INVALID_ARGUMENT", `option ${option}: '${value}' is not a size`, {
+    data: { option, value },
     stockText:
-      "Parameter 'size' expects a non-negative number below 2^64\n" +
+      `Parameter '${option}' expects a non-negative number below 2^64\n` +
       "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
   });
 }

@@ -109,10 +109,10 @@ export function formatSpecificText(info: ImageInfo): string {
   return ["Format specific information:", ...treeLines(tree, INDENT), ""].join("\n");
 }
 
-/** The description for people, as `qemu-img info` prints it. */
-export function infoText(info: ImageInfo): string {
+/** The description for people, as `qemu-img info` prints it. `shownName`: for an image that its file name alone does not describe. */
+export function infoText(info: ImageInfo, shownName = info.filename): string {
   const lines = [
-    `image: ${info.filename}`,
+    `image: ${shownName}`,
     `file format: ${info.format}`,
     `virtual size: ${formatSize(info.virtualSize)} (${info.virtualSize} bytes)`,
     `disk size: ${info.actualSize === undefined ? "unavailable" : formatSize(info.actualSize)}`,
@@ -129,13 +129,13 @@ export function infoText(info: ImageInfo): string {
 }
 
 /** The description for programs: the keys of `qemu-img info --output=json`, in its order. */
-export function infoTree(info: ImageInfo): Tree {
+export function infoTree(info: ImageInfo, shownName = info.filename): Tree {
   const specific = specificTree(info);
   return {
     ...(info.backingFormat === undefined ? {} : { "backing-filename-format": info.backingFormat }),
     ...(info.snapshots.length === 0 ? {} : { snapshots: info.snapshots.map(snapshotTree) }),
     "virtual-size": info.virtualSize,
-    filename: info.filename,
+    filename: shownName,
     ...(info.clusterSize === undefined ? {} : { "cluster-size": info.clusterSize }),
     format: info.format,
     ...(info.actualSize === undefined ? {} : { "actual-size": info.actualSize }),

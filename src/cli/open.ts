@@ -1,8 +1,10 @@
 import type { Warning } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
+import { NodeOptions } from "../block/node-options.js";
 import type { PassphraseSource } from "../block/passphrase.js";
-import { isNodeName } from "../formats/nodes/is-node-name.js";
+import type { NodeAccess } from "../formats/nodes/storage-node.js";
 import { openImage } from "../formats/open-image.js";
+import type { SecretLookup } from "../formats/qcow2/create-options-parse.js";
 import { type FormatName, formatDriver } from "../formats/registry.js";
 import { DEEP_QUEUE_THREADS, requestThreadPool } from "../host/thread-pool.js";
 import type { IoMode } from "../storage/file-storage.js";
@@ -25,7 +27,14 @@ export interface ImageChoice {
   readonly passphrase?: PassphraseSource | undefined;
   /** How transfers are made; see `FileStorageOptions.io`. */
   readonly io?: IoMode;
+  /** Driver options in place of `path`. */
+  readonly options?: DriverOptions | undefined;
+  /** The secrets that driver options may name. */
+  readonly secretOf?: SecretLookup;
 }
+
+/** Driver options, by name. */
+export type DriverOptions = readonly (readonly [name: string, value: string])[];
 
 /** The format to open `name` with; fails with `FORMAT_UNKNOWN`. */
 export function formatChoice(name: string | undefined): FormatName | "probe" {
@@ -36,7 +45,7 @@ export function formatChoice(name: string | undefined): FormatName | "probe" {
 export async function openForCommand(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
   // Direct transfers wait for the disk in the thread pool; nothing has used it yet.
   if (choice.cache.direct) requestThreadPool(DEEP_QUEUE_THREADS);
-  if (isNodeName(choice.path)) return openDescribed(choice, context);
+  if (choice.options !== undefined) return openDescribed(choice.options, choice, context);
   return openImage(choice.path, {
     format: formatChoice(choice.format),
     readOnly: choice.readOnly,
@@ -53,20 +62,34 @@ export async function openForCommand(choice: ImageChoice, context: CommandContex
   });
 }
 
-/** What is named by a description: `json:{...}`, `blkdebug:CONFIG:FILE` and the like. */
-async function openDescribed(choice: ImageChoice, context: CommandContext): Promise<BlockDevice> {
+async function openDescribed(
+  options: DriverOptions,
+  choice: ImageChoice,
+  context: CommandContext,
+): Promise<BlockDevice> {
   const { openNode } = await import("../formats/nodes/open-node.js");
-  const { NodeOptions } = await import("../block/node-options.js");
-  const { path, format, readOnly, forceShare, cache, passphrase } = choice;
-  const driver = format === undefined ? [] : [["driver", format] as const];
-  return openNode(new NodeOptions([...driver, ["filename", path]]), {
+  const { snapshot } = choice;
+  return openNode(new NodeOptions(options), {
+    ...accessTo(choice, choice.readOnly, context),
+    direct: choice.cache.direct,
+    ...(snapshot === undefined ? {} : { snapshot }),
+  });
+}
+
+/** How what driver options describe is opened by a command. */
+export function accessTo(
+  image: Pick<ImageChoice, "path" | "forceShare" | "secretOf">,
+  readOnly: boolean,
+  context: CommandContext,
+): NodeAccess {
+  const { path, forceShare, secretOf } = image;
+  return {
     writable: !readOnly,
     forceShare,
-    direct: cache.direct,
     implicitFiles: "probe",
-    onWarning: (warning) => printWarning(warning, choice, context),
-    ...(passphrase === undefined ? {} : { secretOf: () => passphrase }),
-  });
+    onWarning: (warning) => printWarning(warning, { path, readOnly }, context),
+    secretOf,
+  };
 }
 
 /** `choice`: which image is opened, and whether it can be changed. */

@@ -1,7 +1,9 @@
 import { ZcowError } from "../base/errors.js";
 import { listSnapshots } from "../jobs/snapshot.js";
+import type { CommandContext } from "./context.js";
 import { splitOptionList } from "./image-options.js";
-import { formatChoice, type ImageChoice } from "./open.js";
+import { type NamedImage, withSource } from "./named-image.js";
+import { formatChoice } from "./open.js";
 import { UsageError } from "./usage-error.js";
 
 /** Which internal snapshot `-l` means: one of that id or else name, or one that has all that is given. */
@@ -28,11 +30,17 @@ export function snapshotChoice(text: string | undefined): SnapshotChoice | undef
 export async function snapshotId(
   { idOrName, id, name }: SnapshotChoice,
   format: string,
-  image: Pick<ImageChoice, "path" | "forceShare">,
+  image: NamedImage,
+  context: CommandContext,
 ): Promise<string> {
   if (idOrName !== undefined) return idOrName;
-  const { path, forceShare } = image;
-  const snapshots = format === "qcow2" ? await listSnapshots(path, { format: formatChoice(format), forceShare }) : [];
+  const { name: path, forceShare } = image;
+  const snapshots =
+    format === "qcow2"
+      ? await withSource(image, "inspect", context, ({ source }) =>
+          listSnapshots(source, { format: formatChoice(format), forceShare }),
+        )
+      : [];
   const found = snapshots.find(
     (one) => (id === undefined || one.id === id) && (name === undefined || one.name === name),
   );

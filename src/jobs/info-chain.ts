@@ -3,23 +3,25 @@ import { parseReference, resolveReference } from "../block/image-reference.js";
 import { MAX_BACKING_DEPTH, refuseProtocol } from "../formats/backing-image.js";
 import { type FormatName, formatDriver } from "../formats/registry.js";
 import { fileIdentity } from "../storage/file-identity.js";
+import type { Storage } from "../storage/storage.js";
 import { type DescribeImageOptions, describeImage, type ImageInfo } from "./info.js";
 
 /**
- * Describes the image at `path` and all that are behind it, one after the other, nearest first; of each only the header is
- * read. The chain is followed as the images name it, whatever the open policy for reading would say.
+ * Describes the image `top`, a path or a storage, and all that are behind it, one after the other, nearest first; of each only the header is
+ * read. The chain is followed as the images name it, whatever the open policy for reading would say. A storage that was passed in stays open.
  *
  * Fails as {@link describeImage}, with the name of the image that failed in `data.path`, with `BACKING_LOOP`,
  * `BACKING_TOO_DEEP`, `FILE_REFERENCE` and `PROTOCOL_UNKNOWN`.
  */
-export async function* describeChain(path: string, options: DescribeImageOptions): AsyncGenerator<ImageInfo> {
+export async function* describeChain(top: string | Storage, options: DescribeImageOptions): AsyncGenerator<ImageInfo> {
   const seen = new Set<string>();
-  let name = path;
-  let source = path;
+  let name = typeof top === "string" ? top : top.name;
+  let source = top;
   let format = options.format;
   while (true) {
-    refuseEndless(seen, source, name);
-    seen.add(fileIdentity(source));
+    const place = typeof source === "string" ? source : source.name;
+    refuseEndless(seen, place, name);
+    seen.add(fileIdentity(place));
     const info = await named(name, describeImage(source, { ...options, format }));
     yield info;
     if (info.backingFile === undefined) return;

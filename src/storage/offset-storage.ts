@@ -51,6 +51,7 @@ class OffsetStorage extends ForwardingStorage {
         `a window of ${this.#length} bytes on ${this.name} cannot change its size to ${size}`,
         {
           data: { path: this.name, value: size, limit: this.#length },
+          stockText: "Cannot resize fixed-size raw disks",
         },
       ),
     );
@@ -63,7 +64,8 @@ class OffsetStorage extends ForwardingStorage {
     let held: StorageExtent | undefined;
     for await (const run of this.inner.extents(this.#offset + at, inside)) {
       if (held !== undefined) yield held;
-      held = { offset: run.offset - this.#offset, length: run.length, hole: run.hole };
+      const { offset, hostOffset = offset } = run;
+      held = { offset: offset - this.#offset, length: run.length, hole: run.hole, hostOffset };
     }
     const outside = length - inside;
     if (outside > 0 && held?.hole === true) {
@@ -72,10 +74,6 @@ class OffsetStorage extends ForwardingStorage {
     }
     if (held !== undefined) yield held;
     if (outside > 0) yield { offset: at + inside, length: outside, hole: true };
-  }
-
-  override allocatedSize(): undefined {
-    return undefined;
   }
 
   /** How much of the range lies before the fixed end; all of it when there is none. */
@@ -104,7 +102,7 @@ class OffsetStorage extends ForwardingStorage {
 
 /**
  * A window on `inner` that starts at its byte `offset`. With `length` the window has that fixed size in bytes; otherwise it
- * reaches to the end of `inner` and can grow with it. Closing it closes `inner`.
+ * reaches to the end of `inner` and can grow with it; its allocated size is that of all of `inner`. Closing it closes `inner`.
  *
  * Errors: `INVALID_ARGUMENT` for an offset or length that is no range.
  */

@@ -28,6 +28,8 @@ export interface StorageExtent {
   /** Length in bytes, never 0. */
   readonly length: number;
   readonly hole: boolean;
+  /** Where it lies in the file, if that is somewhere else than `offset`. */
+  readonly hostOffset?: number;
 }
 
 /**

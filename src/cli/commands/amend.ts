@@ -1,6 +1,7 @@
-import { ZcowError } from "../../base/errors.js";
+import { isZcowError, ZcowError } from "../../base/errors.js";
 import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
 import { parseCreateOptions } from "../../formats/qcow2/create-options-parse.js";
+import { formatDriver } from "../../formats/registry.js";
 import { type AmendImageOptions, amendImage } from "../../jobs/amend.js";
 import { describeImage, type ImageInfo } from "../../jobs/info.js";
 import { amendOptionHelp, STOCK_AMENDABLE } from "../amend-options-text.js";
@@ -9,20 +10,22 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  type NamedImage,
-  namedImage,
   OBJECT_OPTION,
   PROGRESS_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
+import { asksForOptions } from "../create-options-text.js";
+import { unknownFileFormat } from "../creation-options.js";
 import { withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
 import { keySlotChange } from "../key-slot-options.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice } from "../open.js";
+import { type ImageSource, type NamedImage, namedImage, withSource } from "../named-image.js";
+import { guessedRawText } from "../open.js";
 import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
+import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
 export const AMEND_MANUAL: CommandManual = {
@@ -66,34 +69,41 @@ export async function amendCommand(args: readonly string[], context: CommandCont
   }
   const lists = allValues(parsed, "options");
   if (lists.length === 0) throw new UsageError("Must specify options (-o)");
-  const wantsHelp = lists.some((list) => list.split(",").some((item) => item === "help" || item === "?"));
+  const wantsHelp = asksForOptions(lists);
   const format = lastValue(parsed, "format");
   if (wantsHelp && format !== undefined && parsed.positionals.length === 0) {
+    requireKnown(format);
     if (format !== "qcow2") throw notAmendable(format, format);
     return printHelp(context);
   }
-  if (wantsHelp && parsed.positionals.length === 0) throw new UsageError("Expecting one image file name", false);
+  if (parsed.positionals.length !== 1) throw new UsageError("Expecting one image file name", false);
   const given = wantsHelp ? [] : lists.flatMap((list) => splitOptionList(list));
   const secretOf = await givenSecrets(parsed);
   const image = namedImage(parsed, secretOf);
-  const info = await amendableInfo(image);
-  if (wantsHelp) return printHelp(context);
-  const options = new Map<string, string>();
-  for (const [name, value] of given) {
-    checkOption(name, value);
-    options.set(name, value);
+  return withSource(image, "write", context, async (found) => {
+    const info = await amendableInfo(found, image, context);
+    if (wantsHelp) return printHelp(context);
+    const options = new Map<string, string>();
+    for (const [name, value] of given) {
+      checkOption(name, value);
+      options.set(name, value);
+    }
+    const encrypt = keySlotChange(options, secretOf, isGiven(parsed, "force"));
+    refuseBacking(info, options);
+    const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet"));
+    const onProgress = (done: number): void => line.report(done, 1);
+    await amend(found, image, { ...parseOptions(options), encrypt, onProgress });
+    line.finish();
+    return 0;
+  });
+}
+
+function requireKnown(format: string): void {
+  try {
+    formatDriver(format);
+  } catch (error) {
+    throw isZcowError(error, "FORMAT_UNKNOWN") ? unknownFileFormat(error, format) : error;
   }
-  const encrypt = keySlotChange(options, secretOf, isGiven(parsed, "force"));
-  refuseBacking(info, options);
-  const showProgress = isGiven(parsed, "progress") && !isGiven(parsed, "quiet");
-  const show = (done: number): void => {
-    if (showProgress) context.output.out(`    (${(done * 100).toFixed(2)}/100%)\r`);
-  };
-  show(0);
-  await amend(image, { ...parseOptions(options), encrypt, onProgress: inSteps(show) });
-  show(1);
-  if (showProgress) context.output.out("\n");
-  return 0;
 }
 
 function printHelp(context: CommandContext): number {
@@ -101,25 +111,20 @@ function printHelp(context: CommandContext): number {
   return 0;
 }
 
-/** Told of the first and of every whole per cent. */
-function inSteps(show: (done: number) => void): (done: number) => void {
-  let shown = -1;
-  return (done) => {
-    if (done - shown < 0.01 && done < 1) return;
-    shown = done;
-    show(done);
-  };
-}
-
 /** The format is told about before the options, as in the stock tool. */
-async function amendableInfo({ path, format, forceShare }: NamedImage): Promise<ImageInfo> {
-  const info = await describeImage(path, { format: formatChoice(format), forceShare, beforeWriting: true }).catch(
+async function amendableInfo(
+  { source, format }: ImageSource,
+  image: NamedImage,
+  context: CommandContext,
+): Promise<ImageInfo> {
+  const info = await describeImage(source, { format, forceShare: image.forceShare, beforeWriting: true }).catch(
     (error) => {
-      throw withSubject(`Could not open '${path}'`, error);
+      throw withSubject(`Could not open '${image.name}'`, error);
     },
   );
   if (info.qcow2 !== undefined) return info;
-  throw notAmendable(path, info.format);
+  if (format === "probe" && info.format === "raw") context.output.err(guessedRawText(image.name));
+  throw notAmendable(image.name, info.format);
 }
 
 function notAmendable(path: string, format: string): ZcowError {
@@ -129,13 +134,16 @@ function notAmendable(path: string, format: string): ZcowError {
   });
 }
 
-async function amend(image: NamedImage, options: Omit<AmendImageOptions, "format">): Promise<void> {
+async function amend(
+  { source, format, passphrase }: ImageSource,
+  image: NamedImage,
+  options: Omit<AmendImageOptions, "format">,
+): Promise<void> {
   try {
-    const { path, format, passphrase } = image;
-    await amendImage(path, { format: formatChoice(format), passphrase, implicitFiles: "allow", ...options });
+    await amendImage(source, { format, passphrase, implicitFiles: "allow", ...options });
   } catch (error) {
     throw error instanceof ZcowError && (error.category === "storage" || error.code.startsWith("PASSPHRASE"))
-      ? withSubject(`Could not open '${image.path}'`, error)
+      ? withSubject(`Could not open '${image.name}'`, error)
       : error;
   }
 }

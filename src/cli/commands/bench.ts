@@ -8,8 +8,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  type NamedImage,
-  namedImage,
   OBJECT_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
@@ -17,6 +15,7 @@ import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, errnoText, explain, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { type NamedImage, namedImage } from "../named-image.js";
 import { openForCommand } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
@@ -150,7 +149,7 @@ async function open(
     if (aio === "native" && !cache.direct) throw nativeWithoutDirect(image.path);
     return await openForCommand({ ...image, readOnly, cache }, context);
   } catch (error) {
-    throw withSubject(`Could not open '${image.path}'`, error);
+    throw withSubject(`Could not open '${image.name}'`, error);
   }
 }
 

@@ -1,19 +1,13 @@
 import { ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { type BitmapAction, changeBitmap, readBitmap } from "../../jobs/bitmap.js";
-import {
-  FORMAT_OPTION,
-  givenSecrets,
-  HELP_OPTION,
-  IMAGE_OPTS_OPTION,
-  namedImage,
-  OBJECT_OPTION,
-} from "../common-options.js";
+import { FORMAT_OPTION, givenSecrets, HELP_OPTION, IMAGE_OPTS_OPTION, OBJECT_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice } from "../open.js";
+import { imageOf, type NamedImage, namedImage, withSource } from "../named-image.js";
+import { guessedRawText } from "../open.js";
 import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
@@ -71,22 +65,41 @@ export async function bitmapCommand(args: readonly string[], context: CommandCon
   checkCombination(parsed, given.length);
   const image = namedImage({ ...parsed, positionals: [file] }, await givenSecrets(parsed));
   const sourceFile = lastValue(parsed, "source-file");
-  const sourceFormat = lastValue(parsed, "source-format");
+  const mergeSource =
+    sourceFile === undefined
+      ? undefined
+      : imageOf(sourceFile, {
+          isDescribed: false,
+          format: lastValue(parsed, "source-format"),
+          forceShare: false,
+          secretOf: image.secretOf,
+        });
   const actions: BitmapAction[] = [];
-  for (const option of given) actions.push(await actionOf(option, granularity, sourceFile, sourceFormat, name));
-  try {
-    const { path, format, passphrase } = image;
-    await changeBitmap(path, { format: formatChoice(format), name, actions, passphrase });
-    return 0;
-  } catch (error) {
-    const inOperation = error instanceof ZcowError && error.message.startsWith("Operation ");
-    const isFormat = error instanceof ZcowError && error.code === "NOT_SUPPORTED";
-    if (inOperation) throw error;
-    throw withSubject(
-      isFormat ? `Operation ${given[0]?.name} on bitmap ${name} failed` : `Could not open '${image.path}'`,
-      error,
-    );
-  }
+  for (const option of given) actions.push(await actionOf(option, granularity, mergeSource, name, context));
+  await withSource(image, "write", context, async ({ source, format, passphrase }) => {
+    try {
+      await changeBitmap(source, { format, name, actions, passphrase });
+    } catch (error) {
+      const isGuess = format === "probe" && error instanceof ZcowError && error.data.value === "raw";
+      if (isGuess) context.output.err(guessedRawText(image.name));
+      throw inStockWords(error, given[0]?.name ?? "", name, image.name);
+    }
+  });
+  return 0;
+}
+
+/** What went wrong with an action says so itself, unless the image can have no bitmaps; the rest is about opening. */
+function inStockWords(error: unknown, action: string, bitmap: string, image: string): unknown {
+  if (!(error instanceof ZcowError) || error.message.startsWith("Operation ")) return error;
+  if (error.code !== "NOT_SUPPORTED") return withSubject(`Could not open '${image}'`, error);
+  const reason = action === "add" ? error.stockText : `Dirty bitmap '${bitmap}' not found`;
+  const { data } = error;
+  const inWords = new ZcowError(error.code, error.message, {
+    data,
+    cause: error,
+    ...(reason === undefined ? {} : { stockText: reason }),
+  });
+  return withSubject(`Operation ${action} on bitmap ${bitmap} failed`, inWords);
 }
 
 function granularityOf(parsed: ParsedArguments): number | undefined {
@@ -119,18 +132,20 @@ function checkCombination(parsed: ParsedArguments, actions: number): void {
 async function actionOf(
   option: { readonly name: string; readonly value: string },
   granularity: number | undefined,
-  sourceFile: string | undefined,
-  sourceFormat: string | undefined,
+  mergeSource: NamedImage | undefined,
   target: string,
+  context: CommandContext,
 ): Promise<BitmapAction> {
   if (option.name === "add") return { do: "add", granularity };
   if (option.name !== "merge") return { do: option.name as "remove" | "clear" | "enable" | "disable" };
-  if (sourceFile === undefined) return { do: "merge", from: option.value };
-  try {
-    const source = await readBitmap(sourceFile, { format: formatChoice(sourceFormat), name: option.value });
-    return { do: "merge", from: option.value, source };
-  } catch (error) {
-    const found = error instanceof ZcowError && error.code.startsWith("BITMAP");
-    throw withSubject(found ? `Operation merge on bitmap ${target} failed` : `Could not open '${sourceFile}'`, error);
-  }
+  if (mergeSource === undefined) return { do: "merge", from: option.value };
+  return withSource(mergeSource, "read", context, async ({ source, format }) => {
+    try {
+      return { do: "merge", from: option.value, source: await readBitmap(source, { format, name: option.value }) };
+    } catch (error) {
+      const found = error instanceof ZcowError && error.code.startsWith("BITMAP");
+      const subject = found ? `Operation merge on bitmap ${target} failed` : `Could not open '${mergeSource.name}'`;
+      throw withSubject(subject, error);
+    }
+  });
 }

@@ -9,8 +9,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  type NamedImage,
-  namedImage,
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
@@ -22,7 +20,7 @@ import { explain, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice } from "../open.js";
+import { type NamedImage, namedImage, withSource } from "../named-image.js";
 import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
@@ -85,7 +83,7 @@ export async function checkCommand(args: readonly string[], context: CommandCont
   }
   if (image.forceShare && repair !== undefined) {
     throw new UsageError(
-      `Could not open '${image.path}': force-share=on can only be used with read-only images`,
+      `Could not open '${image.name}': force-share=on can only be used with read-only images`,
       false,
     );
   }
@@ -94,7 +92,7 @@ export async function checkCommand(args: readonly string[], context: CommandCont
   const result = await runCheck(image, repair, context, line).finally(() => line?.end());
   if (result === undefined) return EXIT_NOT_CHECKABLE;
   if (!isGiven(parsed, "quiet"))
-    context.output.out(form === "json" ? checkJson(result, image.path) : checkText(result));
+    context.output.out(form === "json" ? checkJson(result, image.name) : checkText(result));
   return exitStatus(result, context);
 }
 
@@ -111,21 +109,28 @@ async function runCheck(
   context: CommandContext,
   line: ProgressLine | undefined,
 ): Promise<ImageCheck | undefined> {
-  try {
-    return await checkImage(image.path, {
-      format: formatChoice(image.format),
-      forceShare: image.forceShare,
-      implicitFiles: "probe",
-      ...(repair === undefined ? {} : { repair }),
-      onFinding: (finding) => tellFinding(finding, context),
-      onWarning: (warning) => printError(context, `warning: ${warning.message}`),
-      ...(line === undefined ? {} : { onProgress: (done: number) => line.report(done, 1) }),
-    });
-  } catch (error) {
-    if (!isZcowError(error, "CHECK_UNSUPPORTED")) throw withSubject(`Could not open '${image.path}'`, error);
-    printError(context, explain(error, context));
-    return undefined;
-  }
+  return withSource(
+    image,
+    repair === undefined ? "read" : "write",
+    context,
+    async ({ source, format, replacesFiles }) => {
+      try {
+        return await checkImage(source, {
+          format,
+          forceShare: image.forceShare,
+          ...(replacesFiles ? {} : { implicitFiles: "probe" }),
+          ...(repair === undefined ? {} : { repair }),
+          onFinding: (finding) => tellFinding(finding, context),
+          onWarning: (warning) => printError(context, `warning: ${warning.message}`),
+          ...(line === undefined ? {} : { onProgress: (done: number) => line.report(done, 1) }),
+        });
+      } catch (error) {
+        if (!isZcowError(error, "CHECK_UNSUPPORTED")) throw withSubject(`Could not open '${image.name}'`, error);
+        printError(context, explain(error, context));
+        return undefined;
+      }
+    },
+  );
 }
 
 /** The stock tool puts its name in front of what makes a snapshot table unreadable, and of no other finding. */

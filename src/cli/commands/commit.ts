@@ -7,7 +7,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   PROGRESS_OPTION,
   QUIET_OPTION,
@@ -16,7 +15,8 @@ import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice, printWarning } from "../open.js";
+import { namedImage, withSource } from "../named-image.js";
+import { printWarning } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
@@ -54,23 +54,25 @@ export async function commitCommand(args: readonly string[], context: CommandCon
   const quiet = isGiven(parsed, "quiet");
   const base = lastValue(parsed, "base");
   const line = new ProgressLine(context, isGiven(parsed, "progress") && !quiet);
-  const choice = { path: image.path, format: image.format, readOnly: false, forceShare: false, cache };
-  try {
-    await commitImage(image.path, {
-      format: formatChoice(image.format),
-      base,
-      keepOverlay: base !== undefined || isGiven(parsed, "keep"),
-      rate,
-      passphrase: image.passphrase,
-      direct: cache.direct,
-      implicitFiles: "probe",
-      onWarning: (warning) => printWarning(warning, choice, context),
-      onProgress: (done, total) => line.report(done, total),
-    });
-  } catch (error) {
-    if (isZcowError(error, "NO_BACKING_FILE") || isZcowError(error, "BASE_NOT_FOUND")) throw error;
-    throw withSubject(`Could not open '${image.path}'`, error);
-  }
+  const choice = { path: image.name, format: image.format, readOnly: false, forceShare: false, cache };
+  await withSource(image, "write", context, async ({ source, format, passphrase }) => {
+    try {
+      await commitImage(source, {
+        format,
+        base,
+        keepOverlay: base !== undefined || isGiven(parsed, "keep"),
+        rate,
+        passphrase,
+        direct: cache.direct,
+        implicitFiles: "probe",
+        onWarning: (warning) => printWarning(warning, choice, context),
+        onProgress: (done, total) => line.report(done, total),
+      });
+    } catch (error) {
+      if (isZcowError(error, "NO_BACKING_FILE") || isZcowError(error, "BASE_NOT_FOUND")) throw error;
+      throw withSubject(`Could not open '${image.name}'`, error);
+    }
+  });
   line.finish();
   if (!quiet) context.output.out("Image committed.\n");
   return 0;

@@ -6,7 +6,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
@@ -18,7 +17,7 @@ import { withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice } from "../open.js";
+import { namedImage, withSource } from "../named-image.js";
 import { isGiven, parseArguments, saying } from "../options.js";
 
 export const COMPACT_MANUAL: CommandManual = {
@@ -53,14 +52,13 @@ export async function compactCommand(args: readonly string[], context: CommandCo
     if (showsProgress) context.output.out(`    (${(done * 100).toFixed(2)}/100%)\r`);
   };
   show(0);
-  const { path, format, passphrase } = image;
-  const result = await compactImage(path, { format: formatChoice(format), passphrase, onProgress: show }).catch(
-    (error: unknown) => {
-      throw withSubject(`Could not compact '${path}'`, error);
-    },
+  const result = await withSource(image, "write", context, ({ source, format, passphrase }) =>
+    compactImage(source, { format, passphrase, onProgress: show }).catch((error: unknown) => {
+      throw withSubject(`Could not compact '${image.name}'`, error);
+    }),
   );
   if (showsProgress) context.output.out("\n");
-  if (!isQuiet) context.output.out(form === "json" ? resultJson(path, result) : resultText(result));
+  if (!isQuiet) context.output.out(form === "json" ? resultJson(image.name, result) : resultText(result));
   return 0;
 }
 

@@ -9,8 +9,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  imageNamed,
-  type NamedImage,
   OBJECT_OPTION,
   PROGRESS_OPTION,
   QUIET_OPTION,
@@ -19,6 +17,7 @@ import type { CommandContext } from "../context.js";
 import { errnoText, explain, printError, reportFailure, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { imageNamed, type NamedImage } from "../named-image.js";
 import { openForCommand } from "../open.js";
 import { flagOption, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";

@@ -2,11 +2,8 @@ import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import type { BlockDevice, ZonedLimits } from "../../block/block-device.js";
-import { NodeOptions } from "../../block/node-options.js";
 import type { PassphraseSource } from "../../block/passphrase.js";
 import { type CreateImageOptions, createImage } from "../../formats/create-image.js";
-import { isNodeName } from "../../formats/nodes/is-node-name.js";
-import type { NodeAccess } from "../../formats/nodes/storage-node.js";
 import { openImage } from "../../formats/open-image.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { Qcow2Device } from "../../formats/qcow2/device.js";
@@ -26,12 +23,15 @@ import {
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
+import { asksForOptions, optionHelp } from "../create-options-text.js";
 import { type Assignment, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
+import { fileOfName } from "../file-name.js";
 import { helpText } from "../help-text.js";
-import { parseImageDescription, splitOptionList } from "../image-options.js";
+import { splitOptionList } from "../image-options.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice, type ImageChoice, openForCommand, printWarning } from "../open.js";
+import { imageOf, type NamedImage, withSource } from "../named-image.js";
+import { formatChoice, openForCommand } from "../open.js";
 import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { type SnapshotChoice, snapshotChoice, snapshotId } from "../snapshot-choice.js";
@@ -134,6 +134,13 @@ export async function convertCommand(args: readonly string[], context: CommandCo
     return 0;
   }
   const conversion = conversionOf(parsed, await givenSecrets(parsed));
+  if (conversion === "option-help") {
+    const format = lastValue(parsed, "target-format") ?? "raw";
+    requireFileFormat(format);
+    const target = parsed.positionals.length > 1 ? parsed.positionals.at(-1) : undefined;
+    context.output.out(optionHelp(format, target, context.standIn));
+    return 0;
+  }
   const isDirect = conversion.cache.direct || conversion.sourceCache.direct;
   requestThreadPool(isDirect ? DEEP_QUEUE_THREADS : codecThreads());
   if ([...conversion.sources, conversion.target].includes("-")) await convertStream(conversion, context);
@@ -141,7 +148,8 @@ export async function convertCommand(args: readonly string[], context: CommandCo
   return 0;
 }
 
-function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversion {
+/** What is asked for; only the list of options, perhaps, which the stock tool prints before it looks for names. */
+function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversion | "option-help" {
   const sparseBytes = sparseOption(lastValue(parsed, "sparse"));
   const piecesInFlight = coroutines(lastValue(parsed, "coroutines"));
   const rate = rateOption(lastValue(parsed, "rate"));
@@ -149,6 +157,7 @@ function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversi
   const create = !isGiven(parsed, "no-create");
   const compressed = isGiven(parsed, "compress");
   requireCombination(parsed, create, compressed);
+  if (asksForOptions(allValues(parsed, "options"))) return "option-help";
   const sources = parsed.positionals.slice(0, -1);
   const target = parsed.positionals.at(-1);
   if (sources.length === 0 || target === undefined) throw new UsageError("Must specify image file name", false);
@@ -293,7 +302,7 @@ async function convert(conversion: Conversion, context: CommandContext): Promise
   }
   if (bitmaps === undefined) return;
   const { addBitmaps } = await import("../../jobs/convert/copy-bitmaps.js");
-  await addBitmaps(conversion.target, bitmaps.bitmaps);
+  await addBitmaps(fileOfName(conversion.target), bitmaps.bitmaps);
 }
 
 /** From standard input, to standard output, or both. */
@@ -360,12 +369,9 @@ async function sourceBitmaps(conversion: Conversion, context: CommandContext): P
     throw new UsageError("Copying bitmaps only possible with single source", false);
   }
   const { bitmapsToCopy } = await import("../../jobs/convert/copy-bitmaps.js");
-  const image = conversion.imageOptions ? parseImageDescription(path) : { path, format: conversion.sourceFormat };
-  const found = await bitmapsToCopy(
-    image.path ?? path,
-    image.format,
-    conversion.forceShare,
-    conversion.bitmaps === "sound",
+  const image = sourceImage(path, conversion);
+  const found = await withSource(image, "read", context, ({ source, format }) =>
+    bitmapsToCopy(source, format, conversion.forceShare, conversion.bitmaps === "sound"),
   );
   for (const name of found.broken) printError(context, `warning: Skipping inconsistent bitmap '${name}'`);
   return found;
@@ -422,25 +428,20 @@ async function copy(
   line.finish();
 }
 
+function sourceImage(name: string, { imageOptions, sourceFormat, forceShare, secretOf }: Conversion): NamedImage {
+  return imageOf(name, { isDescribed: imageOptions, format: sourceFormat, forceShare, secretOf });
+}
+
 async function openSource(name: string, conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
-  const { sourceFormat, forceShare, sourceCache, snapshot, imageOptions, secretOf } = conversion;
+  const image = sourceImage(name, conversion);
+  const choice = { ...image, readOnly: true, cache: conversion.sourceCache };
   try {
-    if (imageOptions || isNodeName(name)) {
-      const options: (readonly [string, string])[] = imageOptions ? splitOptionList(name) : [["filename", name]];
-      if (sourceFormat !== undefined) options.push(["driver", sourceFormat]);
-      if (snapshot === undefined) {
-        const access = { writable: false, forceShare, direct: sourceCache.direct, secretOf };
-        return await openDescribed(name, options, access, context);
-      }
-    }
-    const image = imageOptions ? parseImageDescription(name) : { path: name, format: sourceFormat };
-    const choice = { path: image.path ?? name, format: image.format, readOnly: true, forceShare, cache: sourceCache };
-    if (snapshot === undefined) return await openForCommand(choice, context);
-    // What cannot be opened is told about as such, before anything is said of snapshots.
     const disk = await openForCommand(choice, context);
+    if (conversion.snapshot === undefined) return disk;
+    // What cannot be opened is told about as such, before anything is said of snapshots.
     const { format } = disk;
     await disk.close();
-    return await openSnapshot(snapshot, format, choice, context);
+    return await openSnapshot(conversion.snapshot, format, choice, context);
   } catch (error) {
     if (isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
     throw withSubject(`Could not open '${name}'`, error);
@@ -450,11 +451,12 @@ async function openSource(name: string, conversion: Conversion, context: Command
 async function openSnapshot(
   snapshot: SnapshotChoice,
   format: string,
-  choice: Omit<ImageChoice, "snapshot">,
+  choice: NamedImage & { readonly cache: CacheMode },
   context: CommandContext,
 ): Promise<BlockDevice> {
   try {
-    return await openForCommand({ ...choice, snapshot: await snapshotId(snapshot, format, choice) }, context);
+    const id = await snapshotId(snapshot, format, choice, context);
+    return await openForCommand({ ...choice, readOnly: true, snapshot: id }, context);
   } catch (error) {
     if (!isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
     const stock =
@@ -467,20 +469,6 @@ async function openSnapshot(
       stockText: `Failed to load snapshot: ${stock}`,
     });
   }
-}
-
-async function openDescribed(
-  name: string,
-  options: Iterable<readonly [string, string]>,
-  access: Pick<NodeAccess, "writable" | "forceShare" | "direct" | "secretOf">,
-  context: CommandContext,
-): Promise<BlockDevice> {
-  const { openNode } = await import("../../formats/nodes/open-node.js");
-  return openNode(new NodeOptions(options), {
-    ...access,
-    implicitFiles: "probe",
-    onWarning: (warning) => printWarning(warning, { path: name, readOnly: !access.writable }, context),
-  });
 }
 
 async function createTarget(
@@ -499,7 +487,7 @@ async function createTarget(
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {
     const options = zones === undefined ? parsed.options : withZones(parsed.options, zones);
-    await createImage(target, { ...options, size, onWarning });
+    await createImage(fileOfName(target), { ...options, size, onWarning });
   } catch (error) {
     const subject = `${target}: error while converting ${targetFormat}`;
     const isOther = !(error instanceof ZcowError) || error.category !== "storage";
@@ -537,24 +525,32 @@ function targetPassphrase({ given, secretOf }: Conversion): PassphraseSource | u
 
 /** Writes go through the thread pool: while one is on its way, the next piece is read. */
 async function openTarget(conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
-  const { target, targetFormat, targetFormatGiven, targetImageOptions, cache, secretOf } = conversion;
+  const { target, targetFormat, cache } = conversion;
+  const image = targetImage(conversion);
   try {
-    if (targetImageOptions || isNodeName(target)) {
-      const options: (readonly [string, string])[] = targetImageOptions
-        ? splitOptionList(target)
-        : [["filename", target]];
-      if (targetFormatGiven) options.push(["driver", targetFormat]);
-      return await openDescribed(target, options, { writable: true, direct: cache.direct, secretOf }, context);
+    if (image.options !== undefined) {
+      return await openForCommand({ ...image, readOnly: false, cache }, context);
     }
-    return await openImage(target, {
-      format: formatChoice(targetFormat),
-      readOnly: false,
+    return await openImage(image.path, {
+      format: formatChoice(conversion.targetImageOptions ? image.format : targetFormat),
+      readOnly: image.readOnly,
       implicitFiles: "allow",
-      passphrase: targetPassphrase(conversion),
+      passphrase: image.passphrase ?? targetPassphrase(conversion),
       onWarning: (warning) => printError(context, `warning: ${warning.message}`),
       file: { direct: cache.direct, io: "pool" },
     });
   } catch (error) {
     throw withSubject(`Could not open '${target}'`, error);
   }
+}
+
+function targetImage({
+  target,
+  targetFormat,
+  targetFormatGiven,
+  targetImageOptions,
+  secretOf,
+}: Conversion): NamedImage {
+  const format = targetFormatGiven ? targetFormat : undefined;
+  return imageOf(target, { isDescribed: targetImageOptions, format, forceShare: false, secretOf });
 }

@@ -5,9 +5,10 @@ import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { isRemoteName } from "../../storage/open-storage.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, OBJECT_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { formattingLine, optionHelp } from "../create-options-text.js";
+import { asksForOptions, formattingLine, optionHelp } from "../create-options-text.js";
 import { type Assignment, type ParsedCreation, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, printError, withSubject } from "../failure.js";
+import { fileOfName } from "../file-name.js";
 import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
 import { type CommandManual, optionsOf } from "../manual.js";
@@ -56,8 +57,10 @@ export async function createCommand(args: readonly string[], context: CommandCon
   const format = lastValue(parsed, "format") ?? "raw";
   const lists = allValues(parsed, "options");
   const [path, sizeText, extra] = parsed.positionals;
-  if (lists.some((list) => list.split(",").some((item) => item === "help" || item === "?"))) {
-    return printOptionHelp(format, path, context);
+  if (asksForOptions(lists)) {
+    requireFileFormat(format);
+    context.output.out(optionHelp(format, path, context.standIn));
+    return 0;
   }
   if (path === undefined) throw new UsageError("Expecting image file name");
   const size = sizeText === undefined ? undefined : imageSize(sizeText);
@@ -75,20 +78,6 @@ export async function createCommand(args: readonly string[], context: CommandCon
   } catch (error) {
     throw withSubject(path, error);
   }
-}
-
-function printOptionHelp(format: string, path: string | undefined, context: CommandContext): number {
-  requireFileFormat(format);
-  if (path === undefined) {
-    context.output.out(
-      `Supported ${format} options:\n${optionHelp(format)}\n` +
-        "The protocol level may support further options.\n" +
-        "Specify the target filename to include those options.\n",
-    );
-  } else {
-    context.output.out(`Supported options:\n${optionHelp(format)}`);
-  }
-  return 0;
 }
 
 function imageSize(text: string): number {
@@ -122,6 +111,7 @@ interface Creation {
 async function create(creation: Creation, context: CommandContext): Promise<void> {
   const { path, format, given, quiet, secretOf } = creation;
   requireFileFormat(format);
+  const file = fileOfName(path);
   const parsed = parseCreationOptions(format, given, secretOf);
   const sizeOption = given.findLast(([name]) => name === "size")?.[1];
   if (creation.size !== undefined && sizeOption !== undefined) {
@@ -140,7 +130,7 @@ async function create(creation: Creation, context: CommandContext): Promise<void
   if ("refusal" in parsed) throw parsed.refusal;
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {
-    await createImage(path, {
+    await createImage(file, {
       ...parsed.options,
       size,
       onWarning,

@@ -11,14 +11,14 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  imageNamed,
-  type NamedImage,
   OBJECT_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { errnoText, printError, withSubject } from "../failure.js";
+import { fileOfName } from "../file-name.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { imageNamed, type NamedImage } from "../named-image.js";
 import { openForCommand } from "../open.js";
 import { isGiven, lastValue, parseArguments, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
@@ -109,7 +109,7 @@ async function openSource(image: NamedImage, context: CommandContext): Promise<B
   try {
     return await openForCommand({ ...image, readOnly: true, cache: WRITE_BACK }, context);
   } catch (error) {
-    throw withSubject(`Could not open '${image.path}'`, error);
+    throw withSubject(`Could not open '${image.name}'`, error);
   }
 }
 
@@ -151,7 +151,7 @@ async function copyInto(
 async function create(format: "raw" | "qcow2", path: string, size: number): Promise<void> {
   const subject = `${path}: error while creating output image`;
   try {
-    await createImage(path, { format, size });
+    await createImage(fileOfName(path), { format, size });
   } catch (error) {
     if (!(error instanceof ZcowError) || error.category !== "storage") throw withSubject(subject, error);
     throw new ZcowError(error.code, error.message, {
@@ -164,7 +164,7 @@ async function create(format: "raw" | "qcow2", path: string, size: number): Prom
 
 async function openTarget(format: FormatName, path: string, context: CommandContext): Promise<BlockDevice> {
   try {
-    return await openImage(path, {
+    return await openImage(fileOfName(path), {
       format,
       readOnly: false,
       onWarning: (warning) => printError(context, `warning: ${warning.message}`),

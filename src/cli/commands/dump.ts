@@ -1,14 +1,23 @@
 import { formatSize } from "../../base/size-text.js";
 import { type DumpResult, dumpImage, restoreDump } from "../../jobs/dump/dump.js";
+import { borrowedStorage } from "../../storage/borrowed-storage.js";
 import { openFileStorage } from "../../storage/file-storage.js";
 import { removeFile } from "../../storage/remove-file.js";
 import type { Storage } from "../../storage/storage.js";
-import { FORCE_SHARE_OPTION, FORMAT_OPTION, HELP_OPTION, QUIET_OPTION } from "../common-options.js";
+import {
+  FORCE_SHARE_OPTION,
+  FORMAT_OPTION,
+  givenSecrets,
+  HELP_OPTION,
+  IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
+  QUIET_OPTION,
+} from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice } from "../open.js";
+import { type ImageSource, imageNamed, type NamedImage, withSource } from "../named-image.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
@@ -24,6 +33,8 @@ export const DUMP_MANUAL: CommandManual = {
     { name: "with-keys", long: "with-keys", about: "the key slots of LUKS as well, which a passphrase opens" },
     saying(FORMAT_OPTION, "qcow2; recognised by content when left out"),
     saying(FORCE_SHARE_OPTION, "ignore the locks of other programs on IMAGE"),
+    saying(IMAGE_OPTS_OPTION, "IMAGE is a list of options: driver=qcow2,file.filename=PATH"),
+    OBJECT_OPTION,
     QUIET_OPTION,
     HELP_OPTION,
   ],
@@ -41,25 +52,47 @@ export async function dumpCommand(args: readonly string[], context: CommandConte
   }
   const [from, to, ...more] = parsed.positionals;
   if (from === undefined || to === undefined || more.length > 0) throw new UsageError("Expecting two file names");
-  const source = await openFileStorage(from, { forceShare: isGiven(parsed, "force-share") });
-  try {
-    const result = await make(to, (target) => fill(source, target, parsed));
-    if (result !== undefined) tell(result, parsed, context);
+  if (isGiven(parsed, "restore")) {
+    await told(`Could not restore '${from}'`, () => restore(from, to));
     return 0;
+  }
+  const image = imageNamed(from, parsed, await givenSecrets(parsed), lastValue(parsed, "format"));
+  const result = await withSource(image, "read", context, (found) =>
+    told(`Could not dump '${from}'`, () => dump(found, to, image, isGiven(parsed, "with-keys"))),
+  );
+  tell(result, parsed, context);
+  return 0;
+}
+
+async function told<T>(subject: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
   } catch (error) {
-    throw withSubject(`Could not ${isGiven(parsed, "restore") ? "restore" : "dump"} '${from}'`, error);
+    throw withSubject(subject, error);
+  }
+}
+
+async function restore(from: string, to: string): Promise<void> {
+  const source = await openFileStorage(from, {});
+  try {
+    await make(to, (target) => restoreDump(source, target));
   } finally {
     await source.close();
   }
 }
 
-async function fill(source: Storage, target: Storage, parsed: ParsedArguments): Promise<DumpResult | undefined> {
-  if (!isGiven(parsed, "restore")) {
-    const format = formatChoice(lastValue(parsed, "format"));
-    return dumpImage(source, target, { format, withKeys: isGiven(parsed, "with-keys") });
+async function dump(
+  { source, format }: ImageSource,
+  to: string,
+  { forceShare }: NamedImage,
+  withKeys: boolean,
+): Promise<DumpResult> {
+  const storage = typeof source === "string" ? await openFileStorage(source, { forceShare }) : borrowedStorage(source);
+  try {
+    return await make(to, (target) => dumpImage(storage, target, { format, withKeys }));
+  } finally {
+    await storage.close();
   }
-  await restoreDump(source, target);
-  return undefined;
 }
 
 /** A file that was begun does not stay when it cannot be finished. */

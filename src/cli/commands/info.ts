@@ -1,12 +1,11 @@
 import { isZcowError } from "../../base/errors.js";
-import { describeImage, type ImageInfo } from "../../jobs/info.js";
+import { type DescribeImageOptions, describeImage, type ImageInfo } from "../../jobs/info.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
@@ -17,7 +16,7 @@ import { helpText } from "../help-text.js";
 import { infoText, infoTree } from "../info-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice } from "../open.js";
+import { type ImageSource, type NamedImage, namedImage, withSource } from "../named-image.js";
 import { isGiven, parseArguments, saying } from "../options.js";
 
 export const INFO_MANUAL: CommandManual = {
@@ -42,34 +41,55 @@ export async function infoCommand(args: readonly string[], context: CommandConte
     return 0;
   }
   const form = outputForm(parsed, ["human", "json"]);
-  const { path, format, forceShare } = namedImage(parsed, await givenSecrets(parsed));
+  const image = namedImage(parsed, await givenSecrets(parsed));
   if (isGiven(parsed, "backing-chain")) {
-    const chain = await describeAll(path, format, forceShare);
-    context.output.out(form === "json" ? jsonText(chain.map(infoTree)) : chain.map(infoText).join("\n"));
+    const chain = await describeAll(image, context);
+    const json = (): string => jsonText(chain.map(({ info, shownName }) => infoTree(info, shownName)));
+    const text = (): string => chain.map(({ info, shownName }) => infoText(info, shownName)).join("\n");
+    context.output.out(form === "json" ? json() : text());
     return 0;
   }
-  const info = await describe(path, format, forceShare);
-  context.output.out(form === "json" ? jsonText(infoTree(info)) : infoText(info));
+  const { info, shownName } = await describe(image, context);
+  context.output.out(form === "json" ? jsonText(infoTree(info, shownName)) : infoText(info, shownName));
   return 0;
 }
 
-async function describeAll(path: string, format: string | undefined, forceShare: boolean): Promise<ImageInfo[]> {
-  const { describeChain } = await import("../../jobs/info-chain.js");
-  const chain: ImageInfo[] = [];
-  try {
-    const options = { format: formatChoice(format), forceShare, implicitFiles: "allow" } as const;
-    for await (const info of describeChain(path, options)) chain.push(info);
-    return chain;
-  } catch (error) {
-    if (!isZcowError(error) || error.code === "BACKING_LOOP") throw error;
-    throw withSubject(`Could not open '${error.data.path ?? path}'`, error);
-  }
+function describeAll(image: NamedImage, context: CommandContext): Promise<DescribedImage[]> {
+  return withSource(image, "inspect", context, async (found) => {
+    const { describeChain } = await import("../../jobs/info-chain.js");
+    const chain: DescribedImage[] = [];
+    try {
+      for await (const info of describeChain(found.source, optionsFor(image, found))) {
+        chain.push(chain.length === 0 ? asNamed(info, found) : { info, shownName: info.filename });
+      }
+      return chain;
+    } catch (error) {
+      if (!isZcowError(error) || error.code === "BACKING_LOOP") throw error;
+      const name = chain.length === 0 ? image.name : (error.data.path ?? image.name);
+      throw withSubject(`Could not open '${name}'`, error);
+    }
+  });
 }
 
-async function describe(path: string, format: string | undefined, forceShare: boolean): Promise<ImageInfo> {
-  try {
-    return await describeImage(path, { format: formatChoice(format), forceShare, implicitFiles: "allow" });
-  } catch (error) {
-    throw withSubject(`Could not open '${path}'`, error);
-  }
+function describe(image: NamedImage, context: CommandContext): Promise<DescribedImage> {
+  return withSource(image, "inspect", context, async (found) => {
+    try {
+      return asNamed(await describeImage(found.source, optionsFor(image, found)), found);
+    } catch (error) {
+      throw withSubject(`Could not open '${image.name}'`, error);
+    }
+  });
+}
+
+interface DescribedImage {
+  readonly info: ImageInfo;
+  readonly shownName: string;
+}
+
+function asNamed(info: ImageInfo, { shownName, place }: ImageSource): DescribedImage {
+  return { info: place === undefined ? info : { ...info, format: place }, shownName };
+}
+
+function optionsFor({ forceShare }: NamedImage, { format }: ImageSource): DescribeImageOptions {
+  return { format, forceShare, implicitFiles: "allow" };
 }

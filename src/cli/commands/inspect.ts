@@ -1,13 +1,13 @@
 import { parseSize } from "../../base/size-text.js";
-import type { FormatName } from "../../formats/registry.js";
-import { formatDriver } from "../../formats/registry.js";
 import { inspectImage } from "../../jobs/inspect/inspect.js";
 import type { InspectReport } from "../../jobs/inspect/report.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
+  givenSecrets,
   HELP_OPTION,
-  namedImage,
+  IMAGE_OPTS_OPTION,
+  OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
 } from "../common-options.js";
@@ -17,6 +17,7 @@ import { helpText } from "../help-text.js";
 import { inspectText, inspectTree } from "../inspect-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { namedImage, withSource } from "../named-image.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
@@ -39,6 +40,8 @@ export const INSPECT_MANUAL: CommandManual = {
     },
     OUTPUT_OPTION,
     FORCE_SHARE_OPTION,
+    OBJECT_OPTION,
+    IMAGE_OPTS_OPTION,
     HELP_OPTION,
   ],
   exitStatus: "0 nothing against it, 3 something to decide first, 2 a danger, 1 it could not be inspected.",
@@ -52,13 +55,18 @@ export async function inspectCommand(args: readonly string[], context: CommandCo
   }
   const form = outputForm(parsed, ["human", "json"]);
   const maxVirtualSize = maxSize(parsed);
-  const { path, format, forceShare } = namedImage(parsed);
-  const report = await inspectImage(path, {
-    ...(format === undefined ? {} : { expectedFormat: formatDriver(format).name as FormatName }),
-    ...(maxVirtualSize === undefined ? {} : { maxVirtualSize }),
-    forceShare,
-  }).catch((error: unknown) => {
-    throw withSubject(`Could not open '${path}'`, error);
+  const image = namedImage(parsed, await givenSecrets(parsed));
+  const report = await withSource(image, "inspect", context, async ({ source, format, shownName }) => {
+    try {
+      const found = await inspectImage(source, {
+        ...(format === "probe" ? {} : { expectedFormat: format }),
+        ...(maxVirtualSize === undefined ? {} : { maxVirtualSize }),
+        forceShare: image.forceShare,
+      });
+      return { ...found, filename: shownName };
+    } catch (error) {
+      throw withSubject(`Could not open '${image.name}'`, error);
+    }
   });
   context.output.out(form === "json" ? jsonText(inspectTree(report)) : inspectText(report));
   return EXIT_STATUS[report.verdict];

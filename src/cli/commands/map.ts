@@ -7,7 +7,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
@@ -16,6 +15,7 @@ import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { namedImage } from "../named-image.js";
 import { openForCommand } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
@@ -53,7 +53,7 @@ export async function mapCommand(args: readonly string[], context: CommandContex
   const form = outputForm(parsed, ["human", "json"]);
   const image = namedImage(parsed, await givenSecrets(parsed));
   const device = await openForCommand({ ...image, readOnly: true, cache: WRITE_BACK }, context).catch((error) => {
-    throw withSubject(`Could not open '${image.path}'`, error);
+    throw withSubject(`Could not open '${image.name}'`, error);
   });
   try {
     if (form === "human") return await printTable(mapImage(device, start, length), context);

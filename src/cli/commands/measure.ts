@@ -12,7 +12,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  imageNamed,
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
@@ -24,6 +23,7 @@ import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { imageNamed, type NamedImage, withSource } from "../named-image.js";
 import { openForCommand } from "../open.js";
 import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
@@ -94,13 +94,12 @@ async function openSource(
 ): Promise<MeasureSource & { readonly device: BlockDevice }> {
   const image = imageNamed(name, parsed, secretOf, lastValue(parsed, "format"));
   const snapshot = snapshotName(lastValue(parsed, "snapshot"));
-  try {
-    const device = await openForCommand({ ...image, readOnly: true, cache: WRITE_BACK, snapshot }, context);
-    return { device, bitmaps: await bitmapsOf(device, image.path) };
-  } catch (error) {
+  const choice = { ...image, readOnly: true, cache: WRITE_BACK, snapshot };
+  const device = await openForCommand(choice, context).catch((error: unknown) => {
     const isSnapshot = isZcowError(error, "SNAPSHOT_NOT_FOUND");
-    throw withSubject(isSnapshot ? "Failed to load snapshot" : `Could not open '${image.path}'`, error);
-  }
+    throw withSubject(isSnapshot ? "Failed to load snapshot" : `Could not open '${image.name}'`, error);
+  });
+  return { device, bitmaps: await bitmapsOf(device, image, context) };
 }
 
 /** `snapshot.id=1` and `snapshot.name=x` mean what the plain id or name means. */
@@ -109,9 +108,15 @@ function snapshotName(text: string | undefined): string | undefined {
   return splitOptionList(text).find(([name]) => name === "snapshot.id" || name === "snapshot.name")?.[1] ?? text;
 }
 
-async function bitmapsOf(device: BlockDevice, path: string): Promise<readonly MeasuredBitmap[] | undefined> {
+async function bitmapsOf(
+  device: BlockDevice,
+  image: NamedImage,
+  context: CommandContext,
+): Promise<readonly MeasuredBitmap[] | undefined> {
   if (device.format !== "qcow2") return undefined;
-  const { qcow2 } = await describeImage(path, { format: "qcow2", forceShare: true });
+  const { qcow2 } = await withSource({ ...image, forceShare: true }, "inspect", context, ({ source }) =>
+    describeImage(source, { format: "qcow2", forceShare: true }),
+  );
   if (qcow2 === undefined || qcow2.version === 2) return undefined;
   return (qcow2.bitmaps ?? []).filter(({ inUse }) => !inUse);
 }

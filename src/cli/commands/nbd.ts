@@ -11,12 +11,13 @@ import { bitmapContext, depthContext, type MetaContext } from "../../protocols/n
 import type { ListenAddress } from "../../servers/nbd/listen-address.js";
 import { NbdService } from "../../servers/nbd/service.js";
 import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
+import { unknownSecret } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { reportReady, runDetached } from "../detach.js";
 import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
-import { parseImageDescription } from "../image-options.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { imageOf, type NamedImage, withSource } from "../named-image.js";
 import { listCommand } from "../nbd-list.js";
 import {
   diskOptions,
@@ -31,7 +32,7 @@ import {
 } from "../nbd-options.js";
 import { tlsServerOptions } from "../nbd-tls.js";
 import { logFormatOption } from "../nvme-options.js";
-import { formatChoice, openForCommand } from "../open.js";
+import { openForCommand } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
 import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
@@ -149,7 +150,7 @@ async function openExports(
   try {
     for (const [index, image] of parsed.positionals.entries()) {
       const device = await openServed(image, parsed, disk, context);
-      const contexts = await chosenContexts(parsed, image, device).catch(async (error: unknown) => {
+      const contexts = await chosenContexts(parsed, image, device, context).catch(async (error: unknown) => {
         await device.close();
         throw error;
       });
@@ -173,10 +174,15 @@ async function openExports(
   return exports;
 }
 
-async function chosenContexts(parsed: ParsedArguments, image: string, device: BlockDevice): Promise<MetaContext[]> {
+async function chosenContexts(
+  parsed: ParsedArguments,
+  image: string,
+  device: BlockDevice,
+  context: CommandContext,
+): Promise<MetaContext[]> {
   const contexts = isGiven(parsed, "allocation-depth") ? [depthContext(device)] : [];
   const name = lastValue(parsed, "bitmap");
-  if (name !== undefined) contexts.push(await servedBitmap(parsed, image, device, name));
+  if (name !== undefined) contexts.push(await servedBitmap(parsed, image, device, name, context));
   return contexts;
 }
 
@@ -186,12 +192,14 @@ async function servedBitmap(
   image: string,
   device: BlockDevice,
   name: string,
+  context: CommandContext,
 ): Promise<MetaContext> {
   try {
     const live = device instanceof Qcow2Device ? device.dirtyBits(name) : undefined;
     if (live !== undefined) return bitmapContext(name, () => live.ranges());
-    const path = isGiven(parsed, "image-opts") ? (parseImageDescription(image).path ?? image) : image;
-    const stored = await readBitmap(path, { format: formatChoice(servedFormat(parsed, image)), name });
+    const stored = await withSource(servedImage(parsed, image), "read", context, ({ source, format }) =>
+      readBitmap(source, { format, name }),
+    );
     return bitmapContext(name, () => stored.ranges());
   } catch (error) {
     if (!isZcowError(error)) throw error;
@@ -205,8 +213,13 @@ async function servedBitmap(
   }
 }
 
-function servedFormat(parsed: ParsedArguments, image: string): string | undefined {
-  return isGiven(parsed, "image-opts") ? parseImageDescription(image).format : lastValue(parsed, "format");
+function servedImage(parsed: ParsedArguments, image: string): NamedImage {
+  const format = lastValue(parsed, "format");
+  const isDescribed = isGiven(parsed, "image-opts");
+  if (isDescribed && format !== undefined) {
+    throw new UsageError("--image-opts and -f are mutually exclusive", false);
+  }
+  return imageOf(image, { isDescribed, format, forceShare: false, secretOf: unknownSecret });
 }
 
 async function openServed(
@@ -215,26 +228,14 @@ async function openServed(
   disk: NbdDiskOptions,
   context: CommandContext,
 ): Promise<BlockDevice> {
-  const format = lastValue(parsed, "format");
-  const described = isGiven(parsed, "image-opts") ? parseImageDescription(image) : undefined;
-  if (described !== undefined && format !== undefined) {
-    throw new UsageError("--image-opts and -f are mutually exclusive", false);
-  }
-  const path = described === undefined ? image : described.path;
-  if (path === undefined) throw new UsageError(`image options '${image}' name no file`, false);
-  const choice = {
-    path,
-    format: described?.format ?? format,
-    forceShare: described?.forceShare ?? false,
-    cache: disk.cache,
-    snapshot: snapshotOption(parsed),
-  };
+  const named = servedImage(parsed, image);
+  const choice = { ...named, cache: disk.cache, snapshot: snapshotOption(parsed) };
   const open = (readOnly: boolean): Promise<BlockDevice> =>
     openForCommand({ ...choice, readOnly }, context).catch((error: unknown) => {
       throw withSubject(`Failed to blk_new_open '${image}'`, error);
     });
   if (isGiven(parsed, "snapshot")) return overlayOver(await open(true), isGiven(parsed, "read-only"));
-  const readOnly = isGiven(parsed, "read-only") || described?.readOnly === true || choice.snapshot !== undefined;
+  const readOnly = isGiven(parsed, "read-only") || named.readOnly || choice.snapshot !== undefined;
   const device = await open(readOnly);
   // Clients that know nothing of zones would write anywhere.
   if (readOnly || !isZonedDevice(device) || isGiven(parsed, "zoned-writes")) return device;

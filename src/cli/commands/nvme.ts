@@ -8,11 +8,12 @@ import { NvmeService, type SubsystemToServe } from "../../servers/nvme-tcp/servi
 import { serviceControl } from "../../servers/nvme-tcp/service-control.js";
 import { serviceMetrics } from "../../servers/nvme-tcp/service-metrics.js";
 import { WRITE_BACK } from "../cache-mode.js";
-import { givenSecrets, namedImage } from "../common-options.js";
+import { givenSecrets } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, explain, printError } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { namedImage } from "../named-image.js";
 import {
   accessOptions,
   addressOption,
@@ -104,7 +105,9 @@ function imagesOf(parsed: ParsedArguments, secretOf: SecretLookup, context: Comm
   const uuids = uuidOptions(parsed);
   const journal = journalOption(parsed);
   return parsed.positionals.map((name, index) => {
-    const { path, format, passphrase } = namedImage({ ...parsed, positionals: [name] }, secretOf);
+    const { path, options, format, passphrase } = namedImage({ ...parsed, positionals: [name] }, secretOf);
+    if (options !== undefined)
+      throw new UsageError(`image options '${name}' say more than a file and its format`, false);
     const uuid = uuids[index];
     const choice = { path, format, readOnly, forceShare: false, cache: WRITE_BACK };
     return {

@@ -8,7 +8,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   PROGRESS_OPTION,
   QUIET_OPTION,
@@ -17,7 +16,8 @@ import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice, printWarning } from "../open.js";
+import { namedImage, withSource } from "../named-image.js";
+import { printWarning } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
@@ -74,24 +74,26 @@ export async function rebaseCommand(args: readonly string[], context: CommandCon
   const source = requireCacheMode(parsed, "source-cache", "source cache option");
   const format = backingFormat(parsed);
   const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet"));
-  const choice = { path: image.path, format: image.format, readOnly: false, forceShare: false, cache: WRITE_BACK };
-  try {
-    await rebaseImage(image.path, {
-      format: formatChoice(image.format),
-      backingFile,
-      backingFormat: format,
-      unsafe,
-      forceShare: image.forceShare,
-      compressed: isGiven(parsed, "compress"),
-      passphrase: image.passphrase,
-      direct: source.direct,
-      implicitFiles: "probe",
-      onWarning: (warning) => printWarning(warning, choice, context),
-      onProgress: (done, total) => line.report(done, total),
-    });
-  } catch (error) {
-    throw isAboutImage(error) ? withSubject(`Could not open '${image.path}'`, error) : error;
-  }
+  const choice = { path: image.name, format: image.format, readOnly: false, forceShare: false, cache: WRITE_BACK };
+  await withSource(image, "write", context, async (found) => {
+    try {
+      await rebaseImage(found.source, {
+        format: found.format,
+        backingFile,
+        backingFormat: format,
+        unsafe,
+        forceShare: image.forceShare,
+        compressed: isGiven(parsed, "compress"),
+        passphrase: found.passphrase,
+        direct: source.direct,
+        implicitFiles: "probe",
+        onWarning: (warning) => printWarning(warning, choice, context),
+        onProgress: (done, total) => line.report(done, total),
+      });
+    } catch (error) {
+      throw isAboutImage(error) ? withSubject(`Could not open '${image.name}'`, error) : error;
+    }
+  });
   line.finish();
   return 0;
 }

@@ -2,13 +2,13 @@ import { isZcowError, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { PREALLOCATIONS, type Preallocation } from "../../formats/qcow2/create-layout.js";
 import { describeImage } from "../../jobs/info.js";
-import { resizeImage } from "../../jobs/resize.js";
+import { type ResizeImageOptions, resizeImage } from "../../jobs/resize.js";
+import type { Storage } from "../../storage/storage.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
@@ -16,7 +16,8 @@ import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice, guessedRawText } from "../open.js";
+import { namedImage, withSource } from "../named-image.js";
+import { guessedRawText } from "../open.js";
 import { isGiven, lastValue, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
@@ -63,25 +64,30 @@ export async function resizeCommand(args: readonly string[], context: CommandCon
   const preallocation = preallocationMode(lastValue(parsed, "preallocation") ?? "off");
   const image = namedImage(parsed, await givenSecrets(parsed));
   const [sign, change] = parseChange(sizeText);
-  const format = formatChoice(image.format);
-  const info = await describeImage(image.path, { format, beforeWriting: true }).catch((error: unknown) => {
-    throw withSubject(`Could not open '${image.path}'`, error);
-  });
-  if (image.format === undefined && info.format === "raw") context.output.err(guessedRawText(image.path));
-  const size = sign === 0 ? change : info.virtualSize + sign * change;
-  if (size <= 0 || size >= SIZE_LIMIT) throw new UsageError("New image size must be positive", false);
   const shrink = isGiven(parsed, "shrink");
+  const status = await withSource(image, "write", context, async ({ source, format, passphrase }) => {
+    const info = await describeImage(source, { format, beforeWriting: true }).catch((error: unknown) => {
+      throw withSubject(`Could not open '${image.name}'`, error);
+    });
+    if (format === "probe" && info.format === "raw") context.output.err(guessedRawText(image.name));
+    const size = sign === 0 ? change : info.virtualSize + sign * change;
+    if (size <= 0 || size >= SIZE_LIMIT) throw new UsageError("New image size must be positive", false);
+    return resize(source, { format, size, shrink, preallocation, implicitFiles: "allow", passphrase }, context);
+  });
+  if (status === 0 && !isGiven(parsed, "quiet")) context.output.out("Image resized.\n");
+  return status;
+}
+
+async function resize(source: string | Storage, options: ResizeImageOptions, context: CommandContext): Promise<number> {
   try {
-    const { passphrase } = image;
-    await resizeImage(image.path, { format, size, shrink, preallocation, implicitFiles: "allow", passphrase });
+    await resizeImage(source, options);
+    return 0;
   } catch (error) {
     if (!isZcowError(error, "SHRINK_NOT_ALLOWED")) throw error;
     printError(context, explain(error, context));
     printError(context, SHRINK_WARNING);
     return EXIT_FAILURE;
   }
-  if (!isGiven(parsed, "quiet")) context.output.out("Image resized.\n");
-  return 0;
 }
 
 function preallocationMode(text: string): Preallocation {

@@ -1,20 +1,12 @@
 import { isZcowError, ZcowError } from "../../base/errors.js";
 import { decodeFileName, encodeFileName } from "../../formats/qcow2/file-name.js";
 import { describeImage } from "../../jobs/info.js";
-import {
-  applySnapshot,
-  createSnapshot,
-  deleteSnapshot,
-  listSnapshots,
-  type SnapshotImageOptions,
-} from "../../jobs/snapshot.js";
+import { applySnapshot, createSnapshot, deleteSnapshot, listSnapshots } from "../../jobs/snapshot.js";
 import {
   FORCE_SHARE_OPTION,
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  type NamedImage,
-  namedImage,
   OBJECT_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
@@ -22,7 +14,8 @@ import type { CommandContext } from "../context.js";
 import { errnoNumber, errnoText, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { formatChoice, guessedRawText } from "../open.js";
+import { type ImageSource, type NamedImage, namedImage, withSource } from "../named-image.js";
+import { guessedRawText } from "../open.js";
 import { isGiven, type OptionSpec, parseArguments, saying } from "../options.js";
 import { snapshotListText } from "../snapshot-list.js";
 import { UsageError } from "../usage-error.js";
@@ -67,47 +60,50 @@ export async function snapshotCommand(args: readonly string[], context: CommandC
   const image = namedImage(parsed, await givenSecrets(parsed));
   const action = asked[0] ?? { name: "list", value: "" };
   if (action.name === "list") {
-    // The stock tool lists nothing unless it is told to.
-    if (asked.length === 0 && context.standIn) {
-      await opened(image, () => describeImage(image.path, imageOptions(image)));
-      return 0;
-    }
-    context.output.out(snapshotListText(await opened(image, () => listSnapshots(image.path, imageOptions(image)))));
+    await withSource(image, "inspect", context, (found) => list(found, image, asked.length > 0, context));
     return 0;
   }
   if (image.forceShare) {
     throw new UsageError(
-      `Could not open '${image.path}': force-share=on can only be used with read-only images`,
+      `Could not open '${image.name}': force-share=on can only be used with read-only images`,
       false,
     );
   }
-  // What cannot be opened is told about as such, before anything is said of snapshots.
-  const { format } = await opened(image, () =>
-    describeImage(image.path, { ...imageOptions(image), beforeWriting: true }),
-  );
-  if (format === "raw" && image.format === undefined) context.output.err(guessedRawText(image.path));
-  await change(action.name, action.value, image);
+  await withSource(image, "write", context, async (found) => {
+    const { source, format } = found;
+    // What cannot be opened is told about as such, before anything is said of snapshots.
+    const info = await opened(image, () => describeImage(source, { format, beforeWriting: true }));
+    if (info.format === "raw" && format === "probe") context.output.err(guessedRawText(image.name));
+    await change(action.name, action.value, found, image);
+  });
   return 0;
 }
 
-function imageOptions({ format, forceShare }: NamedImage): SnapshotImageOptions {
-  return { format: formatChoice(format), forceShare };
+async function list(
+  { source, format }: ImageSource,
+  image: NamedImage,
+  isAsked: boolean,
+  context: CommandContext,
+): Promise<void> {
+  const options = { format, forceShare: image.forceShare };
+  // The stock tool lists nothing unless it is told to.
+  if (!isAsked && context.standIn) await opened(image, () => describeImage(source, options));
+  else context.output.out(snapshotListText(await opened(image, () => listSnapshots(source, options))));
 }
 
 async function opened<T>(image: NamedImage, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    throw withSubject(`Could not open '${image.path}'`, error);
+    throw withSubject(`Could not open '${image.name}'`, error);
   }
 }
 
-async function change(action: string, name: string, image: NamedImage): Promise<void> {
-  const options = imageOptions(image);
+async function change(action: string, name: string, { source, format }: ImageSource, image: NamedImage): Promise<void> {
   try {
-    if (action === "create") await createSnapshot(image.path, { ...options, name: cut(name) });
-    else if (action === "apply") await applySnapshot(image.path, { ...options, snapshot: name });
-    else await deleteSnapshot(image.path, { ...options, snapshot: name });
+    if (action === "create") await createSnapshot(source, { format, name: cut(name) });
+    else if (action === "apply") await applySnapshot(source, { format, snapshot: name });
+    else await deleteSnapshot(source, { format, snapshot: name });
   } catch (error) {
     throw isZcowError(error) ? inStockWords(error, action, name, image) : error;
   }
@@ -121,7 +117,7 @@ function cut(name: string): string {
 
 function inStockWords(error: ZcowError, action: string, name: string, image: NamedImage): unknown {
   if (error.code.startsWith("QCOW2_SNAPSHOT_TABLE") || error.category === "storage") {
-    return withSubject(`Could not open '${image.path}'`, error);
+    return withSubject(`Could not open '${image.name}'`, error);
   }
   return new ZcowError(error.code, `Could not ${action} snapshot '${name}': ${error.message}`, {
     data: error.data,

@@ -5,13 +5,13 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { namedImage } from "../named-image.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";

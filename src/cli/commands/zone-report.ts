@@ -5,7 +5,6 @@ import {
   givenSecrets,
   HELP_OPTION,
   IMAGE_OPTS_OPTION,
-  namedImage,
   OBJECT_OPTION,
   OUTPUT_OPTION,
   outputForm,
@@ -14,6 +13,7 @@ import type { CommandContext } from "../context.js";
 import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
+import { namedImage } from "../named-image.js";
 import { isGiven, lastValue, parseArguments, saying } from "../options.js";
 import { terminal } from "../terminal.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";

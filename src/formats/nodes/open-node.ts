@@ -2,13 +2,13 @@ import { ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { NodeOptions } from "../../block/node-options.js";
-import type { PassphraseSource } from "../../block/passphrase.js";
+import { type PassphraseSource, passphraseFor } from "../../block/passphrase.js";
 import { borrowedStorage } from "../../storage/borrowed-storage.js";
-import { offsetStorage } from "../../storage/offset-storage.js";
 import type { Storage } from "../../storage/storage.js";
 import { type OpenImageOptions, openImage } from "../open-image.js";
 import { type FormatName, formatDriver } from "../registry.js";
-import { optionsOfName } from "./node-name.js";
+import { nodeName, optionsOfName } from "./node-name.js";
+import { inWindow, takeWindow } from "./raw-window.js";
 import {
   childOpener,
   generalAccess,
@@ -76,6 +76,42 @@ export async function openParts(options: NodeOptions, access: NodeAccess): Promi
   };
 }
 
+/** An image whose bytes are open, for work on an image that nobody uses. */
+export interface NodeAtRest {
+  readonly storage: Storage;
+  readonly format: FormatName | "probe";
+  readonly passphrase: PassphraseSource | undefined;
+  /** The name of the file, or the whole description where that says more. */
+  readonly shownName: string;
+  /** The driver of the place where the bytes are, when no format is on top of it. */
+  readonly place: string | undefined;
+  /** The description has files in place of those that the image names. */
+  readonly replacesFiles: boolean;
+}
+
+/**
+ * Opens the bytes of the image that `options` describe, and none of the files that it names. What stands in place of these is of no
+ * consequence to who only reads the image file itself; with `access.writable` it is refused (`UNKNOWN_OPTION`).
+ */
+export async function openAtRest(options: NodeOptions, access: NodeAccess): Promise<NodeAtRest> {
+  const { left } = withoutName(options);
+  const own = [...left].filter(([name]) => access.writable || !OTHER_FILE.test(name));
+  const plan = planNode(new NodeOptions(own), { ...access, openDisk: openNode }, "at rest");
+  const storage = await plan.openStorage();
+  try {
+    const { format, passphrase } = await plan.deviceOptions();
+    const place = plan.driver !== undefined && isStorageDriver(plan.driver) ? plan.driver : undefined;
+    const replacesFiles = own.length < left.size;
+    return { storage, format, passphrase, shownName: nodeName(left) ?? storage.name, place, replacesFiles };
+  } catch (error) {
+    await storage.close();
+    throw error;
+  }
+}
+
+/** Options about files that stand in place of those that an image names. */
+const OTHER_FILE = /^(backing|data-file)(\.|$)/;
+
 interface NodePlan {
   readonly driver: string | undefined;
   readonly openStorage: () => Promise<Storage>;
@@ -84,16 +120,17 @@ interface NodePlan {
 }
 
 /** What to open for a description. Nothing is opened yet. Fails with `UNKNOWN_OPTION`, `INVALID_ARGUMENT`, `FORMAT_UNKNOWN`. */
-function planNode(given: NodeOptions, outer: InnerAccess): NodePlan {
+function planNode(given: NodeOptions, outer: InnerAccess, use: "disk" | "at rest" = "disk"): NodePlan {
   const options = withoutName(given);
   const driver = options.take("driver");
   if (driver !== undefined && isStorageDriver(driver)) return planStorage(driver, options, outer);
   if (driver !== undefined) formatDriver(driver);
   const access = generalAccess(options, outer);
+  refuseNodeReference(options, "file");
   const openFile = childOpener(options, "file", options.take("filename"));
   const open = openFile ?? refuseMissing(driver);
   const device = deviceOptions(driver, options, access);
-  const others = takeOtherFiles(options, access);
+  const others = use === "disk" ? takeOtherFiles(options, access) : async () => ({});
   const window = driver === "raw" ? takeWindow(options) : undefined;
   options.refuseLeft(driver ?? "qcow2", "format");
   const openStorage = async (): Promise<Storage> => {
@@ -106,8 +143,9 @@ function planNode(given: NodeOptions, outer: InnerAccess): NodePlan {
 /** What is to stand where the image names other files. */
 function takeOtherFiles(options: NodeOptions, access: InnerAccess): () => Promise<Partial<OpenImageOptions>> {
   const backing = options.takeChild("backing");
-  const reference = options.take("backing");
-  if (reference !== undefined && reference !== "") throw noSuchNode(reference);
+  const reference = options.get("backing");
+  if (reference !== "") refuseNodeReference(options, "backing", "Could not open backing file: ");
+  options.take("backing");
   const openData = childOpener(options, "data-file");
   return async () => {
     const dataFile = await openData?.(access);
@@ -120,23 +158,26 @@ function takeOtherFiles(options: NodeOptions, access: InnerAccess): () => Promis
 }
 
 /** Nodes have no names here that others could refer to. */
-function noSuchNode(name: string): ZcowError {
+function refuseNodeReference(options: NodeOptions, option: string, subject = ""): void {
+  const name = options.get(option);
+  if (name === undefined) return;
   const text = `Cannot find device='${name}' nor node-name='${name}'`;
-  return new ZcowError("FILE_REFERENCE", text, {
-    data: { option: "backing", value: name },
-    stockText: `Could not open backing file: ${text}`,
+  throw new ZcowError("FILE_REFERENCE", text, {
+    data: { option, value: name },
+    stockText: `${subject}${text}`,
   });
 }
 
 /** A description may be used once, and the disk opened several times. */
 function openBehind(backing: NodeOptions, access: InnerAccess): Promise<BlockDevice> {
-  return openNode(new NodeOptions(backing.left), { ...access, writable: false });
+  const { snapshot: _ofTheTop, ...others } = access;
+  return openNode(new NodeOptions(backing.left), { ...others, writable: false });
 }
 
-/** `filename=json:{...}` stands for what it describes, where there is no driver beside it. Other names are places for bytes. */
+/** `filename=json:{...}` stands for what it describes; options beside it count more. Other names are places for bytes. */
 function withoutName(options: NodeOptions): NodeOptions {
   const name = options.get("filename");
-  if (name === undefined || options.get("driver") !== undefined || !name.startsWith("json:")) return options;
+  if (name?.startsWith("json:") !== true) return options;
   options.take("filename");
   return new NodeOptions([...optionsOfName(name).left, ...options.left]);
 }
@@ -163,13 +204,14 @@ function refuseMissing(driver: string | undefined): never {
 }
 
 function deviceOptions(driver: string | undefined, options: NodeOptions, access: InnerAccess): OpenImageOptions {
-  const { writable, implicitFiles, onWarning } = access;
+  const { writable, implicitFiles, onWarning, snapshot } = access;
   const passphrase = takePassphrase(options, access);
   return {
     format: driver === undefined ? "probe" : (driver as FormatName),
     readOnly: !writable,
     ...(implicitFiles === undefined ? {} : { implicitFiles }),
     ...(onWarning === undefined ? {} : { onWarning }),
+    ...(snapshot === undefined ? {} : { snapshot }),
     passphrase,
     ...(driver === "raw" ? {} : takeQcow2Options(options)),
     file: { forceShare: access.forceShare ?? false, direct: access.direct ?? false },
@@ -177,9 +219,9 @@ function deviceOptions(driver: string | undefined, options: NodeOptions, access:
 }
 
 function takePassphrase(options: NodeOptions, { secretOf }: InnerAccess): PassphraseSource | undefined {
-  options.take("encrypt.format");
+  const encryption = options.take("encrypt.format");
   const id = options.take("encrypt.key-secret");
-  return id === undefined ? undefined : secretOf?.(id);
+  return passphraseFor(encryption, id === undefined ? undefined : secretOf?.(id));
 }
 
 function takeQcow2Options(options: NodeOptions): Partial<OpenImageOptions> {
@@ -187,29 +229,4 @@ function takeQcow2Options(options: NodeOptions): Partial<OpenImageOptions> {
   const cache = options.takeNumber("l2-cache-size", parseSize) ?? options.takeNumber("cache-size", parseSize);
   options.take("cache-size");
   return cache === undefined ? {} : { cacheBytes: Math.max(LEAST_CACHE, cache) };
-}
-
-interface Window {
-  readonly offset: number;
-  readonly size: number | undefined;
-}
-
-function takeWindow(options: NodeOptions): Window | undefined {
-  const offset = options.takeNumber("offset", parseSize);
-  const size = options.takeNumber("size", parseSize);
-  return offset === undefined && size === undefined ? undefined : { offset: offset ?? 0, size };
-}
-
-async function inWindow(storage: Storage, { offset, size }: Window): Promise<Storage> {
-  const end = storage.size();
-  if (offset <= end && offset + (size ?? 0) <= end) return offsetStorage(storage, offset, size);
-  await storage.close();
-  const what = offset > end ? `offset of ${offset}` : `offset of ${offset} and size of ${size}`;
-  throw new ZcowError("INVALID_ARGUMENT", `${storage.name} has ${end} bytes: it is too small for the ${what}`, {
-    data: { option: "offset", value: offset, limit: end },
-    stockText:
-      offset > end
-        ? `Offset (${offset}) cannot be greater than size of the containing file (${end})`
-        : `The sum of offset (${offset}) and size (${size}) has to be smaller or equal to the  actual size of the containing file (${end})`,
-  });
 }

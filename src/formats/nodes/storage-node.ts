@@ -6,6 +6,7 @@ import { NodeOptions } from "../../block/node-options.js";
 import type { ImplicitFilePolicy } from "../../block/open-policy.js";
 import type { PassphraseSource } from "../../block/passphrase.js";
 import type { BreakpointWatcher } from "../../storage/debug/breakpoints.js";
+import type { FileStorageOptions } from "../../storage/file-storage.js";
 import { nbdUri } from "../../storage/nbd/nbd-uri.js";
 import { nullStorage } from "../../storage/null-storage.js";
 import { isRemoteName, openStorage } from "../../storage/open-storage.js";
@@ -15,6 +16,7 @@ import { debugNode } from "./debug-node.js";
 import { deviceStorage } from "./device-storage.js";
 import { isNodeName } from "./is-node-name.js";
 import { optionsOfName } from "./node-name.js";
+import { inWindow, takeWindow } from "./raw-window.js";
 
 /** How what is described is opened; options of a description go before. */
 export interface NodeAccess {
@@ -28,6 +30,10 @@ export interface NodeAccess {
   readonly onWarning?: WarningSink;
   /** Told of calls that wait at breakpoints of a `blkdebug`. */
   readonly onBreakpoint?: BreakpointWatcher;
+  /** A short look that keeps nobody out; see `LockOptions.use`. */
+  readonly lookOnly?: boolean;
+  /** An internal snapshot to read in place of the disk. */
+  readonly snapshot?: string;
   /** What the secret of an id opens, for `encrypt.key-secret`. */
   readonly secretOf?: ((id: string) => PassphraseSource) | undefined;
 }
@@ -77,8 +83,9 @@ export function generalAccess(options: NodeOptions, access: InnerAccess): InnerA
 export async function openStorageNode(options: NodeOptions, given: InnerAccess): Promise<Storage> {
   const driver = options.get("driver") ?? "file";
   const open = Object.hasOwn(DRIVERS, driver) ? DRIVERS[driver] : undefined;
-  if (open === undefined) return deviceStorage(await given.openDisk(options, given));
+  if (open === undefined && driver !== "raw") return deviceStorage(await given.openDisk(options, given));
   options.take("driver");
+  if (open === undefined) return openRaw(options, generalAccess(options, given));
   return open(options, generalAccess(options, given), driver);
 }
 
@@ -87,7 +94,18 @@ export async function openNamedStorage(name: string, access: InnerAccess): Promi
   if (isNodeName(name)) return openStorageNode(optionsOfName(name), access);
   const { writable, forceShare = false, direct = false, onWarning } = access;
   const path = name.startsWith("file:") ? name.slice("file:".length) : name;
-  return openStorage(path, { writable, forceShare, direct, ...(onWarning === undefined ? {} : { onWarning }) });
+  const warning = onWarning === undefined ? {} : { onWarning };
+  return openStorage(path, { writable, forceShare, direct, ...warning, ...lockOf(access) });
+}
+
+/** A raw disk is where its bytes are: what stands on it can grow with its file, and shrink. */
+async function openRaw(options: NodeOptions, access: InnerAccess): Promise<Storage> {
+  const window = takeWindow(options);
+  const open = childOpener(options, "file");
+  options.refuseLeft("raw", "format");
+  if (open === undefined) throw missing("raw", "file", 'A block device must be specified for "file"');
+  const storage = await open(access);
+  return window === undefined ? storage : inWindow(storage, window);
 }
 
 async function openFile(options: NodeOptions, access: InnerAccess, driver: string): Promise<Storage> {
@@ -99,7 +117,17 @@ async function openFile(options: NodeOptions, access: InnerAccess, driver: strin
   if (isNodeName(name) || isRemoteName(name)) return openNamedStorage(name, access);
   const { writable, forceShare = false, direct = false, onWarning } = access;
   const warning = onWarning === undefined ? {} : { onWarning };
-  return openStorage(name, { writable, forceShare, direct, ...warning, ...(locking === "off" ? { lock: false } : {}) });
+  return openStorage(name, {
+    writable,
+    forceShare,
+    direct,
+    ...warning,
+    ...(locking === "off" ? { lock: false } : lockOf(access)),
+  });
+}
+
+function lockOf({ lookOnly = false }: InnerAccess): Pick<FileStorageOptions, "lock"> {
+  return lookOnly ? { lock: { use: "inspect" } } : {};
 }
 
 /** `host`, `port` and `export`, `path` and `export`, or the same behind `server.`. */
@@ -148,7 +176,7 @@ async function openVerify(options: NodeOptions, access: InnerAccess, driver: str
   options.take("test");
   options.refuseLeft(driver, "protocol");
   if (openRaw === undefined) throw missing(driver, "raw", 'A block device must be specified for "raw"');
-  const described = test ?? (testName === undefined ? undefined : new NodeOptions([["file", testName]]));
+  const described = test ?? (testName === undefined ? undefined : new NodeOptions([["file.filename", testName]]));
   if (described === undefined) throw missing(driver, "test", 'A block device must be specified for "test"');
   const reference = await openRaw(access);
   try {

@@ -99,7 +99,7 @@ class RawDevice extends BaseBlockDevice {
         offset: run.offset,
         length: run.length,
         kind: run.hole ? "zero" : "data",
-        hostOffset: run.offset,
+        hostOffset: run.hostOffset ?? run.offset,
         compressed: false,
         depth: 0,
         zero: run.hole,

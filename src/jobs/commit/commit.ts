@@ -5,6 +5,7 @@ import type { OpenDeviceOptions } from "../../block/format-driver.js";
 import type { PassphraseSource } from "../../block/passphrase.js";
 import { isZonedDevice } from "../../block/zoned-device.js";
 import { type FormatChoice, openImage, warnAboutGuess } from "../../formats/open-image.js";
+import { readHeader } from "../../formats/qcow2/header-read.js";
 import { FORMATS, formatDriver, probeFormat } from "../../formats/registry.js";
 import { borrowedStorage } from "../../storage/borrowed-storage.js";
 import { openFileStorage } from "../../storage/file-storage.js";
@@ -65,6 +66,8 @@ function fileOptions({ direct = false, onWarning }: CommitImageOptions): Paramet
 
 async function commitStorage(storage: Storage, hasBacking: boolean, options: CommitImageOptions): Promise<void> {
   if (!hasBacking) throw noBase(storage, options.base);
+  // What is said to be qcow2 and is not is told about as such.
+  await readHeader(storage, { writable: true });
   const surroundings = surroundingsOf(options);
   const links = await linksTo(storage, options.base, surroundings);
   const top = await openChain(storage, links, options);

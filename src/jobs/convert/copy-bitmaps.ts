@@ -1,8 +1,11 @@
 import { ZcowError } from "../../base/errors.js";
+import type { FormatChoice } from "../../formats/open-image.js";
 import type { BitmapSummary } from "../../formats/qcow2/bitmaps/image-bitmaps.js";
 import { readHeader } from "../../formats/qcow2/header-read.js";
 import { formatDriver, probeFormat } from "../../formats/registry.js";
+import { borrowedStorage } from "../../storage/borrowed-storage.js";
 import { openFileStorage } from "../../storage/file-storage.js";
+import type { Storage } from "../../storage/storage.js";
 
 /** The bitmaps of a source, read before anything is made, the newest first as the stock tool copies them. */
 export interface BitmapsToCopy {
@@ -12,18 +15,22 @@ export interface BitmapsToCopy {
 }
 
 /**
- * The persistent dirty bitmaps of the image at `path`. Fails with `BITMAP_INCONSISTENT` when one cannot be trusted, unless
+ * The persistent dirty bitmaps of an image. A storage that was passed in stays open. Fails with `BITMAP_INCONSISTENT` when one cannot be trusted, unless
  * `skipBroken` is set; `NOT_SUPPORTED` where the format has none; `QCOW2_BITMAPS`, and the codes of header and storage.
  */
 export async function bitmapsToCopy(
-  path: string,
-  format: string | undefined,
+  source: string | Storage,
+  format: FormatChoice,
   forceShare: boolean,
   skipBroken: boolean,
 ): Promise<BitmapsToCopy> {
-  const storage = await openFileStorage(path, { writable: false, forceShare });
+  const storage =
+    typeof source === "string"
+      ? await openFileStorage(source, { writable: false, forceShare })
+      : borrowedStorage(source);
+  const path = storage.name;
   try {
-    const driver = format === undefined ? await probeFormat(storage) : formatDriver(format);
+    const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
     if (driver.name !== "qcow2") throw noBitmaps(path, driver.name);
     const { ImageBitmaps } = await import("../../formats/qcow2/bitmaps/image-bitmaps.js");
     const all = (await ImageBitmaps.load(storage, await readHeader(storage))).list().toReversed();

@@ -53,8 +53,8 @@ describe("offsetStorage", () => {
     const inner = memoryStorage(4 * 65_536);
     await inner.write(65_536, Uint8Array.of(1));
     expect(await extentsOf(offsetStorage(inner, 65_536, 2 * 65_536).extents(0, 4 * 65_536))).toEqual([
-      { offset: 0, length: 65_536, hole: false },
-      { offset: 65_536, length: 3 * 65_536, hole: true },
+      { offset: 0, length: 65_536, hole: false, hostOffset: 65_536 },
+      { offset: 65_536, length: 3 * 65_536, hole: true, hostOffset: 131_072 },
     ]);
   });
 
