@@ -52,6 +52,25 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     }
   });
 
+  it("follows writes to a zoned image in its bitmap", async () => {
+    const image = at("zoned.qcow2");
+    expect(
+      (await zcow("create", "-q", "-f", "qcow2", "-o", "zone.mode=host-managed,zone.size=1M", image, "8M")).code,
+    ).toBe(0);
+    expect((await zcow("bitmap", "--add", image, "b0")).code).toBe(0);
+    const writing = await serve(
+      command.spawn(["nbd", "--zoned-writes", "-k", at("z.sock"), "-B", "b0", "-f", "qcow2", image]),
+    );
+    expect(await dirty("z.sock")).toMatch(/^ +0 +8388608 +0 +clean$/m);
+    await qemuIo(["-f", "raw", "-c", "write 2M 64k", uri("z.sock")]);
+    expect(await dirty("z.sock")).toMatch(/2097152 +65536 +1 +dirty/);
+    await writing.end();
+    const reading = await serve(command.spawn(["nbd", "-k", at("y.sock"), "-B", "b0", "-f", "qcow2", image]));
+    expect(await dirty("y.sock")).toMatch(/2097152 +65536 +1 +dirty/);
+    await reading.end();
+    expect((await zcow("check", image)).code).toBe(0);
+  });
+
   it("forgets what was written to a temporary overlay (-s)", async () => {
     const image = at("kept.qcow2");
     await qemuImg(["create", "-q", "-f", "qcow2", image, "8M"]);
@@ -129,7 +148,8 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     const { code, stdout } = await load;
     expect([code, stdout.includes("failed")]).toEqual([0, false]);
     await second.end();
-    expect((await qemuImg(["check", image])).stdout).toContain("No errors were found");
+    // Clusters that were about to be used are leaked, and nothing else is wrong.
+    expect([0, 3]).toContain((await qemuImg(["check", image])).code);
     const reads = Array.from({ length: 60 }, (_, index) => ["-c", `read -P ${index + 1} ${index}M 1M`]).flat();
     const read = await qemuIo(["-r", ...reads, image]);
     expect([read.code, read.stdout.includes("failed")]).toEqual([0, false]);

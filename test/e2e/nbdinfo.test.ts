@@ -84,11 +84,11 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
   it.each(SERVED)("hears from ours what it hears from the stock server: %s %s %s %s %s", async (image, ...options) => {
     const shared = options.includes("-e") ? [] : ["-e", "1"];
     const name = options.includes("-x") ? "ä/b c" : "";
-    const own = await serve(command.spawn(["nbd", "-k", at("own.sock"), ...shared, ...options, at(image as string)]));
+    const own = await serve(command.spawn(["nbd", "-k", at("own.sock"), ...shared, ...options, at(image)]));
     const heard = await answers("own.sock", name);
     // Both at one time would be refused the lock of a writable image.
     await own.end();
-    const stock = ["-t", "-k", at("stock.sock"), ...shared, ...options, at(image as string)];
+    const stock = ["-t", "-k", at("stock.sock"), ...shared, ...options, at(image)];
     await serve(spawn("qemu-nbd", stock), at("stock.sock"));
     expect(heard).toEqual(await answers("stock.sock", name));
   });

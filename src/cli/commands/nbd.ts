@@ -3,7 +3,7 @@ import { isZcowError, ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { isZonedDevice } from "../../block/zoned-device.js";
 import { openImage } from "../../formats/open-image.js";
-import { Qcow2Device } from "../../formats/qcow2/device.js";
+import { tracksBitmaps } from "../../formats/qcow2/bitmaps/bitmap-tracking.js";
 import { readBitmap } from "../../jobs/bitmap.js";
 import type { NbdExportOptions } from "../../protocols/nbd/export.js";
 import { DEFAULT_NBD_LIMITS } from "../../protocols/nbd/limits.js";
@@ -195,7 +195,7 @@ async function servedBitmap(
   context: CommandContext,
 ): Promise<MetaContext> {
   try {
-    const live = device instanceof Qcow2Device ? device.dirtyBits(name) : undefined;
+    const live = tracksBitmaps(device) ? device.dirtyBits(name) : undefined;
     if (live !== undefined) return bitmapContext(name, () => live.ranges());
     const stored = await withSource(servedImage(parsed, image), "read", context, ({ source, format }) =>
       readBitmap(source, { format, name }),

@@ -1,12 +1,13 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { BaseBlockDevice } from "../../block/base-device.js";
 import type { BlockExtent } from "../../block/block-device.js";
+import type { BitmapTracking } from "./bitmaps/bitmap-tracking.js";
 import type { DirtyBits } from "./bitmaps/dirty-bits.js";
 import type { Qcow2Engine } from "./engine-contract.js";
 import type { Qcow2Header } from "./header.js";
 
 /** A plain (not zoned) disk in a qcow2 image: the validating base over the engine. Requests of any alignment. */
-export class Qcow2Device extends BaseBlockDevice {
+export class Qcow2Device extends BaseBlockDevice implements BitmapTracking {
   readonly #engine: Qcow2Engine;
 
   constructor(engine: Qcow2Engine) {
@@ -25,7 +26,6 @@ export class Qcow2Device extends BaseBlockDevice {
     return this.#engine.header;
   }
 
-  /** The bitmap as it is now, with all writes so far. Undefined when the image is not writable. Fails with `BITMAP_*`. */
   dirtyBits(name: string): DirtyBits | undefined {
     return this.#engine.bitmaps?.bits(name);
   }

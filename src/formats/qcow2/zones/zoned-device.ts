@@ -26,6 +26,8 @@ import {
 } from "../../../zoned/zone-operations.js";
 import { isAllData, readRuns, requireReadable } from "../../../zoned/zone-reads.js";
 import type { ZoneDescriptor } from "../../../zoned/zone-state.js";
+import type { BitmapTracking } from "../bitmaps/bitmap-tracking.js";
+import type { DirtyBits } from "../bitmaps/dirty-bits.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 import type { Qcow2Header } from "../header.js";
 import { dropLeftovers, zoneRuns } from "./leftovers.js";
@@ -36,7 +38,7 @@ import { ZoneDurability } from "./zone-durability.js";
 const ZONE_OPERATIONS: readonly ZoneOperation[] = ["open", "close", "finish", "reset"];
 const FORCED_STATES: readonly ForcedZoneState[] = ["read-only", "offline", "online"];
 
-export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
+export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice, BitmapTracking {
   readonly #engine: Qcow2Engine;
   readonly #model: ZoneModel;
   readonly #gate: ZoneGate;
@@ -69,6 +71,10 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice {
   /** The header as it is in the file now. */
   get header(): Qcow2Header {
     return this.#engine.header;
+  }
+
+  dirtyBits(name: string): DirtyBits | undefined {
+    return this.#engine.bitmaps?.bits(name);
   }
 
   // --- the zoned contract -----------------------------------------------------------------------
