@@ -106,6 +106,20 @@ const CASES: readonly Case[] = [
     left: ["a", "b"],
   },
   {
+    name: "a snapshot with an L1 table that reaches past the end of the file",
+    steps: SNAPSHOTS,
+    damage: ({ view, snapshots }) => view.setUint32(snapshots + 8, 0x40_0001),
+    says: "Repairing snapshot table entry 0, snapshot '1' (a): l1_size=0x400001 is too large, now 0x1",
+    left: ["a", "b"],
+  },
+  {
+    name: "a snapshot with an L1 table that reaches into what is behind it",
+    steps: SNAPSHOTS,
+    damage: ({ view, snapshots }) => view.setUint32(snapshots + 8, 0x401),
+    says: "snapshot 1 (a): l1_size=0x401 reaches into something else, now 0x1",
+    left: ["a", "b"],
+  },
+  {
     name: "too much extra data",
     steps: SNAPSHOTS,
     damage: ({ view, snapshots }) => view.setUint32(snapshots + 36, 2000),
@@ -139,6 +153,13 @@ const CASES: readonly Case[] = [
     damage: ({ view, directory }) => view.setUint32(directory + 12, view.getUint32(directory + 12) | 1),
     says: "bitmap 'one': was in use, now consistent with everything dirty",
     left: ["one", "two"],
+  },
+  {
+    name: "a bitmap with flags that have no meaning",
+    steps: BITMAPS,
+    damage: ({ view, directory }) => view.setUint32(directory + 12, 0x0100_0000),
+    says: "Bitmap directory, entry 0: reserved flags are set",
+    left: ["two"],
   },
   {
     name: "a bitmap without a table",

@@ -1,6 +1,6 @@
 import { viewOf } from "../../../base/bytes.js";
-import { ZcowError } from "../../../base/errors.js";
-import { alignUp } from "../../../base/integers.js";
+import { isZcowError, ZcowError } from "../../../base/errors.js";
+import { decodeDirectory } from "../bitmaps/bitmap-directory.js";
 import type { BitmapDirectory } from "../header.js";
 import { MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS } from "../limits.js";
 import { MAX_BITMAP_TABLE_ENTRIES, TABLE_BATCH_BYTES } from "./check-limits.js";
@@ -9,7 +9,6 @@ import { countRegion } from "./regions.js";
 
 /** Bitmap structures (qcow2 specification, "Bitmaps"). Only counted while their autoclear bit says they are consistent. */
 
-const ENTRY_BYTES = 24;
 const TABLE_RESERVED = 0xff00_0000_0000_01fen;
 const TABLE_OFFSET = 0x00ff_ffff_ffff_fe00n;
 const ALL_ONES = 1n;
@@ -47,21 +46,13 @@ function findDirectory(session: CheckSession): BitmapDirectory | undefined {
 async function readDirectory(session: CheckSession, directory: BitmapDirectory): Promise<BitmapTable[]> {
   const bytes = new Uint8Array(directory.length);
   await session.read(directory.offset, bytes, "the bitmap directory");
-  const view = viewOf(bytes);
-  const tables: BitmapTable[] = [];
-  let at = 0;
-  for (let index = 0; index < directory.count; index++) {
-    if (at + ENTRY_BYTES > bytes.length) stop(session, `the bitmap directory ends inside entry ${index}`);
-    const offset = Number(view.getBigUint64(at));
-    const entries = view.getUint32(at + 8);
-    if (offset === 0 || offset % session.geometry.clusterSize !== 0 || entries === 0) {
-      stop(session, `bitmap directory entry ${index} has no valid table`);
-    }
-    tables.push({ offset, entries });
-    at = alignUp(at + ENTRY_BYTES + view.getUint32(at + 20) + view.getUint16(at + 18), 8);
+  try {
+    const entries = decodeDirectory(bytes, directory.count, session.geometry.clusterSize);
+    return entries.map(({ tableOffset, tableEntries }) => ({ offset: tableOffset, entries: tableEntries }));
+  } catch (error) {
+    if (!isZcowError(error)) throw error;
+    return stop(session, error.message);
   }
-  if (at !== bytes.length) stop(session, "the bitmap directory does not end with its last entry");
-  return tables;
 }
 
 async function countTable(session: CheckSession, table: BitmapTable): Promise<void> {

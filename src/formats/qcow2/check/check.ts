@@ -9,6 +9,7 @@ import { CopiedFlags } from "./copied-flags.js";
 import { zeroEntries } from "./entry-repair.js";
 import { clearUnknownAutoclear, markSound } from "./header-patch.js";
 import { countReferences } from "./image-references.js";
+import { withoutWildTable } from "./mend/mend-header.js";
 import { mendMapping } from "./mend/mend-mapping.js";
 import { mendStructures } from "./mend/mend-structures.js";
 import { countRefcountBlocks, readRefcountTable } from "./refcount-structures.js";
@@ -117,7 +118,11 @@ async function runRepair(storage: Storage, fix: RepairMode, mayMend: boolean, li
 
 /** One check, and the repair that belongs to it. With `mayMend`, damaged tables are put right, and nothing else then. */
 async function runCheck(storage: Storage, fix: RepairMode, listeners: Listeners, mayMend = false): Promise<Pass> {
-  const { header, source } = await readUnresolvedHeader(storage, { mode: "check", writable: fix !== undefined });
+  const { header: stored, source } = await readUnresolvedHeader(storage, {
+    mode: "check",
+    writable: fix !== undefined,
+  });
+  const header = fix === "all" ? withoutWildTable(stored) : stored;
   const diagnosis = await diagnoseZones(header, source);
   const session = new CheckSession(storage, { ...header, zoned: diagnosis.zoned }, fix, listeners.log);
   session.progress = listeners.progress;

@@ -95,7 +95,9 @@ export class MappingWalk {
     const reserved = isReserved(high, low);
     if (reserved) this.#corrupt(location, `ERROR found L1 entry with reserved bits set: ${hex64(high, low)}`);
     if (offset === 0) {
-      if (reserved) session.unreadReferences = "an L1 entry is damaged";
+      // The stock tool reads the header as an L2 table.
+      if (!reserved) this.#corrupt(location, `ERROR L1 entry has flags and no table: ${hex64(high, low)}`);
+      session.unreadReferences = "an L1 entry is damaged";
       return undefined;
     }
     countRegion(session, offset, clusterSize);

@@ -76,13 +76,13 @@ export function countL2Table(
 
 function scanQuickly(scan: TableScan, view: DataView, at: number): void {
   const { session, active } = scan;
-  const { clusterSize, clusterBits } = session.geometry;
+  const { clusterSize, clusterBits, version } = session.geometry;
   const { counts, fileClusters, tally } = session;
   const inPlace = counts.inPlace;
   const seenMask = active ? SEEN_COPIED | SEEN_PLAIN : 0;
   // Offset bits that would take the cluster index past 31 bits go the slow way too.
   const unusualHigh = NOT_PLAIN_HIGH | (OFFSET_HIGH & ~(2 ** (clusterBits - 1) - 1));
-  const unusualLow = (clusterSize - 1) & ~ZERO;
+  const unusualLow = (clusterSize - 1) & (version === 2 ? -1 : ~ZERO);
   const highShift = 32 - clusterBits;
   const end = at + clusterSize;
   let chunkIndex = -1;
@@ -143,11 +143,13 @@ function judgeEntry(
     judgeCompressed(scan, index, high, low, zeroBits !== 0 || dataBits !== 0);
     return;
   }
-  if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0) {
+  const isVersion2 = scan.session.geometry.version === 2;
+  // The stock tool takes bit 0 for the zero flag here, and for corruption when the guest reads the cluster.
+  if ((high & RESERVED_HIGH) !== 0 || (low & (isVersion2 ? RESERVED_LOW | ZERO : RESERVED_LOW)) !== 0) {
     corruptEntry(scan, `ERROR found l2 entry with reserved bits set: ${hex64(high, low)}`);
   }
   const offset = (high & OFFSET_HIGH) * TWO_32 + ((low & ~0x1ff) >>> 0);
-  const zeroFlag = !scan.session.extendedL2 && (low & ZERO) !== 0;
+  const zeroFlag = !scan.session.extendedL2 && !isVersion2 && (low & ZERO) !== 0;
   // Cluster 0 of an external data file is data; the copied flag tells it from nothing.
   const atZero = scan.session.hasDataFile && !zeroFlag && (high & COPIED) !== 0;
   if (offset === 0 && !atZero) {

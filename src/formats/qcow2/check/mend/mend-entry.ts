@@ -1,4 +1,4 @@
-import { compressedIsCorrupt, compressedLength, compressedOffset, l2Offset } from "../../entries.js";
+import { compressedHigh, compressedIsCorrupt, compressedLength, compressedOffset, l2Offset } from "../../entries.js";
 import { setMaps, storedMap, zeroMap } from "../../subclusters.js";
 import type { CheckSession } from "../check-session.js";
 
@@ -52,13 +52,19 @@ function mendCompressed(session: CheckSession, view: DataView, at: number): stri
   const high = view.getUint32(at);
   const low = view.getUint32(at + 4);
   if (session.hasDataFile) return lose(session, view, at, "compressed cluster with an external data file");
-  const end = compressedOffset(high, low, clusterBits) + compressedLength(high, low, clusterBits);
-  if (compressedIsCorrupt(high, low, clusterBits) || end - session.fileLength >= clusterSize) {
+  const offset = compressedOffset(high, low, clusterBits);
+  const end = offset + compressedLength(high, low, clusterBits);
+  if (compressedIsCorrupt(high, low, clusterBits) || offset >= session.fileLength) {
     return lose(session, view, at, "compressed cluster outside the file");
   }
   const faults: string[] = [];
+  if (end - session.fileLength >= clusterSize) {
+    // The data say themselves where they end, and may be whole.
+    view.setUint32(at, compressedHigh(offset, session.fileLength - offset, clusterBits));
+    faults.push("compressed cluster that reaches past the end of the file");
+  }
   if ((high & COPIED) !== 0) {
-    view.setUint32(at, (high & ~COPIED) >>> 0);
+    view.setUint32(at, (view.getUint32(at) & ~COPIED) >>> 0);
     faults.push("compressed cluster with the copied flag");
   }
   if (session.extendedL2 && (zeroMap(view, at) | storedMap(view, at)) !== 0) {
@@ -84,9 +90,11 @@ function mendStandard(session: CheckSession, view: DataView, at: number, guest: 
     if (!session.hasDataFile && offset >= session.fileLength)
       return lose(session, view, at, "cluster outside the file");
   }
-  if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0) {
+  // Version 2 knows no zero clusters.
+  const reservedLow = session.geometry.version === 2 ? RESERVED_LOW | ZERO : RESERVED_LOW;
+  if ((high & RESERVED_HIGH) !== 0 || (low & reservedLow) !== 0) {
     view.setUint32(at, (view.getUint32(at) & ~RESERVED_HIGH) >>> 0);
-    view.setUint32(at + 4, (view.getUint32(at + 4) & ~RESERVED_LOW) >>> 0);
+    view.setUint32(at + 4, (view.getUint32(at + 4) & ~reservedLow) >>> 0);
     faults.push("reserved bits");
   }
   const maps = session.extendedL2 ? mendMaps(view, at, !isEmpty) : undefined;

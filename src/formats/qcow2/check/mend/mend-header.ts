@@ -11,7 +11,8 @@ const MAX_REMEDIES = 2;
 
 /**
  * Takes away what keeps a header from being read and can be spared: a refcount table in no possible place is made anew from the mapping,
- * bitmaps whose directory cannot be found are lost. Each is one write of the first sector, and the image could not be opened before.
+ * bitmaps whose directory cannot be found are lost. Each is one write of the first sector at most, and only when the image could not be
+ * opened before.
  * Returns how much was mended. Throws the `QCOW2_*` codes for every other fault.
  */
 export async function mendHeader(storage: Storage, log: FindingLog): Promise<number> {
@@ -20,14 +21,22 @@ export async function mendHeader(storage: Storage, log: FindingLog): Promise<num
     try {
       const { header } = await readUnresolvedHeader(storage, { mode: "check", writable: true });
       if (!hasWildTable(header)) return mended;
-      await dropRefcountTable(storage);
       note(log, "refcount table", `refcount_table_offset ${header.refcountTableOffset} is above 2^53`);
+      return mended + 1;
     } catch (fault) {
       if (!isZcowError(fault)) throw fault;
       await takeAway(storage, fault, log);
     }
   }
   return mended;
+}
+
+/**
+ * The header as if it had no refcount table, where the table lies past all files. Such an image can be read, and one without a table
+ * cannot: so the field stays as it is until there is a new table.
+ */
+export function withoutWildTable(header: UnresolvedHeader): UnresolvedHeader {
+  return hasWildTable(header) ? { ...header, refcountTableOffset: 0, refcountTableClusters: 0 } : header;
 }
 
 function hasWildTable({ refcountTableOffset, refcountTableClusters }: UnresolvedHeader): boolean {

@@ -9,6 +9,7 @@ import { markCorrupt } from "../header-patch.js";
 import { l1Pieces } from "../l1-pieces.js";
 import { LateWrites } from "./late-writes.js";
 import { TableMending } from "./mend-tables.js";
+import { neededEntries } from "./needed-entries.js";
 import { NewClusters } from "./new-clusters.js";
 import { noteMended } from "./note-mended.js";
 import { SharedClusters } from "./shared-clusters.js";
@@ -80,7 +81,9 @@ class MappingMending {
     const { snapshots, length } = await readSnapshotTable(session.storage, header);
     let changed = this.#shared.isPlaceShared(header.snapshotsOffset, length);
     const kept: Snapshot[] = [];
-    for (const snapshot of snapshots) {
+    for (const stored of snapshots) {
+      const snapshot = this.#withoutExcess(stored);
+      changed ||= snapshot !== stored;
       const { id, name, l1Entries } = snapshot;
       const table = {
         name: `L1 table of snapshot ${id} (${name})`,
@@ -102,6 +105,24 @@ class MappingMending {
       kept.push({ ...snapshot, l1Offset: BigInt(offset) });
     }
     return changed ? writeSnapshots(session, kept, this.#room) : undefined;
+  }
+
+  /** Entries that the snapshot has no use for are not its own when something else is in their place. */
+  #withoutExcess(snapshot: Snapshot): Snapshot {
+    const { id, name, l1Offset: offset, l1Entries } = snapshot;
+    const needed = neededEntries(snapshot, this.#session.geometry);
+    const start = Number(offset) + needed * TABLE_ENTRY_BYTES;
+    const end = Number(offset) + l1Entries * TABLE_ENTRY_BYTES;
+    const isExcess =
+      l1Entries * TABLE_ENTRY_BYTES <= MAX_L1_BYTES && needed > 0 && this.#shared.isPlaceShared(start, end - start);
+    if (!isExcess) return snapshot;
+    noteMended(
+      this.#session,
+      "snapshot table",
+      this.#session.header.snapshotsOffset,
+      `snapshot ${id} (${name}): l1_size=0x${l1Entries.toString(16)} reaches into something else, now 0x${needed.toString(16)}`,
+    );
+    return { ...snapshot, l1Entries: needed };
   }
 
   /** Mends the table and everything under it. Returns its offset from now on. */
@@ -140,7 +161,7 @@ class MappingMending {
     const where = this.#isMisplaced(offset) ? 0 : await this.#tables.placeOf(offset, !seen.has(offset), guest);
     seen.add(offset);
     this.#tell(table, index, offset, isReserved(high, low));
-    if (where === offset && !isReserved(high, low)) return;
+    if (where === offset && where !== 0 && !isReserved(high, low)) return;
     const isCopied = where !== 0 && (where === offset ? (high & COPIED) !== 0 : table.name === ACTIVE);
     view.setUint32(at, entryHigh(where, isCopied));
     view.setUint32(at + 4, entryLow(where, false));

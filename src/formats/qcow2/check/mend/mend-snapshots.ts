@@ -1,5 +1,5 @@
 import { viewOf } from "../../../../base/bytes.js";
-import { alignUp, ceilDiv } from "../../../../base/integers.js";
+import { alignUp } from "../../../../base/integers.js";
 import { isPromise } from "../../../../base/maybe-promise.js";
 import {
   MAX_HOST_OFFSET,
@@ -15,6 +15,7 @@ import type { Snapshot } from "../../snapshots/snapshot.js";
 import { decodeEntry, ENTRY_ALIGNMENT, KNOWN_EXTRA_BYTES } from "../../snapshots/snapshot-table.js";
 import type { CheckSession } from "../check-session.js";
 import { markCorrupt } from "../header-patch.js";
+import { neededEntries } from "./needed-entries.js";
 import { NewClusters } from "./new-clusters.js";
 import { writeSnapshots } from "./write-snapshots.js";
 
@@ -147,8 +148,13 @@ class SnapshotMending {
       );
       return undefined;
     }
-    if (l1Entries * TABLE_ENTRY_BYTES <= MAX_L1_BYTES) return snapshot;
-    const needed = ceilDiv(Number(snapshot.diskSize ?? geometry.size), geometry.l2Coverage);
+    const needed = neededEntries(snapshot, geometry);
+    const room = isEmpty
+      ? MAX_L1_BYTES
+      : Math.min(MAX_L1_BYTES, alignUp(fileLength, geometry.clusterSize) - Number(l1Offset));
+    // More than it needs is harmless where it can be; it cannot reach past the end of the file.
+    const isTooLarge = l1Entries * TABLE_ENTRY_BYTES > (l1Entries > needed ? room : MAX_L1_BYTES);
+    if (!isTooLarge) return snapshot;
     const fits = needed * TABLE_ENTRY_BYTES <= Math.min(MAX_L1_BYTES, fileLength - Number(l1Offset));
     this.#tell(
       1,

@@ -1,3 +1,4 @@
+import { deflateRawSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { KiB } from "../../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
@@ -16,8 +17,11 @@ const CLUSTER = KiB;
 const SIZE = 256 * KiB;
 
 /** Ten data clusters under the first L1 entry; the second one is free. */
-const make = (refcountBits: 1 | 16 = 16): Promise<MappedImage> =>
-  MappedImage.make({ size: SIZE, clusterSize: CLUSTER, refcountBits }, 10);
+const make = ({ refcountBits, compat }: Pick<Damage, "refcountBits" | "compat"> = {}): Promise<MappedImage> =>
+  MappedImage.make(
+    { size: SIZE, clusterSize: CLUSTER, ...(refcountBits && { refcountBits }), ...(compat && { compat }) },
+    10,
+  );
 
 const read = async (storage: MemoryStorage): Promise<ReadableData> => {
   const data = await readableData(storage.bytes(), CLUSTER);
@@ -33,6 +37,7 @@ interface Damage {
   /** In what is told. */
   readonly says: string;
   readonly refcountBits?: 1;
+  readonly compat?: "0.10";
 }
 
 const DAMAGES: readonly Damage[] = [
@@ -74,6 +79,11 @@ const DAMAGES: readonly Damage[] = [
     says: "active L1 table entry 0: reserved bits",
   },
   {
+    name: "an L1 entry has the copied flag and no table",
+    damage: (image) => image.setL1(1, COPIED),
+    says: "table offset 0x0 is no place for one",
+  },
+  {
     name: "an L1 entry leads out of the file",
     damage: (image) => image.setL1(1, (1n << 40n) | COPIED),
     says: "active L1 table entry 1: table offset 0x10000000000 is no place for one",
@@ -96,6 +106,16 @@ const DAMAGES: readonly Damage[] = [
     says: "compressed cluster with the copied flag",
   },
   {
+    name: "a compressed cluster is said to be longer than the file",
+    damage: (image) => {
+      const at = (image.firstData + 9) * CLUSTER;
+      image.write(at, deflateRawSync(new Uint8Array(CLUSTER).fill(0x55)));
+      image.setL2(9, 0n);
+      image.setL2(20, (1n << 62n) | (3n << 60n) | BigInt(at));
+    },
+    says: "compressed cluster that reaches past the end of the file",
+  },
+  {
     name: "a guest cluster lies in a refcount block, and counts have one bit",
     damage: (image) => image.setL2(3, (image.word(image.header.refcountTableOffset) & ~511n) | COPIED),
     says: "Rebuilding refcount structure",
@@ -110,6 +130,20 @@ const DAMAGES: readonly Damage[] = [
     name: "the refcount table is too large",
     damage: (image) => image.setWord(56, (0xffff_ffffn << 32n) | 0n),
     says: "refcount_table_clusters 4294967295 is above the limit",
+  },
+  {
+    name: "entries of version 2 have the zero flag of version 3",
+    damage: (image) => {
+      image.setL2(3, image.l2(3) | 1n);
+      image.setL2(30, 1n);
+    },
+    says: "entry 3: reserved bits",
+    compat: "0.10",
+  },
+  {
+    name: "the refcount table lies past all files",
+    damage: (image) => image.setWord(48, image.word(48) | (1n << 56n)),
+    says: "is above 2^53",
   },
   {
     name: "the refcount table lies between clusters",
@@ -133,8 +167,8 @@ async function expectMended(
 }
 
 describe("repair all puts right", () => {
-  test.each(DAMAGES)("$name", async ({ damage, says, refcountBits }) => {
-    const image = await make(refcountBits);
+  test.each(DAMAGES)("$name", async ({ damage, says, ...options }) => {
+    const image = await make(options);
     const good = await read(image.storage);
     damage(image);
     const before = await readableData(image.storage.bytes(), CLUSTER);
@@ -169,8 +203,8 @@ describe("repair all puts right", () => {
 describe("when storage fails during the repair of tables", () => {
   test.each(DAMAGES)(
     "each write in turn, $name: the next repair makes the image sound",
-    async ({ damage, refcountBits }) => {
-      const image = await make(refcountBits);
+    async ({ damage, ...options }) => {
+      const image = await make(options);
       const good = await read(image.storage);
       damage(image);
       const bytes = image.storage.bytes();
@@ -197,9 +231,9 @@ describe("when storage fails during the repair of tables", () => {
 describe("when power fails during the repair of tables", () => {
   test.each(DAMAGES)(
     "$name: nothing readable is lost, and the next repair makes the image sound",
-    async ({ damage, refcountBits }) => {
+    async ({ damage, ...options }) => {
       const random = new Random(seedFromEnvironment(8));
-      const image = await make(refcountBits);
+      const image = await make(options);
       const good = await read(image.storage);
       damage(image);
       const before = await readableData(image.storage.bytes(), CLUSTER);
