@@ -9,7 +9,7 @@ import { lineLogger } from "../src/servers/nvme-tcp/logger.js";
 import { NvmeService } from "../src/servers/nvme-tcp/service.js";
 import { LoadQueue } from "./nvme/load-host.js";
 import { type DiskShape, MemoryDisk } from "./nvme/memory-disk.js";
-import { fill, type Outcome, runWorkload, WORKLOADS, type Workload } from "./nvme/workloads.js";
+import { fill, fillZones, type Outcome, runWorkload, WORKLOADS, type Workload } from "./nvme/workloads.js";
 import { median, shuffled } from "./statistics.js";
 
 /**
@@ -45,7 +45,7 @@ interface Usage {
 
 // --- the server -----------------------------------------------------------------------------------
 
-async function serve(image: string): Promise<void> {
+async function serve(image: string, keepZoneSpace: boolean): Promise<void> {
   const service = await NvmeService.start({
     subsystems: [
       {
@@ -54,7 +54,7 @@ async function serve(image: string): Promise<void> {
         images: [
           image === "memory"
             ? { path: "memory", format: "raw", device: new MemoryDisk(SHAPE) }
-            : { path: image, format: "qcow2" },
+            : { path: image, format: "qcow2", keepZoneSpace },
         ],
       },
     ],
@@ -75,7 +75,7 @@ async function serve(image: string): Promise<void> {
 
 // --- the host -------------------------------------------------------------------------------------
 
-async function load(port: number, digests: boolean): Promise<void> {
+async function load(port: number, digests: boolean, warm: boolean): Promise<void> {
   const settings = { port, nqn: NQN, headerDigest: digests, dataDigest: digests };
   const { queue: admin, controllerId } = await LoadQueue.open(settings, 0, 32);
   await admin.enable();
@@ -84,6 +84,7 @@ async function load(port: number, digests: boolean): Promise<void> {
     queues.push((await LoadQueue.open(settings, id, 128, controllerId)).queue);
   }
   await fill(queues[0] as LoadQueue, SHAPE);
+  if (warm) await fillZones(queues, SHAPE);
   process.on("message", (request: Extract<Request, { kind: "run" }>) => {
     const used = request.workload.depth < QUEUES ? queues.slice(0, 1) : queues;
     void runWorkload(used, SHAPE, request.workload, request.seconds).then((outcome) => process.send?.(outcome));
@@ -116,11 +117,11 @@ class Contestant {
     this.#host = host;
   }
 
-  static async start(name: string, image: string, digests: boolean): Promise<Contestant> {
+  static async start(name: string, image: string, digests: boolean, warm = false): Promise<Contestant> {
     const self = fileURLToPath(import.meta.url);
-    const server = fork(self, ["serve", image]);
+    const server = fork(self, ["serve", image, String(warm)]);
     const port = await ask<number>(server);
-    const host = fork(self, ["load", String(port), String(digests)]);
+    const host = fork(self, ["load", String(port), String(digests), String(warm)]);
     await ask(host);
     return new Contestant(name, server, host);
   }
@@ -153,23 +154,33 @@ interface Sample {
   readonly resident: number;
 }
 
+async function makeImage(directory: string, warm: boolean): Promise<string> {
+  const image = join(directory, warm ? "warm.qcow2" : "disk.qcow2");
+  await createImage(image, {
+    format: "qcow2",
+    size: SHAPE.size,
+    zone: { mode: "host-managed", size: SHAPE.zoneSize, conventionalZones: SHAPE.conventionalZones },
+  });
+  return image;
+}
+
 async function compare(): Promise<void> {
   const directory = mkdtempSync(join(values.directory, "zcow-nvme-load-"));
   const rounds = Number(values.rounds);
   const seconds = Number(values.seconds);
-  const image = join(directory, "disk.qcow2");
   const contestants: Contestant[] = [];
   try {
-    await createImage(image, {
-      format: "qcow2",
-      size: SHAPE.size,
-      zone: { mode: "host-managed", size: SHAPE.zoneSize, conventionalZones: SHAPE.conventionalZones },
-    });
-    contestants.push(await Contestant.start("memory", "memory", values.digests));
-    contestants.push(await Contestant.start("image", image, values.digests));
     const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name.includes(values.only));
-    const rows = [];
-    for (const workload of workloads) rows.push(await compareOn(workload, contestants, rounds, seconds));
+    const memory = await Contestant.start("memory", "memory", values.digests);
+    contestants.push(memory);
+    const rows: Row[] = [];
+    for (const warm of [false, true]) {
+      const chosen = workloads.filter((workload) => (workload.warm ?? false) === warm);
+      if (chosen.length === 0) continue;
+      const image = await Contestant.start("image", await makeImage(directory, warm), values.digests, warm);
+      contestants.push(image);
+      for (const workload of chosen) rows.push(await compareOn(workload, [memory, image], rounds, seconds));
+    }
     print(rows);
     const machine = { node: process.version, cpus: cpus().length, loadAverage: loadavg()[0] };
     if (values.json !== undefined) {
@@ -230,6 +241,6 @@ function print(rows: readonly Row[]): void {
 }
 
 const [role, ...rest] = positionals;
-if (role === "serve") await serve(rest[0] ?? "memory");
-else if (role === "load") await load(Number(rest[0]), rest[1] === "true");
+if (role === "serve") await serve(rest[0] ?? "memory", rest[1] === "true");
+else if (role === "load") await load(Number(rest[0]), rest[1] === "true", rest[2] === "true");
 else await compare();

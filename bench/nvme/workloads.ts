@@ -10,6 +10,8 @@ export interface Workload {
   readonly kind: "read" | "write" | "append" | "zone-write";
   readonly bytes: number;
   readonly depth: number;
+  /** On an image whose zones keep their host space when they are reset, and have been written once. */
+  readonly warm?: true;
 }
 
 export const WORKLOADS: readonly Workload[] = [
@@ -19,6 +21,8 @@ export const WORKLOADS: readonly Workload[] = [
   { name: "4 KiB appends, depth 32", kind: "append", bytes: 4 * KIB, depth: 32 },
   { name: "128 KiB reads, depth 8", kind: "read", bytes: 128 * KIB, depth: 8 },
   { name: "128 KiB zone writes, depth 8", kind: "zone-write", bytes: 128 * KIB, depth: 8 },
+  { name: "4 KiB appends, depth 32, space kept", kind: "append", bytes: 4 * KIB, depth: 32, warm: true },
+  { name: "128 KiB zone writes, depth 8, space kept", kind: "zone-write", bytes: 128 * KIB, depth: 8, warm: true },
 ];
 
 /** Namespaces of a disk with conventional zones. */
@@ -82,6 +86,13 @@ export async function fill(queue: LoadQueue, shape: DiskShape): Promise<void> {
     await one(queue, { opcode: OPCODE.write, nsid: CONVENTIONAL, lba, blocks, data });
   }
   await one(queue, { opcode: OPCODE.flush, nsid: CONVENTIONAL, lba: 0, blocks: 0 });
+}
+
+/** Writes every zone once. */
+export async function fillZones(queues: readonly LoadQueue[], shape: DiskShape): Promise<void> {
+  const workload: Workload = { name: "fill", kind: "zone-write", bytes: 128 * KIB, depth: 8 };
+  await runWorkload(queues, shape, workload, Number.POSITIVE_INFINITY);
+  await one(queues[0] as LoadQueue, { opcode: OPCODE.flush, nsid: SEQUENTIAL, lba: 0, blocks: 0 });
 }
 
 function one(queue: LoadQueue, command: LoadCommand): Promise<void> {

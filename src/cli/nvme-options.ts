@@ -42,6 +42,7 @@ export const NVME_OPTIONS: readonly OptionGroup[] = [
       IMAGE_OPTS_OPTION,
       flag("read-only", "r", "refuse writes"),
       value("lba-size", undefined, "SIZE", "512 or 4096; 4096 where the image allows it when left out"),
+      flag("keep-space", undefined, "zones keep their host space when they are reset, and are faster to write again"),
       flag("multipath", undefined, "let a host see several connections as paths to one disk"),
       flag("shared", undefined, "let several hosts connect at one time"),
       flag("help", "h"),

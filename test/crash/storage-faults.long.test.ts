@@ -28,10 +28,10 @@ describe("a storage call that fails in the middle of a long workload", () => {
   const first = seedFromEnvironment(500);
 
   it.each(CASES)("loses nothing flushed, whichever call it is: %s, %s", async (_name, kind, geometry) => {
-    const { cacheBytes, from = 0, compressed = false } = geometry;
+    const { cacheBytes, from = 0, compressed = false, keepZoneSpace = false } = geometry;
     const image = await geometryImage(geometry);
     for (let seed = first; seed < first + 4; seed++) {
-      const options = { image, seed, steps: 60, from, compressed, ...(cacheBytes && { cacheBytes }) };
+      const options = { image, seed, steps: 60, from, compressed, keepZoneSpace, ...(cacheBytes && { cacheBytes }) };
       const calls = await countCalls(options);
       for (let nth = 1; nth <= calls; nth++) await runFault(options, nth, kind);
     }

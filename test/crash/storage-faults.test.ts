@@ -17,7 +17,7 @@ const byName = (list: readonly CrashGeometry[], ...names: string[]): CrashGeomet
 const GEOMETRIES = [
   ...byName(EXTENDED_GEOMETRIES, "extended L2, 16 KiB", "extended L2, lazy"),
   ...byName(PLAIN_GEOMETRIES, "512-byte clusters, tiny", "refcounts that outgrow", "lazy"),
-  ...byName(ZONED_GEOMETRIES, "zones smaller", "zones wider"),
+  ...byName(ZONED_GEOMETRIES, "zones smaller", "zones wider", "zones that keep"),
   ...byName(COMPRESSED_GEOMETRIES, "compressed, 2-bit", "compressed, zones, one"),
 ];
 const STEPS = 20;
@@ -30,13 +30,14 @@ const CASES = GEOMETRIES.flatMap((geometry) =>
 
 describe("a storage call that fails in the middle of a workload", () => {
   it.each(CASES)("loses nothing flushed, whichever call it is: %s, %s", async (_name, kind, geometry) => {
-    const { cacheBytes, from = 0, compressed = false } = geometry;
+    const { cacheBytes, from = 0, compressed = false, keepZoneSpace = false } = geometry;
     const options = {
       image: await geometryImage(geometry),
       seed: seedFromEnvironment(7),
       steps: STEPS,
       from,
       compressed,
+      keepZoneSpace,
       ...(cacheBytes && { cacheBytes }),
     };
     const calls = await countCalls(options);

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createImage } from "../../src/formats/create-image.js";
@@ -91,6 +91,27 @@ describe("zcow nvme", () => {
     await exercise(host, bytes);
     host.close();
     expect(await server.stop()).toBe(0);
+    await expectClean(image);
+  });
+
+  test.each([
+    ["keeps the space of zones that are reset, when told to", ["--keep-space"], true],
+    ["gives back the space of zones that are reset", [], false],
+  ])("%s", async (_what, options, keeps) => {
+    const image = await zonedImage(newFolder());
+    server = await NvmeServerProcess.start(command, [...options, image]);
+    const { io } = await server.host();
+    const blocks = 64;
+    const data = pattern(blocks * BLOCK, 1);
+    expect((await io.command(ioCommand.write(SEQUENTIAL, 0, blocks, data))).status).toBe(0);
+    expect((await io.command(ioCommand.flush(SEQUENTIAL))).status).toBe(0);
+    const full = statSync(image).blocks;
+    expect((await io.command(ioCommand.zoneSend(SEQUENTIAL, 0, 4, true))).status).toBe(0);
+    expect((await io.command(ioCommand.read(SEQUENTIAL, 0, blocks, BLOCK))).data).toEqual(new Uint8Array(data.length));
+    expect(await server.stop()).toBe(0);
+    const given = (full - statSync(image).blocks) * 512;
+    if (keeps) expect(given).toBe(0);
+    else expect(given).toBeGreaterThanOrEqual(data.length);
     await expectClean(image);
   });
 

@@ -13,6 +13,8 @@ export interface CrashGeometry {
   readonly from?: number;
   /** Few tables in memory, so that they are written back and loaded again. */
   readonly cacheBytes?: number;
+  /** Zones keep their clusters when they are reset. */
+  readonly keepZoneSpace?: boolean;
   /** Some writes are compressed. */
   readonly compressed?: boolean;
 }
@@ -104,6 +106,21 @@ export const ZONED_GEOMETRIES: readonly CrashGeometry[] = [
     name: "zones wider than a table, tiny cache",
     options: { size: 512 * KIB, clusterSize: 512, zone: hostManaged(128 * KIB, { maxActiveZones: 2 }) },
     cacheBytes: 4 * KIB,
+  },
+  {
+    name: "zones that keep their space, one conventional",
+    options: { size: 128 * KIB, clusterSize: 512, zone: hostManaged(16 * KIB, { conventionalZones: 1 }) },
+    keepZoneSpace: true,
+  },
+  {
+    name: "zones that keep their space, a capacity that ends inside a cluster",
+    options: { size: 256 * KIB, clusterSize: 4 * KIB, zone: hostManaged(32 * KIB, { capacity: 22 * KIB }) },
+    keepZoneSpace: true,
+  },
+  {
+    name: "extended L2, zones that keep their space",
+    options: { size: 1024 * KIB, clusterSize: 64 * KIB, extendedL2: true, zone: hostManaged(128 * KIB) },
+    keepZoneSpace: true,
   },
 ];
 

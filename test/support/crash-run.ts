@@ -32,6 +32,7 @@ export interface CrashPlan {
   /** Random-access requests stay at or above this byte of the disk. Default 0. */
   readonly from?: number;
   readonly cacheBytes?: number;
+  readonly keepZoneSpace?: boolean;
   /** Sees some of the crashed images, for slower judges. */
   readonly onSample?: (file: Uint8Array, where: string) => Promise<void>;
 }
@@ -174,6 +175,7 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
     const device = await openQcow2(recorder, {
       passphrase: CRASH_PASSPHRASE,
       ...(plan.cacheBytes && { cacheBytes: plan.cacheBytes }),
+      keepZoneSpace: plan.keepZoneSpace ?? false,
     });
     await useDisk({
       device,

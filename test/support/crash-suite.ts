@@ -28,7 +28,7 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
   let images = 0;
   for (let seed = firstSeed; seed < firstSeed + size.seeds; seed++) {
     const { steps, cuts } = size;
-    const { cacheBytes, from = 0, compressed = false } = geometry;
+    const { cacheBytes, from = 0, compressed = false, keepZoneSpace = false } = geometry;
     const tally = await runCrashPlan({
       image,
       seed,
@@ -39,6 +39,7 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
       compressed,
       unaligned: seed % 2 === 0,
       ...(cacheBytes && { cacheBytes }),
+      keepZoneSpace,
       onSample,
     });
     images += tally.images;

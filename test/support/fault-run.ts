@@ -17,6 +17,7 @@ export interface FaultPlanOptions {
   readonly seed: number;
   readonly steps: number;
   readonly cacheBytes?: number;
+  readonly keepZoneSpace?: boolean;
   /** Some writes are compressed. */
   readonly compressed?: boolean;
   /** Random-access requests stay at or above this byte of the disk. Default 0. */
@@ -83,6 +84,7 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
     const device = await openQcow2(used, {
       passphrase: CRASH_PASSPHRASE,
       ...(options.cacheBytes && { cacheBytes: options.cacheBytes }),
+      keepZoneSpace: options.keepZoneSpace ?? false,
     });
     await useDisk({
       device,

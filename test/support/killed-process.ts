@@ -157,6 +157,7 @@ export async function momentsOfProcess(
   const storage = random.chance(0.5) ? new JitteryStorage(watched, random) : watched;
   const device: BlockDevice = await openQcow2(storage, {
     journal,
+    keepZoneSpace: geometry.keepZoneSpace ?? false,
     ...(geometry.cacheBytes === undefined ? {} : { cacheBytes: geometry.cacheBytes }),
   });
   const sequentialStart = isZonedDevice(device)

@@ -102,6 +102,7 @@ function subsystemsOf(parsed: ParsedArguments, secretOf: SecretLookup, context: 
 function imagesOf(parsed: ParsedArguments, secretOf: SecretLookup, context: CommandContext): ImageToServe[] {
   const blockSize = blockSizeOption(parsed);
   const readOnly = isGiven(parsed, "read-only");
+  const keepZoneSpace = isGiven(parsed, "keep-space");
   const uuids = uuidOptions(parsed);
   const journal = journalOption(parsed);
   return parsed.positionals.map((name, index) => {
@@ -114,6 +115,7 @@ function imagesOf(parsed: ParsedArguments, secretOf: SecretLookup, context: Comm
       path,
       format: formatChoice(format),
       readOnly,
+      keepZoneSpace,
       journal,
       passphrase,
       onWarning: (warning) => printWarning(warning, choice, context),

@@ -97,6 +97,7 @@ const CHANGEABLE: ReadonlySet<string> = new Set([
   ...HARMLESS_OF_QCOW2,
   "l2-cache-size",
   "cache-size",
+  "keep-zone-space",
   "offset",
   "size",
   "read-only",

@@ -228,5 +228,9 @@ function takeQcow2Options(options: NodeOptions): Partial<OpenImageOptions> {
   for (const name of HARMLESS_OF_QCOW2) options.take(name);
   const cache = options.takeNumber("l2-cache-size", parseSize) ?? options.takeNumber("cache-size", parseSize);
   options.take("cache-size");
-  return cache === undefined ? {} : { cacheBytes: Math.max(LEAST_CACHE, cache) };
+  const keepZoneSpace = options.takeSwitch("keep-zone-space");
+  return {
+    ...(cache === undefined ? {} : { cacheBytes: Math.max(LEAST_CACHE, cache) }),
+    ...(keepZoneSpace === undefined ? {} : { keepZoneSpace }),
+  };
 }

@@ -1,5 +1,6 @@
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { finishWritten, linkClusters, type Place } from "./allocating-write.js";
+import { MERGE_LIMIT } from "./cow.js";
 import { ZERO_LOW } from "./entries.js";
 import type { ImageState } from "./image-state.js";
 import type { MappingRun } from "./mapping.js";
@@ -25,7 +26,11 @@ export function writeAllocatingNow(
   const slice = map.peek(cluster);
   if (slice === undefined || !map.isTableCopied(map.l1Index(cluster)) || !map.cache.mayEdit(slice)) return false;
   if (count > map.clustersToSliceEnd(cluster)) return false;
-  if (!isUnmapped(state, slice, cluster, count)) return map.isExtended && fillNow(state, slice, cluster, offset, from);
+  if (!isUnmapped(state, slice, cluster, count)) {
+    return map.isExtended
+      ? fillNow(state, slice, cluster, offset, from)
+      : refillNow(state, slice, cluster, count, offset, from);
+  }
   if (reservations.find(cluster * subclusters, count * subclusters) !== undefined) return false;
   const first = Math.floor(offset / subclusterSize);
   const parts = Math.ceil((offset + from.length) / subclusterSize) - first;
@@ -98,6 +103,32 @@ function fillNow(
   if (reservations.find(first, count) !== undefined) return false;
   const place: Place = { first, count, host: host + inside, allocated: false, rest: "zero" };
   return writeNow(state, slice, place, first, count, offset, from);
+}
+
+/** Clusters that are reserved in a row and read as zeros: what zones are written into that kept their space when they were reset. */
+function refillNow(
+  state: ImageState,
+  slice: TableSlice,
+  cluster: number,
+  count: number,
+  offset: number,
+  from: Uint8Array,
+): Promise<void> | undefined | false {
+  const { geometry, map, reservations, data, owners } = state;
+  const { clusterSize } = geometry;
+  const length = count * clusterSize;
+  const isWhole = from.length === length;
+  if (!data.inImage || !(isWhole || length <= MERGE_LIMIT)) return false;
+  const host = map.reservedHost(slice, cluster, count);
+  if (host === 0 || reservations.find(cluster, count) !== undefined) return false;
+  for (let i = 0; i < count; i++) if (owners.ownerOf(host / clusterSize + i) !== 0) return false;
+  const place: Place = { first: cluster, count, host, allocated: false, rest: "zero" };
+  if (isWhole) return writeNow(state, slice, place, cluster, count, offset, from);
+  // Not a byte of what was in the clusters before may show.
+  const start = cluster * clusterSize;
+  const padded = new Uint8Array(length);
+  padded.set(from, offset - start);
+  return writeNow(state, slice, place, cluster, count, start, padded);
 }
 
 /** Nothing is mapped at these clusters of the slice; zero clusters without a host cluster count as such. */

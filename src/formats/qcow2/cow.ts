@@ -5,7 +5,7 @@ import type { MappingRun } from "./mapping.js";
 import type { OldContents } from "./old-contents.js";
 
 /** Up to this many bytes, what surrounds the data is put into one buffer with it and written at once. */
-const MERGE_LIMIT = 256 * KiB;
+export const MERGE_LIMIT = 256 * KiB;
 
 /** Where the subclusters of an allocating write go, and what belongs around its data. */
 export interface Placement {

@@ -7,6 +7,9 @@ import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
 
+/** What becomes of clusters that are dropped; see `Qcow2Engine.discard`. */
+export type DiscardMode = "hint" | "forget" | "reserve";
+
 /**
  * The mapped disk under a qcow2 device: guest bytes to host clusters, without zones.
  *
@@ -39,8 +42,9 @@ export interface Qcow2Engine {
   /**
    * Drops whole clusters of the range. `hint`: as the stock tool does for a guest's discard.
    * `forget`: the mapping goes away altogether unless a backing file or snapshot shows through, then zero clusters.
+   * `reserve`: as `forget`, but host clusters that only this disk uses stay reserved, and read as zeros.
    */
-  discard(offset: number, length: number, mode: "hint" | "forget"): MaybePromise<void>;
+  discard(offset: number, length: number, mode: DiscardMode): MaybePromise<void>;
   /** Data, then refcounts, then L2 and L1 tables are durable, in that order. */
   flush(): MaybePromise<void>;
   /**

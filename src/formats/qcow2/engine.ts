@@ -10,7 +10,7 @@ import { writeAllocating } from "./allocating-write.js";
 import { backedExtents } from "./backed-extents.js";
 import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
 import { assertCompressible, storeCompressed, writeCompressed } from "./compressed-write.js";
-import type { Qcow2Engine } from "./engine-contract.js";
+import type { DiscardMode, Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
 import { AUTOCLEAR, autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./features.js";
 import type { Qcow2Geometry } from "./geometry.js";
@@ -222,10 +222,10 @@ export class ClusterEngine implements Qcow2Engine {
     return this.#withRoom(() => writeZeroes(this.#state, offset, length, unmap, write));
   }
 
-  async discard(offset: number, length: number, mode: "hint" | "forget"): Promise<void> {
+  async discard(offset: number, length: number, mode: DiscardMode): Promise<void> {
     await this.prepareForWriting();
     this.bitmaps?.mark(offset, length);
-    return this.#withRoom(() => discard(this.#state, offset, length, mode === "hint" ? "discard-hint" : "forget"));
+    return this.#withRoom(() => discard(this.#state, offset, length, mode === "hint" ? "discard-hint" : mode));
   }
 
   /** When the storage is full but freed clusters wait for a flush, flushes and tries once more. */

@@ -18,6 +18,7 @@ import {
   l2Kind,
   l2Offset,
   l2ReservedLow,
+  ZERO_LOW,
 } from "./entries.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { RootTable } from "./root-table.js";
@@ -148,6 +149,25 @@ export class GuestMap {
   /** As `dataOffset`, and the cluster may be written in place. */
   static writableDataOffset(view: DataView, at: number, lowMask: number): number {
     return view.getUint8(at) < 0x80 ? -1 : GuestMap.dataOffset(view, at, lowMask);
+  }
+
+  /**
+   * Host offset of `count` clusters of one slice that are reserved in a row and read as zeros, when nobody shares them and nothing is
+   * odd about their entries, which are not extended; otherwise 0.
+   */
+  reservedHost({ view }: TableSlice, cluster: number, count: number): number {
+    const { clusterSize } = this.#geometry;
+    let host = 0;
+    for (let i = 0, at = this.entryAt(cluster); i < count; i++, at += STANDARD_BYTES) {
+      const high = view.getUint32(at);
+      const low = view.getUint32(at + 4);
+      const isUsual = (high & UNUSUAL_HIGH) === 0 && (low & this.#reservedLow) === 0;
+      if (!isUsual || !isCopied(high) || (low & ZERO_LOW) === 0) return 0;
+      const offset = (high & OFFSET_HIGH) * TWO_32 + low - ZERO_LOW;
+      if (i === 0) host = offset;
+      else if (offset !== host + i * clusterSize) return 0;
+    }
+    return host;
   }
 
   /** Host offset of an extended entry's cluster when nobody shares it and nothing is odd about the entry; otherwise 0. */

@@ -1,8 +1,8 @@
 import { alignDown } from "../../base/integers.js";
-import { type EntryChange, type Erasure, hidesBacking } from "./erasure.js";
+import { type EntryChange, type Erasure, hidesBacking, staysReserved } from "./erasure.js";
 import { freeRun } from "./freed-runs.js";
 import type { ImageState } from "./image-state.js";
-import { isMapped } from "./mapping.js";
+import { isMapped, type MappingRun } from "./mapping.js";
 import { setMaps, storedMap, subclusterMask, zeroMap } from "./subclusters.js";
 import type { TableSlice } from "./table-cache.js";
 
@@ -12,6 +12,9 @@ interface Maps {
   readonly stored: number;
   readonly hasHost: boolean;
 }
+
+/** What an erasure comes down to for one cluster. */
+type PlainErasure = Exclude<Erasure, "reserve">;
 
 /** All subclusters of a cluster. */
 const WHOLE = -1;
@@ -48,8 +51,7 @@ export function extendedChanges(
     }
     const zeros = zeroMap(slice.view, entry);
     const before: Maps = { zeros, stored: storedMap(slice.view, entry), hasHost: isMapped(run) || isCompressed };
-    // Compressed data cannot stay in place beside the zeros.
-    const after = erased(before, mask, isCompressed && erasure === "zero-keep" ? "zero-unmap" : erasure, hasBacking);
+    const after = erased(before, mask, inPlace(state, run, erasure), hasBacking);
     if (after === before) continue;
     changes.push((view) => {
       setMaps(view, entry, after.zeros, after.stored);
@@ -62,8 +64,16 @@ export function extendedChanges(
   return changes;
 }
 
+/** The erasure for a cluster that is mapped like `run`: not every one can stay in place. */
+function inPlace(state: ImageState, run: MappingRun, erasure: Erasure): PlainErasure {
+  // Compressed data cannot stay beside the zeros.
+  if (erasure === "zero-keep") return run.kind === "compressed" ? "zero-unmap" : erasure;
+  if (erasure === "reserve") return staysReserved(state, run) ? "zero-keep" : "forget";
+  return erasure;
+}
+
 /** The maps after an erasure of the subclusters in `mask`; `before` itself when nothing changes. */
-function erased(before: Maps, mask: number, erasure: Erasure, hasBacking: boolean): Maps {
+function erased(before: Maps, mask: number, erasure: PlainErasure, hasBacking: boolean): Maps {
   const unmapped = mask & ~(before.stored | before.zeros);
   switch (erasure) {
     case "discard-hint": {

@@ -2,7 +2,7 @@ import { alignDown, alignUp } from "../../base/integers.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { KiB } from "../../base/units.js";
 import { entryHigh, entryLow, ZERO_LOW } from "./entries.js";
-import { type EntryChange, type Erasure, hidesBacking } from "./erasure.js";
+import { type EntryChange, type Erasure, hidesBacking, staysReserved } from "./erasure.js";
 import { freeRun } from "./freed-runs.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { ImageState } from "./image-state.js";
@@ -64,7 +64,7 @@ async function eraseOutside(state: ImageState, first: number, count: number, era
 
 /** Zero clusters are written even where nothing is mapped. */
 function leavesMarks(erasure: Erasure): boolean {
-  return erasure !== "discard-hint" && erasure !== "forget";
+  return erasure !== "discard-hint" && erasure !== "forget" && erasure !== "reserve";
 }
 
 async function eraseInSlice(state: ImageState, first: number, count: number, erasure: Erasure): Promise<boolean> {
@@ -153,6 +153,9 @@ function outcomeOf(state: ImageState, run: MappingRun, erasure: Erasure): Outcom
       if (run.kind === "unallocated" && !hidesBacking(state)) return "keep";
       if (hidesBacking(state)) return run.kind === "zero" ? "keep" : "zero";
       return "unallocated";
+    case "reserve":
+      if (!staysReserved(state, run)) return outcomeOf(state, run, "forget");
+      return run.kind === "data" ? "zero-preallocated" : "keep";
     case "zero-keep":
       if (run.kind === "data") return "zero-preallocated";
       return run.kind === "unallocated" || run.kind === "compressed" ? "zero" : "keep";

@@ -28,6 +28,8 @@ export interface ImageToServe {
    * default), in a directory of that path, or nowhere (`false`).
    */
   readonly journal?: "beside" | { readonly directory: string } | false;
+  /** Zones keep their host space when they are reset; see `OpenDeviceOptions`. Default false. */
+  readonly keepZoneSpace?: boolean;
   readonly onWarning?: WarningSink;
   /** Opens the image when it is encrypted. */
   readonly passphrase?: PassphraseSource | undefined;
@@ -69,6 +71,7 @@ export async function openServedImage(image: ImageToServe): Promise<ServedImage>
     // What a guest writes onto its disk must not make the server open other files.
     implicitFiles: "deny",
     passphrase,
+    ...(image.keepZoneSpace === true ? { keepZoneSpace: true } : {}),
     ...(journal === undefined ? {} : { journal }),
     ...(onWarning === undefined ? {} : { onWarning }),
   });

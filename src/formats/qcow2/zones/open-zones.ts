@@ -19,6 +19,8 @@ export interface OpenZonesOptions {
   readonly upgradeSeedLayout?: boolean | undefined;
   /** The engine reads this snapshot: its write pointers are the ones that were kept with it. */
   readonly snapshot?: string | undefined;
+  /** Zones keep their clusters when they are reset. Default false. */
+  readonly keepZoneSpace?: boolean | undefined;
 }
 
 /**
@@ -53,7 +55,7 @@ export async function openZonedDevice(engine: Qcow2Engine, options: OpenZonesOpt
   }
   const model = new ZoneModel(config, engine.geometry.size, pointers);
   warnOfActiveZones(model, warn);
-  return new ZonedQcow2Device(engine, model, validated.readOnly ? undefined : table);
+  return new ZonedQcow2Device(engine, model, validated.readOnly ? undefined : table, options.keepZoneSpace);
 }
 
 /**

@@ -28,7 +28,7 @@ import { isAllData, readRuns, requireReadable } from "../../../zoned/zone-reads.
 import type { ZoneDescriptor } from "../../../zoned/zone-state.js";
 import type { BitmapTracking } from "../bitmaps/bitmap-tracking.js";
 import type { DirtyBits } from "../bitmaps/dirty-bits.js";
-import type { Qcow2Engine } from "../engine-contract.js";
+import type { DiscardMode, Qcow2Engine } from "../engine-contract.js";
 import type { Qcow2Header } from "../header.js";
 import { dropLeftovers, zoneRuns } from "./leftovers.js";
 import { PointerChanges } from "./pointer-changes.js";
@@ -44,9 +44,13 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice, Bi
   readonly #gate: ZoneGate;
   /** Absent on devices that can only be read. */
   readonly #durability: ZoneDurability | undefined;
+  readonly #afterReset: DiscardMode;
 
-  /** `table`: left out for a device that can only be read, whatever the engine could do. */
-  constructor(engine: Qcow2Engine, model: ZoneModel, table: PointerTable | undefined) {
+  /**
+   * `table`: left out for a device that can only be read, whatever the engine could do. `keepSpace`: zones keep their
+   * clusters when they are reset.
+   */
+  constructor(engine: Qcow2Engine, model: ZoneModel, table: PointerTable | undefined, keepSpace = false) {
     const writable = engine.writable && table !== undefined;
     super({
       format: "qcow2",
@@ -64,6 +68,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice, Bi
     this.#engine = engine;
     this.#model = model;
     this.#gate = new ZoneGate(model);
+    this.#afterReset = keepSpace ? "reserve" : "forget";
     this.#durability = writable ? new ZoneDurability(engine, model, table) : undefined;
     if (writable && engine.journal !== undefined) PointerChanges.watch(model, table, engine.journal);
   }
@@ -308,7 +313,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice, Bi
         // An older record of the pointer must not bring the zone back.
         this.#engine.journal?.commit();
         for (const run of zoneRuns(this.#model, plan.zones)) {
-          await this.#engine.discard(run.offset, run.length, "forget");
+          await this.#engine.discard(run.offset, run.length, this.#afterReset);
         }
         break;
     }
