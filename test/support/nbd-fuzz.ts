@@ -1,9 +1,15 @@
 /** Messages of NBD clients and servers, spoilt at random; neither end may throw, hang, or hold more than its bounds. */
+import { ZcowError } from "../../src/base/errors.js";
 import { openRaw } from "../../src/formats/raw/device.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { ClientSession, type SessionHooks } from "../../src/storage/nbd/client-session.js";
-import type { NegotiatedExport } from "../../src/storage/nbd/negotiation.js";
-import { goData, metaData, NBD_CMD, NBD_OPT, nbdBench, optionBytes, requestBytes } from "./nbd-pipe.js";
+import {
+  listExports,
+  type NegotiatedExport,
+  type NegotiationStream,
+  negotiate,
+} from "../../src/storage/nbd/negotiation.js";
+import { goData, metaData, NBD_CMD, NBD_OPT, type NbdClient, nbdBench, optionBytes, requestBytes } from "./nbd-pipe.js";
 import { memoryImage } from "./nvme-pipe.js";
 import { Random } from "./random.js";
 
@@ -14,6 +20,18 @@ export interface FuzzOutcome {
   /** Connections that the other end gave up: mutations that mattered. */
   readonly ended: number;
   readonly internalErrors: number;
+  /** Bytes that this process has grown by at most. */
+  readonly growth: number;
+}
+
+/** Watches how large this process becomes. */
+class Growth {
+  readonly #before = process.memoryUsage.rss();
+  bytes = 0;
+
+  look(): void {
+    this.bytes = Math.max(this.bytes, process.memoryUsage.rss() - this.#before);
+  }
 }
 
 /** Mutated options and requests against the server. */
@@ -22,6 +40,7 @@ export async function fuzzServer(messages: number, seed: number): Promise<FuzzOu
   const below = (limit: number): number => random.below(limit);
   const device = await memoryImage({ size: SIZE });
   const bench = nbdBench({ "": device, raw: openRaw(memoryStorage(new Uint8Array(SIZE))) });
+  const growth = new Growth();
   let done = 0;
   let ended = 0;
   while (done < messages) {
@@ -58,18 +77,20 @@ export async function fuzzServer(messages: number, seed: number): Promise<FuzzOu
     await new Promise((resolve) => setImmediate(resolve));
     if (client.pipe.ended) ended += 1;
     client.pipe.connection?.disconnected();
+    growth.look();
   }
   await device.close();
   const internalErrors = bench.events.filter(({ kind }) => kind === "internal-error").length;
-  return { messages: done, ended, internalErrors };
+  return { messages: done, ended, internalErrors, growth: growth.bytes };
 }
 
-/** Mutated replies against the client. */
+/** Mutated replies to requests against the client. */
 export async function fuzzClient(messages: number, seed: number): Promise<FuzzOutcome> {
   const random = new Random(seed);
   const below = (limit: number): number => random.below(limit);
   const device = await memoryImage({ size: SIZE });
   const bench = nbdBench({ "": device });
+  const growth = new Growth();
   let done = 0;
   let ended = 0;
   let internalErrors = 0;
@@ -131,14 +152,81 @@ export async function fuzzClient(messages: number, seed: number): Promise<FuzzOu
     // Whatever was said, no request may be left without an end.
     await Promise.all(waits);
     server.pipe.connection?.disconnected();
+    growth.look();
   }
   await device.close();
-  return { messages: done, ended, internalErrors };
+  return { messages: done, ended, internalErrors, growth: growth.bytes };
 }
 
-function spoil(message: Uint8Array, below: (limit: number) => number): void {
+/** A server's side of the handshake whose messages may be spoilt. It ends when it is waited for in vain. */
+class SpoiltStream implements NegotiationStream {
+  readonly #server: NbdClient;
+  readonly #spoil: (message: Uint8Array) => void;
+  #unread: Uint8Array;
+  messages = 1;
+
+  constructor(server: NbdClient, spoil: (message: Uint8Array) => void) {
+    this.#server = server;
+    this.#spoil = spoil;
+    this.#unread = Uint8Array.from(server.greeting);
+    spoil(this.#unread);
+  }
+
+  take(length: number): Promise<Uint8Array> {
+    if (length > this.#unread.length) return Promise.reject(new ZcowError("REMOTE_LOST", "the server has ended", {}));
+    const taken = this.#unread.slice(0, length);
+    this.#unread = this.#unread.slice(length);
+    return Promise.resolve(taken);
+  }
+
+  send(bytes: Uint8Array): void {
+    if (this.#server.pipe.ended) return;
+    this.#server.pipe.write(bytes);
+    const replies = Uint8Array.from(this.#server.pipe.read());
+    if (replies.length > 0) this.#spoil(replies);
+    this.messages += 1;
+    this.#unread = Buffer.concat([this.#unread, replies]);
+  }
+
+  startTls(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/** Mutated greetings and replies to options against the client. */
+export async function fuzzNegotiation(messages: number, seed: number): Promise<FuzzOutcome> {
+  const random = new Random(seed);
+  const below = (limit: number): number => random.below(limit);
+  const device = await memoryImage({ size: SIZE });
+  const bench = nbdBench({ "": device, other: device }, { export: { description: "a disk" } });
+  const growth = new Growth();
+  let done = 0;
+  let ended = 0;
+  let internalErrors = 0;
+  while (done < messages) {
+    const server = bench.open();
+    const stream = new SpoiltStream(server, (message) => {
+      if (below(6) === 0) spoil(message, below, message.length);
+    });
+    const options = { uri: "fuzz", tls: below(8) === 0 };
+    const work =
+      below(3) === 0 ? listExports(stream, options) : negotiate(stream, below(2) === 0 ? "" : "other", options);
+    await Promise.resolve(work).catch((error: unknown) => {
+      ended += 1;
+      if (!(error instanceof ZcowError)) internalErrors += 1;
+    });
+    done += stream.messages;
+    server.pipe.connection?.disconnected();
+    growth.look();
+  }
+  await device.close();
+  return { messages: done, ended, internalErrors, growth: growth.bytes };
+}
+
+/** Changes some of the first `reach` bytes: where the header is, unless told otherwise. */
+function spoil(message: Uint8Array, below: (limit: number) => number, reach = 40): void {
   for (let count = 1 + below(3); count > 0; count--) {
-    const at = below(Math.min(message.length, 40));
+    const at = below(Math.min(message.length, reach));
     message[at] = [0, 0xff, 0x7f, 0x80, below(256), (message[at] ?? 0) ^ (1 << below(8))][below(6)] ?? 0;
   }
 }
