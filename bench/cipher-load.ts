@@ -7,7 +7,7 @@ import { plain64Iv } from "../src/codec/cipher/sector-iv.js";
 const KIB = 1024;
 const MEGABYTE = 1e6;
 const TOTAL = 512 * KIB * KIB;
-/** Goal for requests of 64 KiB and more, in megabytes per second of one core. */
+/** Goal for requests of any size, in megabytes per second of one core. */
 const GOAL = 500;
 
 type Direction = "encrypt" | "decrypt";
@@ -32,8 +32,7 @@ console.log("| AES-256-XTS, request | encrypt MB/s per core | decrypt MB/s per c
 let missed = false;
 for (const size of [4 * KIB, 64 * KIB, 1024 * KIB]) {
   const [encrypt, decrypt] = [megabytesPerSecond(size, "encrypt"), megabytesPerSecond(size, "decrypt")];
-  const hasGoal = size >= 64 * KIB;
-  missed ||= hasGoal && Math.min(encrypt, decrypt) < GOAL;
-  console.log(`| ${size / KIB} KiB | ${encrypt.toFixed(0)} | ${decrypt.toFixed(0)} | ${hasGoal ? GOAL : ""} |`);
+  missed ||= Math.min(encrypt, decrypt) < GOAL;
+  console.log(`| ${size / KIB} KiB | ${encrypt.toFixed(0)} | ${decrypt.toFixed(0)} | ${GOAL} |`);
 }
 process.exitCode = missed ? 1 : 0;

@@ -11,6 +11,11 @@ export function wordsOf(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.length / WORD_BYTES);
 }
 
+/** The bytes of `words`, in place. */
+export function bytesOf(words: Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.length * WORD_BYTES);
+}
+
 /** Turns the bytes of each word round: from the byte order of this machine into the other one. */
 export function swapWords(words: Uint32Array, count: number): void {
   for (let i = 0; i < count; i++) {
