@@ -78,6 +78,11 @@ export interface BlockDevice {
   readonly size: number;
   readonly readOnly: boolean;
   readonly limits: BlockLimits;
+  /**
+   * Descriptor of the file of the device itself, as long as that is open: other threads may read there what `extents` gives a
+   * `hostOffset` and no `file` for. Undefined where reads have to come through the device.
+   */
+  readonly descriptor?: number | undefined;
 
   /** Fills `into` with the bytes from `offset`; what was never written is zeros. */
   read(offset: number, into: Uint8Array): MaybePromise<void>;

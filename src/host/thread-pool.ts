@@ -1,21 +1,10 @@
 import { availableParallelism } from "node:os";
 
-/** Threads that Node.js starts when nothing says otherwise. */
-const DEFAULT_THREADS = 4;
-
 /** Most threads that Node.js takes. */
 const MAX_THREADS = 1024;
 
 /** Enough to keep a disk busy at queue depth 64: more gains nothing (measured with direct 4 KiB reads). */
 export const DEEP_QUEUE_THREADS = 32;
-
-/** Beside a thread for each processor: work that waits to be taken up at once, and transfers of files. */
-const SPARE_THREADS = 4;
-
-/** Enough to keep every processor compressing while files are read and written. */
-export function codecThreads(): number {
-  return availableParallelism() + SPARE_THREADS;
-}
 
 /**
  * Asks for `threads` in the pool that serves reads from disk (whole number, 1 to 1024).
@@ -27,7 +16,28 @@ export function codecThreads(): number {
 export function requestThreadPool(threads: number): number {
   const set = Number.parseInt(process.env["UV_THREADPOOL_SIZE"] ?? "", 10);
   if (set > 0) return set;
-  const wanted = Math.min(Math.max(Math.trunc(threads), DEFAULT_THREADS), MAX_THREADS);
+  const wanted = Math.min(Math.max(Math.trunc(threads), 1), MAX_THREADS);
   process.env["UV_THREADPOOL_SIZE"] = String(wanted);
   return wanted;
+}
+
+/** A thread for each processor to compress, and one for files. More of them would sleep, and waking one takes the time of a small cluster. */
+const SPARE_THREADS = 1;
+/** Clusters that wait in the pool, and are in work there, for each thread. */
+const WORK_PER_THREAD = 3;
+
+let queue: number | undefined;
+
+/**
+ * For a program that does nothing but copy: few threads, which never run out of work. As `requestThreadPool`, before the first use of the
+ * pool.
+ */
+export function prepareForCopies(): void {
+  const threads = availableParallelism() + SPARE_THREADS;
+  queue = WORK_PER_THREAD * Math.min(threads, requestThreadPool(threads));
+}
+
+/** Clusters that had better be in the pool at a time, where copies were prepared for. */
+export function copyQueue(): number | undefined {
+  return queue;
 }

@@ -60,6 +60,10 @@ export class OpenedFileStorage implements Storage {
     this.capabilities = fileCapabilities(parts);
   }
 
+  get descriptor(): number | undefined {
+    return this.#directFd === undefined && this.#closing === undefined ? this.#fd : undefined;
+  }
+
   size(): number {
     return this.#size;
   }

@@ -46,6 +46,8 @@ export interface Storage {
   readonly capabilities: StorageCapabilities;
   /** Where faults are tied to what the users of the storage do: told of it, right before the call that it is about. */
   readonly debug?: StorageDebug | undefined;
+  /** Descriptor of a file that is open and has the bytes of the storage at the same offsets, in the page cache. */
+  readonly descriptor?: number | undefined;
 
   /** Current length in bytes. */
   size(): number;

@@ -3,7 +3,7 @@ import { MiB } from "../base/units.js";
 import { writeInPool } from "./file-transfer.js";
 
 /** Most bytes, and most writes, that go out as one: while they do, as many are made ready. */
-const TOGETHER_BYTES = 2 * MiB;
+const TOGETHER_BYTES = 4 * MiB;
 const TOGETHER_COUNT = 64;
 
 interface Waiting {

@@ -1,7 +1,6 @@
 import type { BlockDevice } from "../../block/block-device.js";
 import { type Comparison, compareDisks } from "../../jobs/compare/compare.js";
 import type { ZoneDifference } from "../../jobs/compare/compare-zones.js";
-import type { IoMode } from "../../storage/file-storage.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
@@ -64,9 +63,8 @@ export async function compareCommand(args: readonly string[], context: CommandCo
   const opened: BlockDevice[] = [];
   try {
     const [one, other] = await choices(parsed, first, second);
-    opened.push(await openOne(one, undefined, context));
-    // Read in the thread pool, while this thread reads the first image and compares.
-    opened.push(await openOne(other, "pool", context));
+    opened.push(await openOne(one, context));
+    opened.push(await openOne(other, context));
   } catch (error) {
     await closeAll(opened);
     reportFailure(error, context);
@@ -98,9 +96,9 @@ async function choices(parsed: ParsedArguments, first: string, second: string): 
   return [choice(first, lastValue(parsed, "format")), choice(second, lastValue(parsed, "second-format"))];
 }
 
-async function openOne(choice: Choice, io: IoMode | undefined, context: CommandContext): Promise<BlockDevice> {
+async function openOne(choice: Choice, context: CommandContext): Promise<BlockDevice> {
   try {
-    return await openForCommand({ ...choice, readOnly: true, ...(io === undefined ? {} : { io }) }, context);
+    return await openForCommand({ ...choice, readOnly: true }, context);
   } catch (error) {
     throw withSubject(`Could not open '${choice.argument}'`, error);
   }

@@ -8,7 +8,7 @@ import { openImage } from "../../formats/open-image.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { Qcow2Device } from "../../formats/qcow2/device.js";
 import { formatDriver } from "../../formats/registry.js";
-import { codecThreads, DEEP_QUEUE_THREADS, requestThreadPool } from "../../host/thread-pool.js";
+import { DEEP_QUEUE_THREADS, prepareForCopies, requestThreadPool } from "../../host/thread-pool.js";
 import { convertDisks } from "../../jobs/convert/convert.js";
 import type { BitmapsToCopy } from "../../jobs/convert/copy-bitmaps.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
@@ -116,7 +116,7 @@ interface Conversion {
   readonly targetIsZero: boolean;
   readonly compressed: boolean;
   readonly sparseBytes: number | undefined;
-  readonly piecesInFlight: number;
+  readonly piecesInFlight: number | undefined;
   readonly salvage: boolean;
   readonly cache: CacheMode;
   readonly sourceCache: CacheMode;
@@ -141,8 +141,8 @@ export async function convertCommand(args: readonly string[], context: CommandCo
     context.output.out(optionHelp(format, target, context.standIn));
     return 0;
   }
-  const isDirect = conversion.cache.direct || conversion.sourceCache.direct;
-  requestThreadPool(isDirect ? DEEP_QUEUE_THREADS : codecThreads());
+  if (conversion.cache.direct || conversion.sourceCache.direct) requestThreadPool(DEEP_QUEUE_THREADS);
+  else prepareForCopies();
   if ([...conversion.sources, conversion.target].includes("-")) await convertStream(conversion, context);
   else await convert(conversion, context);
   return 0;
@@ -254,8 +254,8 @@ function sparseOption(text: string | undefined): number | undefined {
   );
 }
 
-function coroutines(text: string | undefined): number {
-  if (text === undefined) return 8;
+function coroutines(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
   const value = /^\d+$/.test(text) ? Number(text) : 0;
   if (value >= 1 && value <= MAX_COROUTINES) return value;
   throw new UsageError(
@@ -417,12 +417,12 @@ async function copy(
   };
   await convertDisks(sources, target, {
     compressed,
-    piecesInFlight,
     targetIsZero: conversion.create || conversion.targetIsZero,
     targetHasBacking: conversion.hasBacking,
     rate: conversion.rate,
     onProgress: (done, total) => line.report(done, total),
     ...(sparseBytes === undefined ? {} : { sparseBytes }),
+    ...(piecesInFlight === undefined ? {} : { piecesInFlight }),
     ...(salvage ? { onUnreadable } : {}),
   });
   line.finish();

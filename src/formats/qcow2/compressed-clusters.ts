@@ -12,12 +12,28 @@ export const DECOMPRESSED_CACHE_BYTES = 16 * MiB;
 /** Never more than this part of what the image may use for tables, so that who asks for little memory gets it. */
 const SHARE_OF_TABLES = 1 / 2;
 
+/** Clusters read as a whole after which an image is taken to be copied, and threads are worth their start. */
+const COPIED_CLUSTERS = 256;
+
 export interface CompressedClustersParts {
   readonly storage: Storage;
   readonly geometry: Qcow2Geometry;
   readonly codec: () => Promise<ClusterCodec>;
+  /** Compression type 0. */
+  readonly isDeflated: boolean;
   /** Bytes that the image may use for tables. */
   readonly cacheBytes: number;
+}
+
+/** False when it did not work, for whatever reason. */
+async function decompressInThread(
+  descriptor: number,
+  host: number,
+  length: number,
+  into: Uint8Array,
+): Promise<boolean> {
+  const { decompressingThreads } = await import("./decompressing-threads.js");
+  return decompressingThreads.decompress(descriptor, host, length, into);
 }
 
 /** A cluster that is being decompressed, or kept. */
@@ -40,6 +56,7 @@ export class CompressedClusters implements CompressedReader {
   readonly #limit: number;
   /** In the order of use, oldest first. */
   readonly #kept = new Map<number, Kept>();
+  #readWhole = 0;
 
   constructor(parts: CompressedClustersParts) {
     this.#parts = parts;
@@ -52,7 +69,7 @@ export class CompressedClusters implements CompressedReader {
     if (kept === undefined) {
       // All of the cluster is asked for, as copies do, which do not come back: kept, it would only fill the memory.
       if (into.length === this.#parts.geometry.clusterSize) {
-        return codecTurns.run(() => this.#decompress(run, cluster, into));
+        return this.#readCluster(run, cluster, into);
       }
       kept = this.#load(run, cluster);
     }
@@ -72,6 +89,17 @@ export class CompressedClusters implements CompressedReader {
     this.#kept.delete(host);
     this.#kept.set(host, kept);
     return kept;
+  }
+
+  #readCluster(run: CompressedRun, cluster: number, into: Uint8Array): Promise<void> {
+    const here = (): Promise<void> => codecTurns.run(() => this.#decompress(run, cluster, into));
+    const { storage, isDeflated } = this.#parts;
+    const length = Math.min(run.length, storage.size() - run.host);
+    this.#readWhole += 1;
+    const isCopied = this.#readWhole > COPIED_CLUSTERS;
+    if (!isCopied || !isDeflated || storage.descriptor === undefined || length <= 0) return here();
+    const { descriptor } = storage;
+    return decompressInThread(descriptor, run.host, length, into).then((isDone) => (isDone ? undefined : here()));
   }
 
   #load(run: CompressedRun, cluster: number): Kept {

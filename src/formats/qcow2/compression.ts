@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import { ZcowError } from "../../base/errors.js";
 import { Permits } from "../../base/permits.js";
 import type { ClusterCodec } from "../../codec/cluster-codec.js";
+import { copyQueue } from "../../host/thread-pool.js";
 
 /** Threads that Node.js keeps for files and for compression alike, when the environment says nothing. */
 const DEFAULT_POOL_THREADS = 4;
@@ -11,9 +12,9 @@ const WAITING = 2;
 
 /**
  * Clusters that are compressed or decompressed at a time, in the whole process: enough to keep every processor busy, and one thread of the
- * pool is left for files. What waits for its turn holds no memory.
+ * pool is left for files. A program that does nothing but copy has more of them. What waits for its turn holds no memory.
  */
-export const codecTurns = new Permits(codecThreads());
+export const codecTurns = new Permits(() => copyQueue() ?? codecThreads());
 
 function codecThreads(): number {
   const pool = Number.parseInt(process.env["UV_THREADPOOL_SIZE"] ?? "", 10) || DEFAULT_POOL_THREADS;

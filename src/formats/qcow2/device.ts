@@ -26,6 +26,10 @@ export class Qcow2Device extends BaseBlockDevice implements BitmapTracking {
     return this.#engine.header;
   }
 
+  get descriptor(): number | undefined {
+    return this.#engine.storage.descriptor;
+  }
+
   dirtyBits(name: string): DirtyBits | undefined {
     return this.#engine.bitmaps?.bits(name);
   }

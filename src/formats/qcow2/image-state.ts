@@ -92,7 +92,13 @@ export class ImageState {
     const { compressionType } = input.header;
     const codec = onceDone(() => loadCodec(compressionType));
     this.codec = codec;
-    const compressed = new CompressedClusters({ storage, geometry, codec, cacheBytes: input.cacheBytes });
+    const compressed = new CompressedClusters({
+      storage,
+      geometry,
+      codec,
+      isDeflated: compressionType === 0,
+      cacheBytes: input.cacheBytes,
+    });
     this.compressed = compressed;
     this.old = new OldContents({ geometry, data, compressed, backing: input.backing, debug: storage.debug });
     const barrier = (): MaybePromise<void> => this.writeBack.barrier();

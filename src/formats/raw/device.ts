@@ -53,6 +53,10 @@ class RawDevice extends BaseBlockDevice {
     this.#looksLikeImage = options.looksLikeImage;
   }
 
+  get descriptor(): number | undefined {
+    return this.#storage.descriptor;
+  }
+
   protected doRead(offset: number, into: Uint8Array): MaybePromise<void> {
     this.#debug?.event("read_aio");
     return this.#storage.read(offset, into);

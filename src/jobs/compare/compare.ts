@@ -3,6 +3,7 @@ import { KiB, MiB } from "../../base/units.js";
 import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
 import { BufferPool } from "../convert/buffer-pool.js";
 import { geometryDifference, pointerDifference, type ZoneDifference } from "./compare-zones.js";
+import { ComparingThread, comparedFiles, type RunPart } from "./comparing-thread.js";
 import { firstDifference, firstNonZero } from "./first-difference.js";
 import { type PairedRun, pairedRuns, type Side, UnmappedDisk } from "./paired-runs.js";
 
@@ -10,6 +11,10 @@ import { type PairedRun, pairedRuns, type Side, UnmappedDisk } from "./paired-ru
 const PIECE_BYTES = 256 * KiB;
 /** Pieces in flight; memory is twice that many pieces. */
 const PIECES = 8;
+/** Bytes that this thread compares before another one is worth its start, which takes some 30 ms. */
+const ALONE_BYTES = 32 * MiB;
+/** Bytes that this thread compares before it looks whether the other one has something to tell. */
+const TURN_BYTES = MiB;
 /** The unit in which an unreadable place is told, as the stock tool does. */
 const CHUNK_BYTES = 2 * MiB;
 
@@ -82,6 +87,10 @@ class DiskComparison {
   /** The finding at the lowest place so far; pieces behind it are not begun any more. */
   #found: { readonly at: number; readonly finding: Finding } | undefined;
   #done = 0;
+  /** Bytes handed out to this thread. */
+  #here = 0;
+  /** Undefined as long as there is little to do. */
+  #thread: ComparingThread | "none" | undefined;
 
   constructor(first: BlockDevice, second: BlockDevice, options: CompareOptions) {
     this.#first = first;
@@ -96,7 +105,7 @@ class DiskComparison {
     try {
       for await (const run of pairedRuns(this.#first, this.#second)) {
         if (run.offset >= common && !toldSizes) {
-          await this.#buffers.allBack();
+          await this.#settled();
           if (this.#found !== undefined) break;
           toldSizes = true;
           this.#options.onSizesDiffer?.();
@@ -108,9 +117,15 @@ class DiskComparison {
       if (!(error instanceof UnmappedDisk)) throw error;
       this.#note(this.#total, { verdict: "unmapped", side: error.side, error: error.cause });
     } finally {
-      await this.#buffers.allBack();
+      await this.#settled();
+      if (this.#thread instanceof ComparingThread) await this.#thread.close();
     }
     return this.#found?.finding;
+  }
+
+  async #settled(): Promise<void> {
+    if (this.#thread instanceof ComparingThread) await this.#thread.settled();
+    await this.#buffers.allBack();
   }
 
   #note(at: number, finding: Finding): void {
@@ -129,8 +144,40 @@ class DiskComparison {
       return;
     }
     for (let at = offset; at < offset + length && this.#found === undefined; ) {
-      const chunk = at - ((at - offset) % CHUNK_BYTES);
-      const count = Math.min(PIECE_BYTES - ((at - offset) % PIECE_BYTES), offset + length - at);
+      const thread = reads.first && reads.second ? this.#threadNow() : undefined;
+      const taken = thread?.take(run, at, offset + length) ?? 0;
+      at += taken;
+      if (taken > 0) continue;
+      const count = Math.min(offset + length - at, TURN_BYTES);
+      await this.#compareHere({ run, offset: at, length: count });
+      at += count;
+      this.#here += count;
+      if (thread !== undefined) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  /** The other thread, once there was enough to do to start it. */
+  #threadNow(): ComparingThread | undefined {
+    if (this.#thread === undefined && this.#here >= ALONE_BYTES) this.#thread = this.#startThread() ?? "none";
+    return this.#thread instanceof ComparingThread ? this.#thread : undefined;
+  }
+
+  #startThread(): ComparingThread | undefined {
+    const files = comparedFiles(this.#first, this.#second);
+    if (files === undefined) return undefined;
+    const otherwise = async (part: RunPart): Promise<void> => {
+      await this.#compareHere(part);
+      await this.#buffers.allBack();
+    };
+    return new ComparingThread(files, (length) => this.#progress(length), otherwise);
+  }
+
+  /** Begins to compare a part of a run, as far as nothing was found before it. */
+  async #compareHere({ run, offset, length }: RunPart): Promise<void> {
+    const reads = { first: isRead(run.first), second: isRead(run.second) };
+    for (let at = offset; at < offset + length && at < (this.#found?.at ?? at + 1); ) {
+      const chunk = at - ((at - run.offset) % CHUNK_BYTES);
+      const count = Math.min(PIECE_BYTES - ((at - run.offset) % PIECE_BYTES), offset + length - at);
       const buffer = this.#buffers.takeNow() ?? (await this.#buffers.take());
       this.#startPiece(new Piece(at, count, chunk, buffer, reads));
       at += count;

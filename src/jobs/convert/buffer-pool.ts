@@ -8,7 +8,8 @@ export class BufferPool {
   readonly #free: Uint8Array[] = [];
   readonly #waiting: ((buffer: Uint8Array) => void)[] = [];
   readonly #count: number;
-  #everythingBack: (() => void) | undefined;
+  /** Those who wait until nobody holds a buffer. */
+  readonly #everythingBack: (() => void)[] = [];
 
   constructor(count: number, size: number) {
     const memory = alignedBuffer(count * size);
@@ -35,14 +36,13 @@ export class BufferPool {
       return;
     }
     this.#free.push(buffer);
-    if (this.#free.length === this.#count) this.#everythingBack?.();
+    if (this.#free.length < this.#count) return;
+    for (const tell of this.#everythingBack.splice(0)) tell();
   }
 
   /** Resolves when nobody holds a buffer. */
   allBack(): Promise<void> {
     if (this.#free.length === this.#count) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#everythingBack = resolve;
-    });
+    return new Promise((resolve) => this.#everythingBack.push(resolve));
   }
 }

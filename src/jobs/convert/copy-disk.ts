@@ -1,13 +1,13 @@
 import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
-import { KiB } from "../../base/units.js";
+import { KiB, MiB } from "../../base/units.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { BufferPool } from "./buffer-pool.js";
 import { CopyPace } from "./copy-pace.js";
 import type { JoinedDisk, UnreadableSink } from "./joined-disk.js";
 import { dataSpans } from "./zero-scan.js";
 
-/** Bytes that are read at once: some of them stay in the cache of a processor core until they are written. */
-const PIECE_BYTES = 512 * KiB;
+/** Bytes that are read at once. */
+const PIECE_BYTES = MiB;
 /** Pieces in flight. */
 const DEFAULT_PIECES = 8;
 export const DEFAULT_SPARSE_BYTES = 4 * KiB;
@@ -34,7 +34,7 @@ export interface CopyOptions {
 
 /**
  * Copies `source` to the start of `target`, which is at least as large. What the source knows to be zero is never read. Data
- * is read in order, in pieces of 512 KiB, and written while the next pieces are read. The target is not flushed.
+ * is read in order, in pieces of 1 MiB, and written while the next pieces are read. The target is not flushed.
  *
  * Fails with the first error of either side, when nothing is in flight any more.
  */

@@ -68,12 +68,12 @@ describe("a queue of writes", () => {
     expect(most).toBe(1);
   });
 
-  it("never joins more than 2 MiB", async () => {
+  it("never joins more than 4 MiB", async () => {
     const queue = new WriteQueue(fd);
     const piece = 1024 * 1024;
     await Promise.all(Array.from({ length: 10 }, (_, index) => queue.write(index * piece, bytes(piece, index))));
     const counts = vi.mocked(fs.writev).mock.calls.map(([, parts]) => parts.length);
-    expect(counts).toEqual([2, 2, 2, 2]);
+    expect(counts).toEqual([4, 4]);
     expect(contents().every((value, at) => value === Math.floor(at / piece))).toBe(true);
   });
 
