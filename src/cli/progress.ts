@@ -5,7 +5,7 @@ const WHOLE = 10_000;
 
 /**
  * The progress line of the stock tools, rewritten in place on standard output: `    (12.34/100%)`. Silent unless `shown`: then the signal
- * SIGUSR1 prints how far it is on standard error.
+ * SIGUSR1 prints how far it is on standard error, until the line is left.
  */
 export class ProgressLine {
   readonly #context: CommandContext;
@@ -21,7 +21,21 @@ export class ProgressLine {
     this.#shown = shown;
     this.#step = stepPercent * 100;
     if (!shown) process.on("SIGUSR1", this.#onSignal);
+  }
+
+  /** Shows that nothing is done yet, before there is anything to report. */
+  start(): void {
     this.#print(0);
+  }
+
+  /** Waits for `work`, and leaves the line when it fails. */
+  async during<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      this.end();
+      throw error;
+    }
   }
 
   /** `done` of `total` bytes. */

@@ -80,9 +80,10 @@ export async function amendCommand(args: readonly string[], context: CommandCont
   const given = wantsHelp ? [] : lists.flatMap((list) => splitOptionList(list));
   const secretOf = await givenSecrets(parsed);
   const image = namedImage(parsed, secretOf);
-  return withSource(image, "write", context, async (found) => {
+  const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet") && !wantsHelp);
+  const work = withSource(image, "write", context, async (found) => {
     const info = await amendableInfo(found, image, context);
-    if (wantsHelp) return printHelp(context);
+    if (wantsHelp) return;
     const options = new Map<string, string>();
     for (const [name, value] of given) {
       checkOption(name, value);
@@ -90,12 +91,13 @@ export async function amendCommand(args: readonly string[], context: CommandCont
     }
     const encrypt = keySlotChange(options, secretOf, isGiven(parsed, "force"));
     refuseBacking(info, options);
-    const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet"));
+    line.start();
     const onProgress = (done: number): void => line.report(done, 1);
     await amend(found, image, { ...parseOptions(options), encrypt, onProgress });
-    line.finish();
-    return 0;
   });
+  await line.during(work);
+  line.finish();
+  return wantsHelp ? printHelp(context) : 0;
 }
 
 function requireKnown(format: string): void {

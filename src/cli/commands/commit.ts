@@ -1,6 +1,7 @@
-import { isZcowError } from "../../base/errors.js";
+import { isZcowError, type Warning } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { commitImage } from "../../jobs/commit/commit.js";
+import { describeImage } from "../../jobs/info.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
 import {
   FORMAT_OPTION,
@@ -53,27 +54,29 @@ export async function commitCommand(args: readonly string[], context: CommandCon
   const cache = cacheOption(parsed);
   const quiet = isGiven(parsed, "quiet");
   const base = lastValue(parsed, "base");
-  const line = new ProgressLine(context, isGiven(parsed, "progress") && !quiet);
   const choice = { path: image.name, format: image.format, readOnly: false, forceShare: false, cache };
+  const options = {
+    base,
+    keepOverlay: base !== undefined || isGiven(parsed, "keep"),
+    rate,
+    direct: cache.direct,
+    implicitFiles: "probe" as const,
+    onWarning: (warning: Warning) => printWarning(warning, choice, context),
+  };
   await withSource(image, "write", context, async ({ source, format, passphrase }) => {
     try {
-      await commitImage(source, {
-        format,
-        base,
-        keepOverlay: base !== undefined || isGiven(parsed, "keep"),
-        rate,
-        passphrase,
-        direct: cache.direct,
-        implicitFiles: "probe",
-        onWarning: (warning) => printWarning(warning, choice, context),
-        onProgress: (done, total) => line.report(done, total),
-      });
+      // What cannot be opened is told about before any progress is.
+      await describeImage(source, { format, beforeWriting: true });
+      const line = new ProgressLine(context, isGiven(parsed, "progress") && !quiet);
+      line.start();
+      const onProgress = (done: number, total: number): void => line.report(done, total);
+      await line.during(commitImage(source, { ...options, format, passphrase, onProgress }));
+      line.finish();
     } catch (error) {
       if (isZcowError(error, "NO_BACKING_FILE") || isZcowError(error, "BASE_NOT_FOUND")) throw error;
       throw withSubject(`Could not open '${image.name}'`, error);
     }
   });
-  line.finish();
   if (!quiet) context.output.out("Image committed.\n");
   return 0;
 }

@@ -60,6 +60,8 @@ export async function compareCommand(args: readonly string[], context: CommandCo
   if (first === undefined || second === undefined || more.length > 0) {
     throw new UsageError("Expecting two image file names");
   }
+  const shown = isGiven(parsed, "progress") && !isGiven(parsed, "quiet");
+  const line = new ProgressLine(context, shown, PROGRESS_STEP_PERCENT);
   const opened: BlockDevice[] = [];
   try {
     const [one, other] = await choices(parsed, first, second);
@@ -67,11 +69,12 @@ export async function compareCommand(args: readonly string[], context: CommandCo
     opened.push(await openOne(other, context));
   } catch (error) {
     await closeAll(opened);
+    line.end();
     reportFailure(error, context);
     return EXIT_NOT_OPENED;
   }
   try {
-    return await compare(opened as [BlockDevice, BlockDevice], [first, second], parsed, context);
+    return await compare(opened as [BlockDevice, BlockDevice], [first, second], parsed, line, context);
   } finally {
     await closeAll(opened);
   }
@@ -112,19 +115,21 @@ async function compare(
   [first, second]: readonly [BlockDevice, BlockDevice],
   names: readonly [string, string],
   parsed: ParsedArguments,
+  line: ProgressLine,
   context: CommandContext,
 ): Promise<number> {
   const quiet = isGiven(parsed, "quiet");
   const say = (text: string): void => {
     if (!quiet) context.output.out(`${text}\n`);
   };
-  const line = new ProgressLine(context, isGiven(parsed, "progress") && !quiet, PROGRESS_STEP_PERCENT);
-  const found = await compareDisks(first, second, {
+  line.start();
+  const work = compareDisks(first, second, {
     strict: isGiven(parsed, "strict"),
     namesArePaths: true,
     onProgress: (done, total) => line.report(done, total),
     onSizesDiffer: () => say("Warning: Image size mismatch!"),
   });
+  const found = await line.during(work);
   const status = tell(found, names, say, context);
   line.end();
   return status;

@@ -281,6 +281,13 @@ function creationOptions(parsed: ParsedArguments): Assignment[] {
 }
 
 async function convert(conversion: Conversion, context: CommandContext): Promise<void> {
+  const line = new ProgressLine(context, conversion.progress);
+  line.start();
+  await line.during(convertFiles(conversion, line, context));
+  line.finish();
+}
+
+async function convertFiles(conversion: Conversion, line: ProgressLine, context: CommandContext): Promise<void> {
   const opened: BlockDevice[] = [];
   let bitmaps: BitmapsToCopy | undefined;
   try {
@@ -295,7 +302,7 @@ async function convert(conversion: Conversion, context: CommandContext): Promise
     const target = await openTarget(conversion, context);
     opened.push(target);
     if (bitmaps !== undefined) requireBitmaps(target);
-    await copy(conversion, sources, target, context);
+    await copy(conversion, sources, target, line, context);
     await target.flush();
   } finally {
     await Promise.all(opened.map((device) => device.close()));
@@ -407,10 +414,10 @@ async function copy(
   conversion: Conversion,
   sources: readonly BlockDevice[],
   target: BlockDevice,
+  line: ProgressLine,
   context: CommandContext,
 ): Promise<void> {
   const { compressed, sparseBytes, piecesInFlight, salvage } = conversion;
-  const line = new ProgressLine(context, conversion.progress);
   const onUnreadable = (offset: number, _length: number, error: unknown): void => {
     if (!conversion.quiet)
       printError(context, `warning: error while reading offset ${offset}: ${explain(error, context)}`);
@@ -425,7 +432,6 @@ async function copy(
     ...(piecesInFlight === undefined ? {} : { piecesInFlight }),
     ...(salvage ? { onUnreadable } : {}),
   });
-  line.finish();
 }
 
 function sourceImage(name: string, { imageOptions, sourceFormat, forceShare, secretOf }: Conversion): NamedImage {

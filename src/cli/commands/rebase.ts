@@ -74,8 +74,9 @@ export async function rebaseCommand(args: readonly string[], context: CommandCon
   const source = requireCacheMode(parsed, "source-cache", "source cache option");
   const format = backingFormat(parsed);
   const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet"));
+  line.start();
   const choice = { path: image.name, format: image.format, readOnly: false, forceShare: false, cache: WRITE_BACK };
-  await withSource(image, "write", context, async (found) => {
+  const work = withSource(image, "write", context, async (found) => {
     try {
       await rebaseImage(found.source, {
         format: found.format,
@@ -94,6 +95,7 @@ export async function rebaseCommand(args: readonly string[], context: CommandCon
       throw isAboutImage(error) ? withSubject(`Could not open '${image.name}'`, error) : error;
     }
   });
+  await line.during(work);
   line.finish();
   return 0;
 }

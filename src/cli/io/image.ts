@@ -1,6 +1,8 @@
+import { ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { copyOnRead } from "../../block/copy-on-read.js";
 import { NodeOptions } from "../../block/node-options.js";
+import type { PassphraseSource } from "../../block/passphrase.js";
 import { type OpenedNode, openParts } from "../../formats/nodes/open-node.js";
 import { type NodeAccess } from "../../formats/nodes/storage-node.js";
 import { openImage } from "../../formats/open-image.js";
@@ -85,7 +87,7 @@ export class IoImage {
 
   /** A device that is open already, for tests. */
   static of(device: BlockDevice, choice: IoChoice, storage: Storage): IoImage {
-    const node = { storage, driver: device.format, openDevice: () => Promise.resolve(device) };
+    const node = { storage, driver: device.format, passphrase: undefined, openDevice: () => Promise.resolve(device) };
     return new IoImage(choice, node, undefined, device);
   }
 
@@ -119,6 +121,37 @@ export class IoImage {
     } finally {
       this.device = await openDisk(this.choice, this.#node, this.#overlay);
     }
+  }
+
+  /** Reads from the state of a virtual machine. Fails with `NOT_SUPPORTED` where there is no place for one. */
+  async readVmState(at: number, into: Uint8Array): Promise<void> {
+    this.#requireVmState();
+    const { readVmState } = await import("../../formats/qcow2/vm-state.js");
+    await readVmState(this.#overlay ?? this.#node.storage, at, into, this.#passphrase);
+  }
+
+  /** Writes to the state of a virtual machine. The disk is open afterwards, whether that worked or not. */
+  async writeVmState(at: number, from: Uint8Array): Promise<void> {
+    this.#requireVmState();
+    const { writeVmState } = await import("../../formats/qcow2/vm-state.js");
+    await this.device.close();
+    try {
+      await writeVmState(this.#overlay ?? this.#node.storage, at, from, this.#passphrase);
+    } finally {
+      this.device = await openDisk(this.choice, this.#node, this.#overlay);
+    }
+  }
+
+  get #passphrase(): PassphraseSource | undefined {
+    return this.#overlay === undefined ? this.#node.passphrase : undefined;
+  }
+
+  #requireVmState(): void {
+    const { format, name } = this.device;
+    if (format === "qcow2") return;
+    throw new ZcowError("NOT_SUPPORTED", `${name} is ${format}, which has no place for the state of a machine`, {
+      data: { path: name, value: format },
+    });
   }
 
   async close(): Promise<void> {

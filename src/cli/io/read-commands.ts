@@ -1,6 +1,6 @@
 import { BadArguments, type IoArguments, type IoCommand } from "./command.js";
 import { byteNumber, piecesLength, transferLength } from "./numbers.js";
-import { patternOption, printingOptions, requireSectors, unsupportedRequest } from "./request-options.js";
+import { patternOption, printingOptions, requireSectors } from "./request-options.js";
 import type { IoSession } from "./session.js";
 import { type ReadRequest, readRequest } from "./transfers.js";
 
@@ -17,12 +17,10 @@ async function read(session: IoSession, { options, operands }: IoArguments): Pro
   if (verifyLength < 0 || verifyFrom + verifyLength > length) {
     throw new BadArguments("pattern verification range exceeds end of read data\n");
   }
-  if (options.has("b")) {
-    requireSectors(offset, length);
-    return session.show(session.failure("read", unsupportedRequest("reading the VM state")));
-  }
+  const vmState = options.has("b");
+  if (vmState) requireSectors(offset, length);
   const dump = options.has("v");
-  const request = { operation: "read", offset, length, dump, pattern, verifyFrom, verifyLength };
+  const request = { operation: "read", vmState, offset, length, dump, pattern, verifyFrom, verifyLength };
   return session.show(await readRequest(session, { ...request, ...printingOptions(options) }));
 }
 
@@ -68,6 +66,7 @@ export const READ_COMMANDS: readonly IoCommand[] = [
     run: read,
     explanation: [
       "'read -v 512 1k' reads 1 KiB at byte 512 and shows it.",
+      "-b  from the state of a virtual machine that is stored in the image",
       "-C  statistics in one line for programs",
       "-l  bytes to compare with the pattern (with -P)",
       "-p  accepted and ignored",

@@ -1,4 +1,3 @@
-import { ZcowError } from "../../base/errors.js";
 import { isAligned } from "../../base/integers.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import { BadArguments } from "./command.js";
@@ -25,8 +24,4 @@ export function requireSectors(offset: number, length: number): void {
   if (!isAligned(length, SECTOR_SIZE)) {
     throw new BadArguments(`${length} is not a sector-aligned value for 'count'\n`);
   }
-}
-
-export function unsupportedRequest(what: string): ZcowError {
-  return new ZcowError("NOT_SUPPORTED", `${what} is not supported by this version`);
 }

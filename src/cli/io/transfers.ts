@@ -14,6 +14,8 @@ interface Printing {
 }
 
 export interface ReadRequest extends Printing {
+  /** From the state of a virtual machine, not from the disk. */
+  readonly vmState?: boolean;
   /** Bytes. */
   readonly offset: number;
   /** Bytes. */
@@ -32,9 +34,10 @@ export async function readRequest(session: IoSession, request: ReadRequest): Pro
   const start = performance.now();
   let bytes: Uint8Array;
   try {
-    session.assertInside(offset, length);
+    if (request.vmState !== true) session.assertInside(offset, length);
     bytes = new Uint8Array(length);
-    await session.device.read(offset, bytes);
+    if (request.vmState === true) await session.image.readVmState(offset, bytes);
+    else await session.device.read(offset, bytes);
   } catch (error) {
     return session.failure(request.operation, error);
   }
@@ -48,6 +51,8 @@ export async function readRequest(session: IoSession, request: ReadRequest): Pro
 }
 
 export interface WriteRequest extends Printing {
+  /** To the state of a virtual machine, not to the disk. */
+  readonly vmState?: boolean;
   /** Bytes. */
   readonly offset: number;
   /** Bytes. */
@@ -64,18 +69,24 @@ export interface WriteRequest extends Printing {
 
 /** Writes and describes. Never rejects. */
 export async function writeRequest(session: IoSession, request: WriteRequest): Promise<Outcome> {
-  const { offset, length, fua, unmap } = request;
+  const { offset, length } = request;
   const start = performance.now();
   try {
-    session.assertInside(offset, length);
-    if (request.zeroes) await session.device.writeZeroes(offset, length, { fua, unmap });
-    else await writeData(session, request);
+    await makeWrite(session, request);
   } catch (error) {
     return session.failure(request.operation, error);
   }
   const seconds = (performance.now() - start) / 1000;
   if (request.quiet) return { ok: true, text: "" };
   return { ok: true, text: transferReport({ verb: "wrote", offset, length, seconds, machine: request.machine }) };
+}
+
+async function makeWrite(session: IoSession, request: WriteRequest): Promise<void> {
+  const { offset, length, pattern, fua, unmap } = request;
+  if (request.vmState === true) return session.image.writeVmState(offset, patternBuffer(length, pattern));
+  session.assertInside(offset, length);
+  if (request.zeroes) await session.device.writeZeroes(offset, length, { fua, unmap });
+  else await writeData(session, request);
 }
 
 async function writeData(

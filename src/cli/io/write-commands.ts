@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { BadArguments, type IoArguments, type IoCommand } from "./command.js";
 import { transferReport } from "./figures.js";
 import { byteNumber, piecesLength, transferLength } from "./numbers.js";
-import { patternOption, printingOptions, requireSectors, unsupportedRequest } from "./request-options.js";
+import { patternOption, printingOptions, requireSectors } from "./request-options.js";
 import type { IoSession } from "./session.js";
 import { DEFAULT_PATTERN, type WriteRequest, writeRequest } from "./transfers.js";
 
@@ -17,11 +17,11 @@ async function write(session: IoSession, { options, operands }: IoArguments): Pr
   const offset = byteNumber(operands[0]);
   const length = options.has("n") ? byteNumber(operands[1]) : transferLength(operands[1], " without -n");
   if (options.has("b") || options.has("c")) requireSectors(offset, length);
-  if (options.has("b")) return session.show(session.failure("write", unsupportedRequest("writing the VM state")));
   const source = options.get("s");
   const fill = source === undefined ? (pattern ?? DEFAULT_PATTERN) : patternFile(session, source);
   if (fill === undefined) return false;
-  const request = { operation: "write", offset, length, pattern: fill, ...writeOptions(session, options) };
+  const vmState = options.has("b");
+  const request = { operation: "write", vmState, offset, length, pattern: fill, ...writeOptions(session, options) };
   return session.show(await writeRequest(session, request));
 }
 
@@ -135,6 +135,7 @@ export const WRITE_COMMANDS: readonly IoCommand[] = [
     run: write,
     explanation: [
       "'write 512 1k' writes 1 KiB at byte 512, filled with 0xcd.",
+      "-b  to the state of a virtual machine that is stored in the image",
       "-c  compress; whole clusters that hold nothing yet",
       "-C  statistics in one line for programs",
       "-f  durable before it is acknowledged",

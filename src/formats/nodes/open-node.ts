@@ -49,6 +49,8 @@ export interface OpenedNode {
   readonly storage: Storage;
   /** The driver at the top: a format, or what holds the bytes when there is no format. */
   readonly driver: string | undefined;
+  /** What opens the image when it is encrypted. */
+  readonly passphrase: PassphraseSource | undefined;
   /** Opens the disk; what `storage` is stays open when it is closed. */
   readonly openDevice: () => Promise<BlockDevice>;
 }
@@ -72,6 +74,7 @@ export async function openParts(options: NodeOptions, access: NodeAccess): Promi
   return {
     storage,
     driver: plan.driver,
+    passphrase: plan.passphrase,
     openDevice: async () => openImage(borrowedStorage(storage), await plan.deviceOptions()),
   };
 }
@@ -114,6 +117,7 @@ const OTHER_FILE = /^(backing|data-file)(\.|$)/;
 
 interface NodePlan {
   readonly driver: string | undefined;
+  readonly passphrase: PassphraseSource | undefined;
   readonly openStorage: () => Promise<Storage>;
   /** Opens, too, what a description puts in the place of files that the image names. */
   readonly deviceOptions: () => Promise<OpenImageOptions>;
@@ -137,7 +141,12 @@ function planNode(given: NodeOptions, outer: InnerAccess, use: "disk" | "at rest
     const storage = await open(access);
     return window === undefined ? storage : inWindow(storage, window);
   };
-  return { driver, openStorage, deviceOptions: async () => ({ ...device, ...(await others()) }) };
+  return {
+    driver,
+    passphrase: device.passphrase,
+    openStorage,
+    deviceOptions: async () => ({ ...device, ...(await others()) }),
+  };
 }
 
 /** What is to stand where the image names other files. */
@@ -188,6 +197,7 @@ function planStorage(driver: string, options: NodeOptions, access: InnerAccess):
   const isReadOnly = options.get("read-only") === "on" || !access.writable;
   return {
     driver,
+    passphrase: undefined,
     openStorage: () => openStorageNode(whole, access),
     deviceOptions: async () => ({ format: "raw", readOnly: isReadOnly }),
   };

@@ -101,7 +101,7 @@ export async function openEngine(storage: Storage, options: OpenEngineOptions = 
       const { headerOfSnapshot } = await import("./snapshots/snapshot-view.js");
       header = await headerOfSnapshot(storage, header, options.snapshot, writable);
     }
-    const geometry = geometryOf(header);
+    const geometry = options.pastEnd === true ? geometryPastEnd(header) : geometryOf(header);
     const l1 = await readL1(storage, header);
     const bitmaps = writable ? (options.bitmaps ?? (await bitmapsOf(storage, header, options.withBitmaps))) : undefined;
     const { journal } = options;
@@ -141,6 +141,8 @@ async function openFiles(
 export interface OpenEngineOptions extends OpenDeviceOptions {
   /** Bitmaps may be added to an image that has none. */
   readonly withBitmaps?: boolean;
+  /** What lies behind the end of the disk can be reached, too, as far as the L1 table goes. Default false. */
+  readonly pastEnd?: boolean;
   /** Stand in for the bitmaps as they are in the file. */
   readonly bitmaps?: ImageBitmaps;
 }
@@ -173,6 +175,11 @@ function geometryOf(header: Qcow2Header): Qcow2Geometry {
     extendedL2: (header.features.incompatible & INCOMPATIBLE.extendedL2) !== 0n,
     externalData: (header.features.incompatible & INCOMPATIBLE.externalData) !== 0n,
   });
+}
+
+function geometryPastEnd(header: Qcow2Header): Qcow2Geometry {
+  const { l2Coverage } = geometryOf(header);
+  return geometryOf({ ...header, size: header.l1Size * l2Coverage });
 }
 
 function cacheBytesOf({ cacheBytes = DEFAULT_CACHE_BYTES }: OpenDeviceOptions): number {
