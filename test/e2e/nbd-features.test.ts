@@ -127,7 +127,8 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
       "os.execv(sys.argv[2], sys.argv[2:])",
     ].join("\n");
     const own = command.commandLine(["nbd", "-f", "qcow2", at("socket.qcow2")]);
-    const server = await serve(spawn("python3", ["-c", script, at("unit.sock"), ...own]), at("unit.sock"));
+    const server = await serve(spawn("python3", ["-c", script, at("unit.sock"), ...own]));
+    expect(server.said()).toBe(`serving ${uri("unit.sock")} (8388608 bytes)\n`);
     expect((await runTool("nbdinfo", ["--size", uri("unit.sock")])).stdout).toBe("8388608\n");
     await server.end();
     expect(existsSync(at("unit.sock"))).toBe(true);

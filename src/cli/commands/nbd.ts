@@ -1,4 +1,5 @@
 import { writeFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
 import { isZcowError, ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { isZonedDevice } from "../../block/zoned-device.js";
@@ -9,6 +10,7 @@ import type { NbdExportOptions } from "../../protocols/nbd/export.js";
 import { DEFAULT_NBD_LIMITS } from "../../protocols/nbd/limits.js";
 import { bitmapContext, depthContext, type MetaContext } from "../../protocols/nbd/meta-context.js";
 import type { ListenAddress } from "../../servers/nbd/listen-address.js";
+import type { HandedOver } from "../../servers/nbd/server.js";
 import { NbdService } from "../../servers/nbd/service.js";
 import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
 import { unknownSecret } from "../common-options.js";
@@ -277,14 +279,19 @@ function servingText(service: NbdService, tls: boolean): string {
   const lines: string[] = [];
   for (const address of service.server.addresses) {
     for (const { name, size, readOnly } of service.exports) {
-      const scheme = tls ? "nbds" : "nbd";
-      const encoded = encodeURIComponent(name);
-      const uri =
-        typeof address === "string"
-          ? `${scheme}+unix:///${encoded}?socket=${address}`
-          : `${scheme}://${address.family === "IPv6" ? `[${address.address}]` : address.address}:${address.port}/${encoded}`;
+      const uri = exportUri(address, name, tls);
       lines.push(`serving ${uri} (${size} bytes${readOnly ? ", read-only" : ""})\n`);
     }
   }
   return lines.join("");
+}
+
+function exportUri(address: AddressInfo | string | HandedOver, name: string, tls: boolean): string {
+  const scheme = tls ? "nbds" : "nbd";
+  const encoded = encodeURIComponent(name);
+  if (typeof address === "string")
+    return `${scheme}+unix:///${encoded}?socket=${encodeURIComponent(address).replaceAll("%2F", "/")}`;
+  if ("descriptor" in address) return `'${name}' at descriptor ${address.descriptor}`;
+  const host = address.family === "IPv6" ? `[${address.address}]` : address.address;
+  return `${scheme}://${host}:${address.port}/${encoded}`;
 }

@@ -1,4 +1,5 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { boundSocketPath } from "../../host/bound-socket.js";
 import { NbdConnection } from "../../protocols/nbd/connection.js";
 import type { NbdTarget } from "../../protocols/nbd/target.js";
 import { bracketed } from "../nvme-tcp/listening.js";
@@ -18,6 +19,11 @@ export interface NbdServerOptions {
   readonly tls?: TlsAcceptor;
   /** A client that had chosen an export has gone; `left` clients are still there. */
   readonly onClientGone?: (left: number) => void;
+}
+
+/** A socket without a path that whoever started this process listens at. */
+export interface HandedOver {
+  readonly descriptor: number;
 }
 
 /** What the server has seen since it started. */
@@ -60,9 +66,15 @@ export class NbdServer {
     return nbd;
   }
 
-  /** Where it listens: TCP addresses and paths. */
-  get addresses(): readonly (AddressInfo | string)[] {
-    return this.#servers.map((server) => server.address()).filter((address) => address !== null);
+  /** Where it listens: TCP addresses, paths, and the descriptors of sockets that were handed over and have no path. */
+  get addresses(): readonly (AddressInfo | string | HandedOver)[] {
+    return this.#servers.flatMap<AddressInfo | string | HandedOver>((server, index) => {
+      const address = server.address();
+      if (address !== null) return [address];
+      const wish = this.#options.addresses[index];
+      if (wish?.kind !== "descriptor" || !server.listening) return [];
+      return [boundSocketPath(wish.fd) ?? { descriptor: wish.fd }];
+    });
   }
 
   /** Connections, those that wait included. */
