@@ -44,7 +44,8 @@ export function tlsServerOptions(parsed: ParsedArguments): TlsServerCredentials 
   if (directory === undefined) throw new UsageError(`TLS credentials '${id}' need a directory: dir=PATH`, false);
   if (type === "tls-creds-psk") return pskCredentials(directory);
   const permits = authzId === undefined ? undefined : permission(objects, authzId);
-  return x509Credentials(directory, (options.get("verify-peer") ?? "on") === "on", permits);
+  const isOn = (name: string): boolean => (options.get(name) ?? "on") === "on";
+  return x509Credentials(directory, { verifyPeer: isOn("verify-peer"), checkDates: isOn("sanity-check"), permits });
 }
 
 /** The TLS credentials called `id`, for one end of connections. */

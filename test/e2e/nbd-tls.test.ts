@@ -159,11 +159,24 @@ describe.skipIf(skipped)("NBD over TLS", () => {
     expect(await qemu(port, psk("other-psk", "alice"))).toBe(false);
   });
 
+  it.each(["expired-server", "early-server", "expired-ca"])("does not begin to serve with '%s'", async (directory) => {
+    const args = ["-k", at("unused.sock"), ...required(x509(directory)), "-f", "qcow2", at("disk.qcow2")];
+    const refused = await command.standIn("qemu-nbd", at("."), args);
+    const { code, stderr } = await runTool("qemu-nbd", args);
+    expect([refused.code, refused.stderr]).toEqual([code, stderr]);
+    expect(stderr).toMatch(/has expired|is not yet active/);
+  });
+
   it.each(["elsewhere", "expired-server", "stranger"])(
     "trusts no server with the certificate '%s'",
     async (directory) => {
       // A server of another authority takes anybody: it is the client that must refuse.
-      const port = await ours("--object", `${x509(directory)},endpoint=server,verify-peer=off`, "--tls-creds", "t");
+      const port = await ours(
+        "--object",
+        `${x509(directory)},endpoint=server,verify-peer=off,sanity-check=off`,
+        "--tls-creds",
+        "t",
+      );
       const address = tcp(port, certificates("good"));
       expect(await nbdinfo(address)).toBe(false);
       expect(await qemu(port, x509("good"))).toBe(false);
@@ -183,9 +196,12 @@ async function makeCredentials(at: (name: string) => string): Promise<void> {
   const stranger = await TestAuthority.create(at("stranger-ca"));
   await authority.directory(at("good"), { server, client });
   await authority.directory(at("member"), { client: { commonName: "member", organization: "Example" } });
-  await authority.directory(at("expired"), { client: { ...client, expired: true } });
+  await authority.directory(at("expired"), { client: { ...client, valid: "past" } });
   await authority.directory(at("elsewhere"), { server: { commonName: "elsewhere", dnsName: "elsewhere" } });
-  await authority.directory(at("expired-server"), { server: { ...server, expired: true } });
+  await authority.directory(at("expired-server"), { server: { ...server, valid: "past" } });
+  await authority.directory(at("early-server"), { server: { ...server, valid: "future" } });
+  const former = await TestAuthority.create(at("former-ca"), "past");
+  await former.directory(at("expired-ca"), { server, client });
   await stranger.directory(at("stranger"), { server, client });
   // Trusts the right authority, and has its own proof from the wrong one.
   cpSync(at("stranger"), at("imposter"), { recursive: true });

@@ -3,12 +3,14 @@ import { cpSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runTool } from "./stock-tools.js";
 
+type Validity = "now" | "past" | "future";
+
 export interface CertificateWish {
   readonly commonName: string;
   readonly organization?: string;
   /** The name of the host that a server's certificate is for. */
   readonly dnsName?: string;
-  readonly expired?: boolean;
+  readonly valid?: Validity;
 }
 
 export interface CertificateDirectory {
@@ -16,7 +18,11 @@ export interface CertificateDirectory {
   readonly client?: CertificateWish;
 }
 
-const EXPIRED = 'activation_date = "2020-01-01 00:00:00 UTC"\nexpiration_date = "2020-02-01 00:00:00 UTC"\n';
+const VALIDITY: Readonly<Record<Validity, string>> = {
+  now: "expiration_days = 2",
+  past: 'activation_date = "2020-01-01 00:00:00 UTC"\nexpiration_date = "2020-02-01 00:00:00 UTC"',
+  future: 'activation_date = "2080-01-01 00:00:00 UTC"\nexpiration_date = "2080-02-01 00:00:00 UTC"',
+};
 
 export class TestAuthority {
   readonly #folder: string;
@@ -26,11 +32,11 @@ export class TestAuthority {
   }
 
   /** Makes the authority's own key and certificate in a new `folder`. */
-  static async create(folder: string): Promise<TestAuthority> {
+  static async create(folder: string, valid: Validity = "now"): Promise<TestAuthority> {
     mkdirSync(folder, { recursive: true });
     const key = await makeKey(join(folder, "ca-key.pem"));
     const template = join(folder, "ca.info");
-    writeFileSync(template, "cn = test authority\nca\ncert_signing_key\nexpiration_days = 2\n");
+    writeFileSync(template, `cn = test authority\nca\ncert_signing_key\n${VALIDITY[valid]}\n`);
     const certificate = join(folder, "ca-cert.pem");
     await certtool("--generate-self-signed", "--load-privkey", key, "--template", template, "--outfile", certificate);
     return new TestAuthority(folder);
@@ -56,7 +62,7 @@ export class TestAuthority {
       ...(wish.dnsName === undefined ? [] : [`dns_name = ${wish.dnsName}`]),
       `tls_www_${end}`,
       "signing_key",
-      wish.expired === true ? EXPIRED : "expiration_days = 2",
+      VALIDITY[wish.valid ?? "now"],
     ];
     writeFileSync(template, `${lines.join("\n")}\n`);
     const ca = (name: string) => join(this.#folder, name);

@@ -1,4 +1,5 @@
 /** TLS credentials in the files of the stock tools: a directory with certificates, or with pre-shared keys. */
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SecureContextOptions } from "node:tls";
@@ -21,12 +22,20 @@ const PSK_LINE = /^([^:#]+):([0-9a-fA-F]+)$/;
 /** Bytes of a credentials file; certificates with their chains take a few thousand. */
 const FILE_BYTES = 1 << 20;
 
-/** `ca-cert.pem`, `server-cert.pem` and `server-key.pem` of `directory`; `dh-params.pem` and `ca-crl.pem` where they are. */
-export function x509Credentials(
-  directory: string,
-  verifyPeer: boolean,
-  permits?: (name: string) => boolean,
-): TlsServerCredentials {
+export interface X509Choice {
+  /** Clients must show a certificate. */
+  readonly verifyPeer: boolean;
+  /** Certificates that nobody would accept today are refused. */
+  readonly checkDates: boolean;
+  readonly permits?: ((name: string) => boolean) | undefined;
+}
+
+/**
+ * `ca-cert.pem`, `server-cert.pem` and `server-key.pem` of `directory`; `dh-params.pem` and `ca-crl.pem` where they are. Fails
+ * with `NOT_FOUND`, `ACCESS_DENIED`, and `INVALID_ARGUMENT` for a certificate that is not valid yet, or no more.
+ */
+export function x509Credentials(directory: string, choice: X509Choice): TlsServerCredentials {
+  const { verifyPeer, checkDates, permits } = choice;
   const optional = (name: string): Buffer | undefined => {
     try {
       return credentialFile(directory, name);
@@ -35,14 +44,20 @@ export function x509Credentials(
       throw error;
     }
   };
+  const ca = credentialFile(directory, "ca-cert.pem");
+  const cert = credentialFile(directory, "server-cert.pem");
+  if (checkDates) {
+    requireCurrent(ca, "CA", join(directory, "ca-cert.pem"));
+    requireCurrent(cert, "server", join(directory, "server-cert.pem"));
+  }
   const crl = optional("ca-crl.pem");
   const dhparam = optional("dh-params.pem");
   return {
     verifyPeer,
     context: {
       minVersion: "TLSv1.2",
-      ca: credentialFile(directory, "ca-cert.pem"),
-      cert: credentialFile(directory, "server-cert.pem"),
+      ca,
+      cert,
       key: credentialFile(directory, "server-key.pem"),
       ...(crl === undefined ? {} : { crl }),
       ...(dhparam === undefined ? {} : { dhparam }),
@@ -75,6 +90,32 @@ export function readPskFile(path: string): Map<string, Uint8Array> {
     keys.set(match[1] ?? "", Buffer.from(match[2] ?? "", "hex"));
   }
   return keys;
+}
+
+function requireCurrent(bytes: Uint8Array, whose: "CA" | "server", path: string): void {
+  const certificate = parsed(bytes);
+  if (certificate === undefined) return;
+  const { validFrom, validTo } = certificate;
+  const now = Date.now();
+  if (now >= Date.parse(validFrom) && now <= Date.parse(validTo)) return;
+  const state = now > Date.parse(validTo) ? "has expired" : "is not yet active";
+  throw new ZcowError(
+    "INVALID_ARGUMENT",
+    `the certificate ${path} ${state}; it is valid from ${validFrom} to ${validTo}`,
+    {
+      data: { path },
+      stockText: `The ${whose} certificate ${path} ${state}`,
+    },
+  );
+}
+
+/** What cannot be read fails where it is used, with a better reason. */
+function parsed(bytes: Uint8Array): X509Certificate | undefined {
+  try {
+    return new X509Certificate(bytes);
+  } catch {
+    return undefined;
+  }
 }
 
 function credentialFile(directory: string, name: string): Buffer {
