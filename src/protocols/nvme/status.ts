@@ -58,8 +58,18 @@ const TRANSIENT: ReadonlySet<number> = new Set([
   STATUS.namespaceNotReady,
 ]);
 
+/** SC and SCT. */
+const CODE_MASK = 0x7ff;
+const MAY_RETRY = 0x800;
+
+/** `status` for a case that another try may well not meet again, though others with this status are final. */
+export function retryable(status: number): number {
+  return status | MAY_RETRY;
+}
+
 /** The status field of a completion queue entry, phase tag 0. */
 export function statusField(status: number): number {
-  if (status === STATUS.success) return 0;
-  return (status << 1) | (TRANSIENT.has(status) ? 0 : DO_NOT_RETRY);
+  const code = status & CODE_MASK;
+  if (code === STATUS.success) return 0;
+  return (code << 1) | (TRANSIENT.has(code) || (status & MAY_RETRY) !== 0 ? 0 : DO_NOT_RETRY);
 }

@@ -137,7 +137,7 @@ export class Target {
     subsystem: Subsystem,
     access: HostAccess,
   ): Admission | connect.ConnectRefusal {
-    if (request.controllerId !== connect.ANY_CONTROLLER) return connect.unknownController(request);
+    if (request.controllerId !== connect.ANY_CONTROLLER) return connect.chosenController(request);
     if (request.entries > ADMIN_QUEUE_ENTRIES) return connect.invalidQueueSize(request.entries);
     if (!subsystem.isFreeFor(request.hostNqn, request.hostId)) {
       return connect.hostRefused(request, "another host is connected and the subsystem is not shared");

@@ -37,6 +37,8 @@ export class ConnectRefusal {
   readonly result: number;
   readonly reason: string;
   readonly names: { readonly hostNqn: string; readonly subsystemNqn: string };
+  /** The host may come again. Linux removes the disk, with errors for whoever uses it, when it is told not to. */
+  mayRetry = false;
 
   constructor(status: number, result: number, reason: string, names = { hostNqn: "", subsystemNqn: "" }) {
     this.status = status;
@@ -86,17 +88,31 @@ export const invalidQueueId = (queueId: number): ConnectRefusal =>
 export const unknownSubsystem = (request: ConnectRequest): ConnectRefusal =>
   invalidData(IN_DATA.subsystemNqn, "no such subsystem", request);
 
+/** Controllers are not for the host to choose. */
+export const chosenController = (request: ConnectRequest): ConnectRefusal =>
+  invalidData(IN_DATA.controllerId, `controller ${request.controllerId} for an admin queue`, request);
+
+/*
+ * An I/O queue that does not find its controller as the host left it: the controller has ended since, or the server was
+ * started anew between the host's admin queue and this one. With a new admin queue the host gets what it wants.
+ */
+
 export const unknownController = (request: ConnectRequest): ConnectRefusal =>
-  invalidData(IN_DATA.controllerId, `no controller ${request.controllerId}`, request);
+  onceMore(invalidData(IN_DATA.controllerId, `no controller ${request.controllerId}`, request));
 
 export const differentHost = (request: ConnectRequest): ConnectRefusal =>
-  invalidData(IN_DATA.hostNqn, `controller ${request.controllerId} belongs to another host`, request);
+  onceMore(invalidData(IN_DATA.hostNqn, `controller ${request.controllerId} belongs to another host`, request));
 
 export const hostRefused = (request: ConnectRequest, reason: string): ConnectRefusal =>
   new ConnectRefusal(STATUS.connectInvalidHost, OF_DATA | IN_DATA.hostNqn, reason, request);
 
 export const controllerBusy = (request: ConnectRequest, reason: string): ConnectRefusal =>
-  new ConnectRefusal(STATUS.connectControllerBusy, 0, reason, request);
+  onceMore(new ConnectRefusal(STATUS.connectControllerBusy, 0, reason, request));
 
 export const outOfSequence = (request: ConnectRequest, reason: string): ConnectRefusal =>
-  new ConnectRefusal(STATUS.commandSequenceError, 0, reason, request);
+  onceMore(new ConnectRefusal(STATUS.commandSequenceError, 0, reason, request));
+
+function onceMore(refusal: ConnectRefusal): ConnectRefusal {
+  refusal.mayRetry = true;
+  return refusal;
+}

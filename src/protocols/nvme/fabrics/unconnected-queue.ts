@@ -4,7 +4,7 @@ import type { Connection } from "../connection.js";
 import { FABRICS, FABRICS_TYPE } from "../opcodes.js";
 import type { QueueRole } from "../queue-role.js";
 import { refusal } from "../queue-role.js";
-import { STATUS } from "../status.js";
+import { retryable, STATUS } from "../status.js";
 import { CONNECT_DATA_LENGTH, ConnectRefusal, type ConnectRequest, parseConnect } from "./connect.js";
 
 /** What an accepted Connect command is answered with. */
@@ -42,7 +42,8 @@ export class UnconnectedQueue implements QueueRole {
     const outcome = request instanceof ConnectRefusal ? request : this.#admit(request, this.#connection);
     if (outcome instanceof ConnectRefusal) {
       this.#refused(outcome);
-      command.queue.complete(command, outcome.status, outcome.result);
+      const status = outcome.mayRetry ? retryable(outcome.status) : outcome.status;
+      command.queue.complete(command, status, outcome.result);
       return;
     }
     const authentication = outcome.mustAuthenticate ? AUTHENTICATION_REQUIRED : 0;
