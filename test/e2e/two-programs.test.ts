@@ -46,6 +46,12 @@ const FORCED = [
   "qemu-img snapshot -U -l disk.qcow2",
   "qemu-img compare -U -f qcow2 -F raw disk.qcow2 other.raw",
   "qemu-img convert -U -f qcow2 -O raw disk.qcow2 copy.raw",
+  "qemu-img measure -U -f qcow2 -O qcow2 disk.qcow2",
+  "qemu-img dd -U -f qcow2 bs=64k if=disk.qcow2 of=part.raw",
+  "qemu-img info -U --backing-chain over.qcow2",
+  "qemu-img map -U --image-opts driver=qcow2,file.filename=disk.qcow2,cache.direct=off",
+  "qemu-img check --image-opts driver=qcow2,file.filename=disk.qcow2,force-share=on",
+  `qemu-img info -U 'json:{"driver":"qcow2","file":{"driver":"file","filename":"disk.qcow2"}}'`,
 ];
 
 const LOCK_FAILURE = /Failed to get (shared )?"\w+" lock/;
