@@ -92,6 +92,8 @@ async function minimise(found: FuzzCase): Promise<FuzzCase["damages"]> {
 useFolder(order.folder);
 const makers = [];
 for (const kind of order.kinds) makers.push({ kind, make: await casesOf(kind) });
+// What making the images left behind is none of the cases'.
+collectGarbage?.();
 say({ kind: "ready" });
 let highest = 0;
 for (current = order.from; current < order.to; current++) {

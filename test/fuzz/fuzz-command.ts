@@ -11,6 +11,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: "1" },
     cases: { type: "string", default: "1000" },
     kind: { type: "string", default: "all" },
+    from: { type: "string", default: "0" },
     case: { type: "string" },
     keep: { type: "string" },
   },
@@ -20,10 +21,12 @@ const kinds = values.kind === "all" ? KIND_NAMES : values.kind.split(",");
 const unknown = kinds.find((kind) => !KIND_NAMES.includes(kind));
 const seed = Number(values.seed);
 const cases = Number(values.cases);
+const from = Number(values.from);
 const only = values.case === undefined ? undefined : Number(values.case);
-if (unknown !== undefined || !Number.isSafeInteger(seed) || !Number.isSafeInteger(cases) || Number.isNaN(only)) {
+const areNumbers = [seed, cases, from, only ?? 0].every((number) => Number.isSafeInteger(number));
+if (unknown !== undefined || !areNumbers) {
   process.stderr.write(
-    `usage: npm run fuzz -- [--seed N] [--cases N] [--kind KIND,...] [--case K] [--keep FOLDER]\nkinds: all, ${KIND_NAMES.join(", ")}\n`,
+    `usage: npm run fuzz -- [--seed N] [--cases N] [--from K] [--kind KIND,...] [--case K] [--keep FOLDER]\nkinds: all, ${KIND_NAMES.join(", ")}\n`,
   );
   process.exit(2);
 }
@@ -31,7 +34,7 @@ if (unknown !== undefined || !Number.isSafeInteger(seed) || !Number.isSafeIntege
 const result = await runFuzz({
   seed,
   kinds,
-  ...(only === undefined ? { cases } : { cases: 1, from: only }),
+  ...(only === undefined ? { cases, from } : { cases: 1, from: only }),
   onFailure: (failure) => {
     process.stdout.write(`\n${describeFailure(seed, kinds, failure)}\n`);
     if (values.keep === undefined || failure.kept === undefined) return;
@@ -43,6 +46,6 @@ const result = await runFuzz({
   onProgress: (next) => process.stderr.write(`\rcase ${next}`),
 });
 process.stdout.write(
-  `\n${result.cases} cases of ${kinds.join(", ")}, seed ${seed}: ${result.failures.length} failed; highest memory of a case ${result.peakMiB} MiB\n`,
+  `\n${result.cases} cases of ${kinds.join(", ")}, seed ${seed}, from case ${only ?? from}: ${result.failures.length} failed; highest memory of a case ${result.peakMiB} MiB\n`,
 );
 process.exitCode = result.failures.length === 0 ? 0 : 1;

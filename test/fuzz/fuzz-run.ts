@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -25,10 +25,13 @@ export interface FuzzOptions {
 }
 
 const HERE = import.meta.dirname;
+/** A journal costs more than what is fuzzed. */
+const MEMORY_FOLDER = "/dev/shm";
 
 /** Runs the cases in child processes; a child that hangs or dies is a failure of its case, and the next case gets a new child. */
 export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
   const directory = mkdtempSync(join(tmpdir(), "zcow-fuzz-"));
+  const images = mkdtempSync(join(existsSync(MEMORY_FOLDER) ? MEMORY_FOLDER : directory, "zcow-fuzz-"));
   try {
     const script = join(directory, "fuzz-child.mjs");
     await build({
@@ -42,8 +45,9 @@ export async function runFuzz(options: FuzzOptions): Promise<FuzzResult> {
       sourcemap: "inline",
       logLevel: "warning",
     });
-    return await runAll(script, join(directory, "images"), options);
+    return await runAll(script, images, options);
   } finally {
+    rmSync(images, { recursive: true, force: true });
     rmSync(directory, { recursive: true, force: true });
   }
 }

@@ -248,7 +248,8 @@ class Parts {
       field("key-bytes", at + 108, 4),
     ]);
     this.bytes(weight, "LUKS cipher names", at + 8, 96);
-    this.bytes(weight / 2, "LUKS digest", at + 112, 52);
+    // Not so far that sixteen bytes reach into the iterations: those have their own damage.
+    this.bytes(weight / 2, "LUKS digest", at + 112, 36);
     this.places.push({ kind: "own", weight, file: this.#file, damage: (random) => this.#iterations(random, at) });
     for (let slot = 0; slot < 8; slot++) {
       const start = at + 208 + slot * 48;

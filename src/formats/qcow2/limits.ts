@@ -33,6 +33,11 @@ export const MAX_REFTABLE_BYTES = 8 * MiB;
 export const MAX_SNAPSHOTS = 65_536;
 /** Largest snapshot table in bytes: 1 KiB for each of the largest number of entries. */
 export const MAX_SNAPSHOT_TABLE_BYTES = 64 * MiB;
+/**
+ * Largest total of all ids and names of snapshots in bytes: 16,384 names of the longest that QEMU gives. QEMU reads more, but none is
+ * ever written; bytes that are no UTF-8 take twice their number in memory, and six times as JSON.
+ */
+export const MAX_SNAPSHOT_TEXT_BYTES = 4 * MiB;
 /** Largest extra data of a snapshot table entry in bytes: the stock tool's bound; it is kept in memory, and little is known of it. */
 export const MAX_SNAPSHOT_EXTRA_BYTES = 1024;
 /** Bytes of the fixed part of a snapshot table entry, the least an entry can take. */

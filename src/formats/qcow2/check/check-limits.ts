@@ -29,8 +29,11 @@ export const MAX_REVISITED_ENTRIES = 2 ** 24;
 /** Bytes that a repair may add to any file, for tables and data that are used twice. Beyond it, as much as the file has on its disk. */
 export const MEND_BASE_BYTES = 256 * MiB;
 
-/** Findings kept in the result. */
-export const MAX_KEPT_FINDINGS = 65_536;
+/** Findings kept in the result: some MiB of objects. */
+export const MAX_KEPT_FINDINGS = 16_384;
+
+/** Characters in the messages of the findings that are kept: some quote names of snapshots, up to 64 KiB each. */
+export const MAX_KEPT_FINDING_TEXT = 4 * MiB;
 
 /** Findings handed to `onFinding`: a terminal or log is no use beyond a million lines. */
 export const MAX_TOLD_FINDINGS = 2 ** 20;

@@ -60,7 +60,7 @@ export interface CheckResult {
    * Undefined for a check that ran to its end.
    */
   readonly failure: string | undefined;
-  /** The first findings, at most 65536 of them; `onFinding` gets up to 2^20. The totals count all. */
+  /** The first findings, at most 16384 of them and 4 MiB of text; `onFinding` gets up to 2^20. The totals count all. */
   readonly findings: readonly CheckFinding[];
   /** Findings that are counted but not in `findings`. */
   readonly findingsDropped: number;

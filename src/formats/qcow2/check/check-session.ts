@@ -9,6 +9,7 @@ import type { Qcow2Header } from "../header.js";
 import {
   COUNTS_BASE_BYTES,
   MAX_FILE_CLUSTERS,
+  MAX_KEPT_FINDING_TEXT,
   MAX_KEPT_FINDINGS,
   MAX_TOLD_FINDINGS,
   TABLE_READ_BASE_BYTES,
@@ -64,6 +65,7 @@ export class FindingLog {
   readonly kept: CheckFinding[] = [];
   readonly #tell: ((finding: CheckFinding) => void) | undefined;
   #seen = 0;
+  #text = 0;
 
   constructor(tell: ((finding: CheckFinding) => void) | undefined) {
     this.#tell = tell;
@@ -77,10 +79,15 @@ export class FindingLog {
   add(make: () => CheckFinding): void {
     this.#seen++;
     const told = this.#tell !== undefined && this.#seen <= MAX_TOLD_FINDINGS;
-    if (!told && this.kept.length >= MAX_KEPT_FINDINGS) return;
+    if (!told && this.#isFull) return;
     const finding = make();
-    if (this.kept.length < MAX_KEPT_FINDINGS) this.kept.push(finding);
+    if (!this.#isFull) this.kept.push(finding);
+    this.#text += finding.message.length;
     if (told) this.#tell?.(finding);
+  }
+
+  get #isFull(): boolean {
+    return this.kept.length >= MAX_KEPT_FINDINGS || this.#text >= MAX_KEPT_FINDING_TEXT;
   }
 }
 

@@ -5,9 +5,11 @@ import {
   MAX_L1_BYTES,
   MAX_SNAPSHOT_EXTRA_BYTES,
   MAX_SNAPSHOT_TABLE_BYTES,
+  MAX_SNAPSHOT_TEXT_BYTES,
   MAX_SNAPSHOTS,
   SNAPSHOT_ENTRY_MIN_BYTES,
 } from "../limits.js";
+import { textBytes, tooMuchText } from "../snapshots/snapshot-table.js";
 import { MAX_SNAPSHOT_L1_ENTRIES } from "./check-limits.js";
 import { type CheckSession, CheckStopped } from "./check-session.js";
 import type { MappingWalk } from "./l1-references.js";
@@ -39,6 +41,7 @@ export async function readSnapshotRoots(session: CheckSession): Promise<Snapshot
   const window = new Uint8Array(header.snapshotCount === 0 ? 0 : 2 * MAX_ENTRY_BYTES);
   let start = 0;
   let loaded = 0;
+  let text = 0;
   for (let index = 0; index < header.snapshotCount; index++) {
     offset = alignUp(offset, 8);
     if (loaded - offset < MAX_ENTRY_BYTES) {
@@ -48,6 +51,8 @@ export async function readSnapshotRoots(session: CheckSession): Promise<Snapshot
     }
     const entry = window.subarray(offset - start);
     const length = entryLength(session, entry, index);
+    text += textBytes(entry);
+    if (text > MAX_SNAPSHOT_TEXT_BYTES) throw tooMuchText(index);
     roots.push(decodeRoot(session, entry, index));
     offset += length;
     if (offset - header.snapshotsOffset > MAX_SNAPSHOT_TABLE_BYTES) stop(session, "Snapshot table is too big");

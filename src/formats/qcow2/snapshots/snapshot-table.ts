@@ -9,6 +9,7 @@ import type { UnresolvedHeader } from "../header.js";
 import {
   MAX_SNAPSHOT_EXTRA_BYTES,
   MAX_SNAPSHOT_TABLE_BYTES,
+  MAX_SNAPSHOT_TEXT_BYTES,
   MAX_SNAPSHOTS,
   SNAPSHOT_ENTRY_MIN_BYTES,
 } from "../limits.js";
@@ -47,7 +48,7 @@ export interface SnapshotTable {
 
 /**
  * Reads the snapshot table, in pieces of bounded size. Throws `QCOW2_SNAPSHOT_TABLE` for more than 1 KiB of extra data in
- * an entry or a table of more than 64 MiB. L1 tables are not looked at.
+ * an entry, a table of more than 64 MiB, or more than 4 MiB of ids and names. L1 tables are not looked at.
  */
 export async function readSnapshotTable(
   storage: Storage,
@@ -58,6 +59,7 @@ export async function readSnapshotTable(
   let start = 0;
   let loaded = 0;
   let length = 0;
+  let text = 0;
   for (let index = 0; index < header.snapshotCount; index++) {
     const at = alignUp(length, ENTRY_ALIGNMENT);
     if (loaded - at < SNAPSHOT_ENTRY_MIN_BYTES + MAX_SNAPSHOT_EXTRA_BYTES + 2 * MAX_TEXT_BYTES) {
@@ -68,6 +70,8 @@ export async function readSnapshotTable(
     }
     const entry = window.subarray(at - start);
     const bytes = entryBytes(entry, index);
+    text += textBytes(entry);
+    if (text > MAX_SNAPSHOT_TEXT_BYTES) throw tooMuchText(index);
     snapshots.push(decodeEntry(entry.subarray(0, bytes)));
     length = at + bytes;
     if (length > MAX_SNAPSHOT_TABLE_BYTES) throw tableTooLarge(length);
@@ -93,7 +97,22 @@ function entryBytes(entry: Uint8Array, index: number): number {
       },
     );
   }
-  return SNAPSHOT_ENTRY_MIN_BYTES + extra + view.getUint16(ENTRY.idLength) + view.getUint16(ENTRY.nameLength);
+  return SNAPSHOT_ENTRY_MIN_BYTES + extra + textBytes(entry);
+}
+
+/** Bytes of the id and the name of the entry at the start of `entry`. */
+export function textBytes(entry: Uint8Array): number {
+  const view = viewOf(entry);
+  return view.getUint16(ENTRY.idLength) + view.getUint16(ENTRY.nameLength);
+}
+
+/** What a table is refused with whose ids and names get too long with entry `index`. */
+export function tooMuchText(index: number): ZcowError {
+  return new ZcowError(
+    "QCOW2_SNAPSHOT_TABLE",
+    `Snapshot table: with entry ${index} the ids and names take more than ${MAX_SNAPSHOT_TEXT_BYTES} bytes`,
+    { data: { structure: "snapshot table", field: `entry ${index}, name_size`, limit: MAX_SNAPSHOT_TEXT_BYTES } },
+  );
 }
 
 function tableTooLarge(length: number): ZcowError {
@@ -144,11 +163,13 @@ export function decodeEntry(entry: Uint8Array): Snapshot {
 
 /**
  * The bytes of a snapshot table. Every entry gets all known extra data, whatever it had; `diskSize` stands in where an entry does not
- * store its own. Throws `SNAPSHOT_LIMIT` for more than 65,536 snapshots or 64 MiB.
+ * store its own. Throws `SNAPSHOT_LIMIT` for more than 65,536 snapshots, 64 MiB, or 4 MiB of ids and names.
  */
 export function encodeSnapshotTable(snapshots: readonly Snapshot[], diskSize: number): Uint8Array {
   if (snapshots.length > MAX_SNAPSHOTS) throw tooMany("number of snapshots", snapshots.length, MAX_SNAPSHOTS);
   const entries = snapshots.map((snapshot) => encodeEntry(snapshot, diskSize));
+  const text = entries.reduce((sum, entry) => sum + textBytes(entry), 0);
+  if (text > MAX_SNAPSHOT_TEXT_BYTES) throw tooMany("length of all ids and names", text, MAX_SNAPSHOT_TEXT_BYTES);
   const length = entries.reduce((sum, entry) => alignUp(sum, ENTRY_ALIGNMENT) + entry.length, 0);
   if (length > MAX_SNAPSHOT_TABLE_BYTES) throw tooMany("size of the snapshot table", length, MAX_SNAPSHOT_TABLE_BYTES);
   const table = new Uint8Array(length);

@@ -6,13 +6,20 @@ import {
   MAX_L1_BYTES,
   MAX_SNAPSHOT_EXTRA_BYTES,
   MAX_SNAPSHOT_TABLE_BYTES,
+  MAX_SNAPSHOT_TEXT_BYTES,
   MAX_SNAPSHOTS,
   SNAPSHOT_ENTRY_MIN_BYTES,
   TABLE_ENTRY_BYTES,
 } from "../../limits.js";
 import { switchTables } from "../../rewrite/switch-header.js";
 import type { Snapshot } from "../../snapshots/snapshot.js";
-import { decodeEntry, ENTRY_ALIGNMENT, KNOWN_EXTRA_BYTES } from "../../snapshots/snapshot-table.js";
+import {
+  decodeEntry,
+  ENTRY_ALIGNMENT,
+  KNOWN_EXTRA_BYTES,
+  textBytes,
+  tooMuchText,
+} from "../../snapshots/snapshot-table.js";
 import type { CheckSession } from "../check-session.js";
 import { markCorrupt } from "../header-patch.js";
 import { neededEntries } from "./needed-entries.js";
@@ -78,6 +85,7 @@ class SnapshotMending {
     let start = 0;
     let loaded = 0;
     let length = 0;
+    let text = 0;
     for (let index = 0; index < count; index++) {
       const at = alignUp(length, ENTRY_ALIGNMENT);
       if (header.snapshotsOffset + at >= fileLength) {
@@ -96,6 +104,9 @@ class SnapshotMending {
         this.#overhang(count - index, " (snapshot table is too big)");
         break;
       }
+      text += textBytes(entry.bytes);
+      // Their data may be all right: nothing is discarded for a name.
+      if (text > MAX_SNAPSHOT_TEXT_BYTES) throw tooMuchText(index);
       snapshots.push(decodeEntry(entry.bytes));
     }
     return this.#mendEntries(snapshots);

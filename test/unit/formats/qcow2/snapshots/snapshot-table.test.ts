@@ -60,6 +60,22 @@ describe("the snapshot table", () => {
     const many = Array.from({ length: 65_537 }, () => snapshot({}));
     expect(() => encodeSnapshotTable(many, 0)).toThrow(/above the limit of 65536/);
   });
+
+  it("is refused, and not written, with more than 4 MiB of ids and names", async () => {
+    const named = (length: number): Snapshot => snapshot({ id: "", name: "n".repeat(length) });
+    const sixtyFour = Array.from({ length: 64 }, () => named(65_535));
+    const most = encodeSnapshotTable([...sixtyFour, named(64)], 0);
+    expect(await read(most, 65)).toHaveLength(65);
+    const last = most.length - 64 - 64;
+    new DataView(most.buffer).setUint16(last + 14, 65);
+    const more = new Uint8Array(most.length + 8);
+    more.set(most);
+    await expect(read(more, 65)).rejects.toMatchObject({
+      code: "QCOW2_SNAPSHOT_TABLE",
+      data: { field: "entry 64, name_size", limit: 4_194_304 },
+    });
+    expect(() => encodeSnapshotTable([...sixtyFour, named(65)], 0)).toThrow(/above the limit of 4194304/);
+  });
 });
 
 describe("looking a snapshot up", () => {
