@@ -31,6 +31,12 @@ export interface NativeCalls {
   ioSubmit(context: number, count: number, list: Uint8Array): number;
   /** In the thread pool: waits for at least `least` completions and stores up to `most`. */
   ioGetEventsInPool(context: number, least: number, most: number, events: Uint8Array, done: AsyncDone): void;
+  /** Flags as `recv(2)` and `send(2)` have them. */
+  recv(fd: number, into: Uint8Array, length: number, flags: number): number;
+  send(fd: number, from: Uint8Array, length: number, flags: number): number;
+  readv(fd: number, iovec: Uint8Array, count: number): number;
+  /** Lets others run who wait for this processor. */
+  schedYield(): number;
   errno(): number;
   /** Address of the first byte of a view. Its buffer does not move while it is reachable and not detached. */
   address(view: Uint8Array): number;
@@ -110,6 +116,11 @@ function bindCalls(koffi: Koffi, systemCalls: SystemCalls): NativeCalls {
   const ioSetup = lazily(() => libc.func("syscall", long, [long, long, "void *"]));
   const ioSubmit = lazily(() => libc.func("syscall", long, [long, long, long, "void *"]));
   const ioGetEvents = lazily(() => libc.func("syscall", long, [long, long, long, long, "void *", "void *"]));
+  const socketTransfer = ["int", "void *", "size_t", "int"];
+  const recv = lazily(() => libc.func("recv", "int64_t", socketTransfer));
+  const send = lazily(() => libc.func("send", "int64_t", socketTransfer));
+  const readv = lazily(() => libc.func("readv", "int64_t", ["int", "void *", "int"]));
+  const schedYield = lazily(() => libc.func("sched_yield", "int", []));
   return {
     pread: (fd, into, length, at) => pread()(fd, into, length, at),
     pwrite: (fd, from, length, at) => pwrite()(fd, from, length, at),
@@ -122,6 +133,10 @@ function bindCalls(koffi: Koffi, systemCalls: SystemCalls): NativeCalls {
     ioSubmit: (context, count, list) => ioSubmit()(systemCalls.ioSubmit, context, count, list),
     ioGetEventsInPool: (context, least, most, events, done) =>
       ioGetEvents().async(systemCalls.ioGetEvents, context, least, most, events, null, done),
+    recv: (fd, into, length, flags) => recv()(fd, into, length, flags),
+    send: (fd, from, length, flags) => send()(fd, from, length, flags),
+    readv: (fd, iovec, count) => readv()(fd, iovec, count),
+    schedYield: () => schedYield()(),
     errno: () => koffi.errno(),
     address: (view) => Number(koffi.address(view)),
   };

@@ -1,9 +1,13 @@
 import type { Socket } from "node:net";
 import { KiB } from "../base/units.js";
 import type { DataBuffers } from "../protocols/nvme/data-buffers.js";
+import type { DirectSocket } from "./direct-socket.js";
 
 /** With so much waiting, bytes, a write costs less than to wait until what is to be copied has left the processor's cache. */
 const EAGER_BYTES = 96 * KiB;
+/** More pieces than this are left to the stream, which sends them all with one system call. */
+const DIRECT_PIECES = 4;
+const NONE: Uint8Array[] = [];
 
 /**
  * What is on its way to a socket. It is sent in few writes, since a system call costs as much as several small requests: the
@@ -14,19 +18,23 @@ export class SendQueue {
   bytesSent = 0;
   readonly #pool: DataBuffers;
   #socket: Socket;
+  #direct: DirectSocket | undefined;
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
   /** Memory that is free when what waits now has left. */
   #released: Uint8Array[] = [];
 
-  constructor(socket: Socket, pool: DataBuffers) {
+  /** `direct`: past the stream of `socket`. */
+  constructor(socket: Socket, pool: DataBuffers, direct?: DirectSocket) {
     this.#socket = socket;
+    this.#direct = direct;
     this.#pool = pool;
   }
 
   /** What follows goes to another socket; nothing waits. */
   useSocket(socket: Socket): void {
     this.#socket = socket;
+    this.#direct = undefined;
   }
 
   /** Bytes that have not left. */
@@ -62,13 +70,14 @@ export class SendQueue {
   }
 
   flush(): void {
-    const waiting = this.#waiting;
     const socket = this.#socket;
-    if (waiting.length === 0 || socket.destroyed) return;
+    if (this.#waiting.length === 0 || socket.destroyed) return;
+    const waiting = this.#sendDirectly(this.#waiting);
     this.#waiting = [];
     this.bytesSent += this.#waitingBytes;
     this.#waitingBytes = 0;
     const released = this.#released;
+    if (waiting.length === 0) return this.#give(released);
     const last = waiting.length - 1;
     if (last > 0) socket.cork();
     for (let index = 0; index < last; index++) socket.write(waiting[index] as Uint8Array);
@@ -84,6 +93,19 @@ export class SendQueue {
     this.#waiting = [];
     this.#waitingBytes = 0;
     this.#released = [];
+  }
+
+  /** Gives the kernel what it takes at once, at less than half of what the stream costs; returns what is left for the stream. */
+  #sendDirectly(waiting: Uint8Array[]): Uint8Array[] {
+    const direct = this.#direct;
+    const last = waiting.length - 1;
+    // What the stream holds comes first.
+    if (direct === undefined || last >= DIRECT_PIECES || this.#socket.writableLength > 0) return waiting;
+    for (const [index, bytes] of waiting.entries()) {
+      const sent = direct.send(bytes, index < last);
+      if (sent < bytes.length) return [bytes.subarray(sent), ...waiting.slice(index + 1)];
+    }
+    return NONE;
   }
 
   #giver(released: Uint8Array[]): (error?: Error | null) => void {

@@ -12,6 +12,8 @@ export interface NbdTransport extends Transport {
   startTls?(): void;
 }
 
+const EMPTY = new Uint8Array(0);
+
 export interface NbdPeer {
   /** For logs. */
   readonly address: string;
@@ -63,6 +65,24 @@ export class NbdConnection implements TransportListener, HandshakeOwner, Transmi
     if (this.#ending) return;
     if (this.#deferred.length > 0) this.#defer(chunk);
     else this.#process(chunk);
+  }
+
+  /**
+   * Where the next bytes of the stream may be put, to be told to {@link filled}: data of a write, of which there is enough to
+   * come that it pays. Only while {@link awaitsClient}.
+   */
+  get room(): Uint8Array | undefined {
+    return this.#transmission?.room;
+  }
+
+  /** The next `count` bytes of the stream are in {@link room}. */
+  filled(count: number): void {
+    this.#process(EMPTY, count);
+  }
+
+  /** An export was chosen, all that has come is answered or part of what is coming, and more may come. */
+  get awaitsClient(): boolean {
+    return !this.#paused && !this.#ending && this.#transmission?.idle === true;
   }
 
   drained(): void {
@@ -142,13 +162,15 @@ export class NbdConnection implements TransportListener, HandshakeOwner, Transmi
 
   // --- bytes in -------------------------------------------------------------------------------------
 
-  #process(chunk: Uint8Array): void {
+  /** `filled`: bytes that are in {@link room}; then there is no chunk. */
+  #process(chunk: Uint8Array, filled = 0): void {
     this.#receiving = true;
     let rest = chunk;
     try {
       if (this.#securing) return this.leave("bytes came in the clear after TLS was agreed on", true);
       if (this.#handshake !== undefined) rest = this.#handshake.receive(chunk);
       if (this.#securing && rest.length > 0) return this.leave("bytes came in the clear after TLS was agreed on", true);
+      if (filled > 0) this.#transmission?.filled(filled);
       if (this.#transmission !== undefined && rest.length > 0) rest = rest.subarray(this.#transmission.take(rest));
     } catch (error) {
       // A mistake of ours must not harm other connections.

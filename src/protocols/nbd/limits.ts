@@ -27,6 +27,8 @@ export const DEFAULT_NBD_LIMITS: NbdLimits = {
 export const REQUEST_BYTES = 32 * MiB;
 /** Larger requests are worked on in pieces of this many bytes, so that none makes the server hold more. */
 export const PIECE_BYTES = MiB;
+/** Bytes of a chunk of a reply that may come in several: what is read is sent while it is in the processor's cache. */
+export const PART_BYTES = 256 * KiB;
 /** Bytes of the data of an option: a few hundred queries, or the longest name. */
 export const OPTION_BYTES = 64 * KiB;
 /** Bytes of an option's data that are passed over before it is refused as too big. Above it the connection ends. */

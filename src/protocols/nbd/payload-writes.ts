@@ -3,9 +3,13 @@
  * handed to it in pieces while the rest is still on its way.
  */
 import type { MaybePromise } from "../../base/maybe-promise.js";
+import { KiB } from "../../base/units.js";
 import type { DataBuffers } from "../nvme/data-buffers.js";
 import { PIECE_BYTES } from "./limits.js";
 import type { RequestId } from "./replies.js";
+
+/** Less than this is received together with what surrounds it, and copied. */
+const ROOM_BYTES = 16 * KiB;
 
 interface PayloadWrite extends RequestId {
   readonly length: number;
@@ -60,7 +64,20 @@ export class PayloadWrites {
 
   /** Where the next bytes of data may be put by whoever receives them, when there is so much to come that it pays. */
   get room(): Uint8Array | undefined {
-    return this.#piece?.subarray(this.#filled);
+    const write = this.#current;
+    if (write === undefined || this.#skip > 0) return undefined;
+    // What comes after the first piece may have to wait.
+    if (this.#piece === undefined && write.received === 0 && write.length >= ROOM_BYTES) this.#beginPiece(write);
+    const piece = this.#piece;
+    if (piece === undefined || piece.length - this.#filled < ROOM_BYTES) return undefined;
+    return this.#filled === 0 ? piece : piece.subarray(this.#filled);
+  }
+
+  /** The next `count` bytes of data are in {@link room}. */
+  filled(count: number): void {
+    this.#filled += count;
+    const piece = this.#piece as Uint8Array;
+    if (this.#filled === piece.length) this.#submit(this.#current as PayloadWrite, piece);
   }
 
   /** Takes data from byte `at` of the chunk; returns how much. 0: `halted`, so that no piece may be begun. */
@@ -74,10 +91,9 @@ export class PayloadWrites {
     const write = this.#current as PayloadWrite;
     if (this.#piece === undefined) {
       if (write.received > 0 && halted()) return 0;
-      this.#piece = this.#buffers.take(Math.min(PIECE_BYTES, write.length - write.received));
-      this.#filled = 0;
+      this.#beginPiece(write);
     }
-    const piece = this.#piece;
+    const piece = this.#piece as Uint8Array;
     const taken = Math.min(piece.length - this.#filled, chunk.length - at);
     piece.set(taken === chunk.length ? chunk : chunk.subarray(at, at + taken), this.#filled);
     this.#filled += taken;
@@ -90,6 +106,11 @@ export class PayloadWrites {
     this.#current = undefined;
     this.#piece = undefined;
     this.#skip = 0;
+  }
+
+  #beginPiece(write: PayloadWrite): void {
+    this.#piece = this.#buffers.take(Math.min(PIECE_BYTES, write.length - write.received));
+    this.#filled = 0;
   }
 
   #submit(write: PayloadWrite, piece: Uint8Array): void {

@@ -14,7 +14,7 @@ import { answerBlockStatus } from "./block-status.js";
 import { errorNumberOf } from "./error-number.js";
 import { isZero, type NbdExport } from "./export.js";
 import type { Agreement } from "./handshake.js";
-import { PIECE_BYTES, REQUEST_BYTES } from "./limits.js";
+import { PART_BYTES, PIECE_BYTES, REQUEST_BYTES } from "./limits.js";
 import { PayloadWrites } from "./payload-writes.js";
 import { dataOf, Replies, type RequestId } from "./replies.js";
 import { ReplyBlocks, type ReplyRoom, SHARED_BYTES } from "./reply-blocks.js";
@@ -58,6 +58,14 @@ interface Refusal {
   /** As the protocol numbers it. */
   readonly error: number;
   readonly text: string;
+}
+
+/** A part of a reply that the disk is still reading. */
+interface ReadPart {
+  readonly room: ReplyRoom;
+  /** Of its data in the export. */
+  readonly offset: number;
+  readonly wait: Promise<void>;
 }
 
 export class Transmission {
@@ -140,6 +148,22 @@ export class Transmission {
     this.#blocks.flush();
     // What follows a farewell is nothing.
     return this.#leaving ? chunk.length : at;
+  }
+
+  /** See {@link PayloadWrites.room}. */
+  get room(): Uint8Array | undefined {
+    return this.#writes.room;
+  }
+
+  /** The next `count` bytes are in {@link room}. */
+  filled(count: number): void {
+    this.#writes.filled(count);
+    this.#blocks.flush();
+  }
+
+  /** No request waits for the disk, and none for its answer to leave. */
+  get idle(): boolean {
+    return this.#busy === 0 && !this.#leaving && !this.#blocks.inPieces;
   }
 
   /** The backlog has become shorter. */
@@ -249,7 +273,8 @@ export class Transmission {
       const read = fragments ? this.#readInChunks({ ...id }, length) : this.#readInPieces({ ...id }, length);
       read.catch((error: unknown) => this.#owner.broken(messageOf(error)));
     } else if (length + this.#replies.dataHead > SHARED_BYTES) {
-      this.#readApart(fragments, length);
+      if (fragments) this.#readInParts(length);
+      else this.#readApart(length);
     } else {
       this.#readShared(fragments && length >= SPARSE_BYTES, length);
     }
@@ -278,7 +303,8 @@ export class Transmission {
     }
   }
 
-  #readApart(sparse: boolean, length: number): void {
+  /** A reply of its own, which tells of an error as such. */
+  #readApart(length: number): void {
     const { dataHead } = this.#replies;
     const room = this.#blocks.apart(dataHead + length);
     let wait: MaybePromise<void>;
@@ -288,7 +314,53 @@ export class Transmission {
       this.#blocks.release(room);
       return this.#fail(this.#id, "read", error);
     }
-    this.#sendWhenRead(wait, room, sparse);
+    this.#sendWhenRead(wait, room, false);
+  }
+
+  /** In several chunks, so that each leaves before the processor's cache forgets it. */
+  #readInParts(length: number): void {
+    const { dataHead } = this.#replies;
+    const id = this.#id;
+    for (let done = 0; done < length; done += PART_BYTES) {
+      const size = Math.min(PART_BYTES, length - done);
+      const room = this.#blocks.apart(dataHead + size);
+      let wait: MaybePromise<void>;
+      try {
+        wait = this.#export.read(id.offset + done, dataOf(room, dataHead));
+      } catch (error) {
+        this.#blocks.release(room);
+        return this.#fail(id, "read", error);
+      }
+      if (wait !== undefined) return this.#readRestLater({ ...id }, done, length, room, wait);
+      sendSparse(this.#replies, room, id, id.offset + done, done + size === length);
+    }
+  }
+
+  /** The disk takes its time for the part at `done`, so all the rest is asked for now. */
+  #readRestLater(id: RequestId, done: number, length: number, room: ReplyRoom, wait: Promise<void>): void {
+    const { dataHead } = this.#replies;
+    const next = done + room.length - dataHead;
+    if (next === length) return this.#sendPartsWhenRead(id, length - done, [{ room, offset: id.offset + done, wait }]);
+    const rest = this.#blocks.apart(dataHead + length - next);
+    const restRead = async (): Promise<void> => this.#export.read(id.offset + next, dataOf(rest, dataHead));
+    this.#sendPartsWhenRead(id, length - done, [
+      { room, offset: id.offset + done, wait },
+      { room: rest, offset: id.offset + next, wait: restRead() },
+    ]);
+  }
+
+  #sendPartsWhenRead(id: RequestId, bytes: number, parts: readonly ReadPart[]): void {
+    this.#begin(bytes);
+    Promise.allSettled(parts.map(({ wait }) => wait))
+      .then((results) => {
+        const failure = results.find((result) => result.status === "rejected");
+        for (const [index, { room, offset }] of parts.entries()) {
+          if (failure !== undefined || this.#over) this.#blocks.release(room);
+          else sendSparse(this.#replies, room, id, offset, index === parts.length - 1);
+        }
+        if (failure !== undefined) this.#fail(id, "read", failure.reason);
+      })
+      .finally(() => this.#end(bytes));
   }
 
   #sendWhenRead(wait: MaybePromise<void>, room: ReplyRoom, sparse: boolean): void {

@@ -1,7 +1,6 @@
 import { availableParallelism } from "node:os";
+import { POLL_MILLISECONDS } from "./request-rhythm.js";
 
-/** Longer than most clients need to think between an answer and the next request, and too short to be felt as load. */
-const POLL_MICROSECONDS = 60;
 /** So many polls in a row that nothing came of end the habit. */
 const FRUITLESS_POLLS = 16;
 /** Requests after which it is tried again. */
@@ -10,7 +9,7 @@ const REST_REQUESTS = 256;
 /**
  * Keeps the event loop from sleeping for a moment after a request that came alone: waking up from the sleep costs more than
  * the whole request. Clients with many requests in flight keep the loop awake themselves. On a single processor the client
- * could not run meanwhile, so there it does nothing.
+ * could not run meanwhile, so there it does nothing. For connections whose sockets cannot be read past the event loop.
  */
 export class BusyPoll {
   readonly #useful: boolean;
@@ -40,7 +39,7 @@ export class BusyPoll {
   }
 
   readonly #poll = (): void => {
-    if (performance.now() - this.#lastRequest < POLL_MICROSECONDS / 1000) {
+    if (performance.now() - this.#lastRequest < POLL_MILLISECONDS) {
       setImmediate(this.#poll);
       return;
     }

@@ -2,11 +2,14 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import { boundSocketPath } from "../../host/bound-socket.js";
 import { NbdConnection } from "../../protocols/nbd/connection.js";
 import type { NbdTarget } from "../../protocols/nbd/target.js";
+import { DirectSocket } from "../direct-socket.js";
 import { bracketed } from "../nvme-tcp/listening.js";
 import type { Logger } from "../nvme-tcp/logger.js";
 import { readIntoOwnBuffer } from "../nvme-tcp/socket-reading.js";
 import { BusyPoll } from "./busy-poll.js";
+import { EagerReader } from "./eager-reader.js";
 import { type ListenAddress, listenOn } from "./listen-address.js";
+import { RequestRhythm } from "./request-rhythm.js";
 import type { NbdServerLimits } from "./server-limits.js";
 import { SocketStream } from "./socket-stream.js";
 import type { TlsAcceptor } from "./tls-acceptor.js";
@@ -43,6 +46,7 @@ export class NbdServer {
   readonly #connections = new Set<NbdConnection>();
   readonly #waiting: Socket[] = [];
   readonly #poll = new BusyPoll();
+  readonly #rhythm = new RequestRhythm();
   #serving = 0;
 
   private constructor(options: NbdServerOptions) {
@@ -144,13 +148,16 @@ export class NbdServer {
     // Reads happen in later turns, when the stream is there.
     const receive = (chunk: Uint8Array): void => {
       stream.receive(chunk);
-      this.#poll.noteRequest();
+      if (reader === undefined) this.#poll.noteRequest();
+      else reader.follow();
     };
     // TLS reads for itself.
     const own = tls === undefined ? readIntoOwnBuffer(accepted, receive) : undefined;
     const socket = own ?? accepted;
     const startTls = tls === undefined ? undefined : () => this.#secure(tls, accepted, stream, peer);
-    const stream = new SocketStream(socket, target.buffers, startTls);
+    const direct = own && DirectSocket.over(own);
+    const stream = new SocketStream(socket, target.buffers, direct, startTls);
+    const reader = direct && new EagerReader(direct, stream, this.#rhythm);
     const connection = new NbdConnection(target, stream, { address: peer }, (ended) => this.#ended(ended));
     this.#connections.add(connection);
     stream.attach(connection);

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import type { NbdConnection, NbdTransport } from "../../protocols/nbd/connection.js";
 import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
+import type { DirectSocket } from "../direct-socket.js";
 import { SendQueue } from "../send-queue.js";
 
 /**
@@ -20,9 +21,9 @@ export class SocketStream implements NbdTransport {
   #gone = false;
   #reason: Error | undefined;
 
-  /** `startTls`: makes the socket another one; see {@link useSocket}. */
-  constructor(socket: Socket, pool: DataBuffers, startTls?: () => void) {
-    this.#queue = new SendQueue(socket, pool);
+  /** `direct`: past the stream of `socket`. `startTls`: makes the socket another one; see {@link useSocket}. */
+  constructor(socket: Socket, pool: DataBuffers, direct?: DirectSocket, startTls?: () => void) {
+    this.#queue = new SendQueue(socket, pool, direct);
     this.#startTls = startTls;
     this.#socket = socket;
     this.#listen(socket);
@@ -53,6 +54,25 @@ export class SocketStream implements NbdTransport {
     this.#connection?.receive(chunk);
     this.#receiving = false;
     this.#queue.flush();
+  }
+
+  /** Where the next bytes from the peer may be put; then they are told to {@link filled}. */
+  get room(): Uint8Array | undefined {
+    return this.#connection?.room;
+  }
+
+  /** `count` bytes from the peer are in {@link room}. */
+  filled(count: number): void {
+    this.bytesReceived += count;
+    this.#receiving = true;
+    this.#connection?.filled(count);
+    this.#receiving = false;
+    this.#queue.flush();
+  }
+
+  /** All that has come is answered, and more may come. */
+  get awaitsPeer(): boolean {
+    return this.#connection?.awaitsClient === true && this.#queue.backlog === 0;
   }
 
   send(bytes: Uint8Array): void {
