@@ -80,6 +80,11 @@ export class NbdConnection implements TransportListener, HandshakeOwner, Transmi
     this.#process(EMPTY, count);
   }
 
+  /** Requests that have come so far. */
+  get requests(): number {
+    return this.#transmission?.requests ?? 0;
+  }
+
   /** An export was chosen, all that has come is answered or part of what is coming, and more may come. */
   get awaitsClient(): boolean {
     return !this.#paused && !this.#ending && this.#transmission?.idle === true;

@@ -69,6 +69,8 @@ interface ReadPart {
 }
 
 export class Transmission {
+  /** Requests that have come so far. */
+  requests = 0;
   readonly #target: NbdTarget;
   readonly #transport: Transport;
   readonly #owner: TransmissionOwner;
@@ -197,6 +199,7 @@ export class Transmission {
   #request(view: DataView, at: number): void {
     if (view.getUint32(at + REQUEST.magic) !== this.#magic)
       return this.#break("a request does not start with its magic");
+    this.requests += 1;
     const flags = view.getUint16(at + REQUEST.flags);
     const type = view.getUint16(at + REQUEST.type);
     const id = this.#id;

@@ -1,9 +1,13 @@
 import { type DirectSocket, NOTHING_YET, PEER_ENDED } from "../direct-socket.js";
+import type { BusyPoll } from "./busy-poll.js";
 import { POLL_MILLISECONDS, type RequestRhythm } from "./request-rhythm.js";
 import type { SocketStream } from "./socket-stream.js";
 
 /** The event loop, with all other connections in it, has its turn after so long at the latest. */
 const TURN_MILLISECONDS = 0.5;
+
+/** Answers above this cost so much more than the event loop that there is nothing to gain. */
+const SMALL_ANSWER_BYTES = 16 * 1024;
 
 /** Memory that all connections of a thread receive into, one after the other. */
 const CHUNK = new Uint8Array(new ArrayBuffer(96 * 1024));
@@ -19,18 +23,27 @@ export class EagerReader {
   readonly #direct: DirectSocket;
   readonly #stream: SocketStream;
   readonly #rhythm: RequestRhythm;
+  readonly #poll: BusyPoll;
+  /** What the stream had seen when this was asked last. */
+  #requests = 0;
+  #bytesSent = 0;
   #scheduled = false;
 
-  constructor(direct: DirectSocket, stream: SocketStream, rhythm: RequestRhythm) {
+  /** `poll`: what to do while several requests are under way, which come together when they are left some time. */
+  constructor(direct: DirectSocket, stream: SocketStream, rhythm: RequestRhythm, poll: BusyPoll) {
     this.#direct = direct;
     this.#stream = stream;
     this.#rhythm = rhythm;
+    this.#poll = poll;
   }
 
   /** The event loop has delivered something, and all of it was handled. */
   follow(): void {
     this.#rhythm.note(this);
-    if (!this.#scheduled) this.#read();
+    const lone = this.#wasLone();
+    if (this.#scheduled) return;
+    if (lone || this.#stream.room !== undefined) this.#read();
+    else this.#poll.noteRequest();
   }
 
   readonly #resume = (): void => {
@@ -50,6 +63,7 @@ export class EagerReader {
       if (count !== NOTHING_YET) {
         last = now;
         rhythm.fruitful();
+        if (!this.#wasLone() && this.#stream.room === undefined) return this.#poll.noteRequest();
       } else if (!rhythm.isSolo(this)) {
         return;
       } else if (now - last > POLL_MILLISECONDS) {
@@ -60,6 +74,15 @@ export class EagerReader {
       }
       if (now - start > TURN_MILLISECONDS) return this.#goOnLater();
     }
+  }
+
+  /** What came last was a small request by itself, as from a client that waits for every answer. */
+  #wasLone(): boolean {
+    const { requests, bytesSent } = this.#stream;
+    const lone = requests - this.#requests === 1 && bytesSent - this.#bytesSent <= SMALL_ANSWER_BYTES;
+    this.#requests = requests;
+    this.#bytesSent = bytesSent;
+    return lone;
   }
 
   #receive(): number {

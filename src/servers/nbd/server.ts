@@ -157,7 +157,7 @@ export class NbdServer {
     const startTls = tls === undefined ? undefined : () => this.#secure(tls, accepted, stream, peer);
     const direct = own && DirectSocket.over(own);
     const stream = new SocketStream(socket, target.buffers, direct, startTls);
-    const reader = direct && new EagerReader(direct, stream, this.#rhythm);
+    const reader = direct && new EagerReader(direct, stream, this.#rhythm, this.#poll);
     const connection = new NbdConnection(target, stream, { address: peer }, (ended) => this.#ended(ended));
     this.#connections.add(connection);
     stream.attach(connection);

@@ -56,6 +56,11 @@ export class SocketStream implements NbdTransport {
     this.#queue.flush();
   }
 
+  /** Requests that have come so far. */
+  get requests(): number {
+    return this.#connection?.requests ?? 0;
+  }
+
   /** Where the next bytes from the peer may be put; then they are told to {@link filled}. */
   get room(): Uint8Array | undefined {
     return this.#connection?.room;
