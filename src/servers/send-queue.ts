@@ -5,8 +5,9 @@ import type { DirectSocket } from "./direct-socket.js";
 
 /** With so much waiting, bytes, a write costs less than to wait until what is to be copied has left the processor's cache. */
 const EAGER_BYTES = 96 * KiB;
-/** More pieces than this are left to the stream, which sends them all with one system call. */
+/** More pieces than this, or more bytes, are left to the stream, which sends them all with one system call. */
 const DIRECT_PIECES = 4;
+const DIRECT_BYTES = 32 * KiB;
 const NONE: Uint8Array[] = [];
 
 /**
@@ -99,8 +100,9 @@ export class SendQueue {
   #sendDirectly(waiting: Uint8Array[]): Uint8Array[] {
     const direct = this.#direct;
     const last = waiting.length - 1;
+    if (direct === undefined || last >= DIRECT_PIECES || this.#waitingBytes > DIRECT_BYTES) return waiting;
     // What the stream holds comes first.
-    if (direct === undefined || last >= DIRECT_PIECES || this.#socket.writableLength > 0) return waiting;
+    if (this.#socket.writableLength > 0) return waiting;
     for (const [index, bytes] of waiting.entries()) {
       const sent = direct.send(bytes, index < last);
       if (sent < bytes.length) return [bytes.subarray(sent), ...waiting.slice(index + 1)];
