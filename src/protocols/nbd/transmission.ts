@@ -363,6 +363,7 @@ export class Transmission {
         }
         if (failure !== undefined) this.#fail(id, "read", failure.reason);
       })
+      .catch((error: unknown) => this.#owner.broken(messageOf(error)))
       .finally(() => this.#end(bytes));
   }
 
