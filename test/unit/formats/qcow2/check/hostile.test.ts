@@ -2,7 +2,10 @@ import { describe, expect, test } from "vitest";
 import { isZcowError } from "../../../../../src/base/errors.js";
 import { KiB, MiB, TiB } from "../../../../../src/base/units.js";
 import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
+import { openQcow2 } from "../../../../../src/formats/qcow2/open.js";
+import { borrowedStorage } from "../../../../../src/storage/borrowed-storage.js";
 import { memoryStorage } from "../../../../../src/storage/memory-storage.js";
+import { recordingStorage } from "../../../../../src/storage/recording-storage.js";
 import { tracingStorage } from "../../../../../src/storage/tracing-storage.js";
 import { Random, seedFromEnvironment } from "../../../../support/random.js";
 import { COPIED, MappedImage } from "./mapped-image.js";
@@ -139,6 +142,32 @@ describe("images made to hurt", () => {
     image.truncate(2 ** 51);
     for (let index = 0; index < 50_000; index++) image.setL2(index, BigInt(index + 1) << 34n);
     await expect(checkQcow2(image.storage)).rejects.toMatchObject({ code: "CHECK_LIMIT" });
+    for (const repair of ["leaks", "all"] as const) {
+      const recording = recordingStorage(image.storage);
+      await expect(checkQcow2(recording, { repair })).rejects.toMatchObject({ code: "CHECK_LIMIT" });
+      expect(recording.changes).toEqual([]);
+    }
+  });
+
+  test("a repair that would have to copy more than it may says so, and leaves all that can be read to readers", async () => {
+    const clusterSize = 2 * MiB;
+    const image = await MappedImage.make({ size: 1024 * MiB, clusterSize, refcountBits: 1 }, 1);
+    // Counts of one bit cannot share a cluster.
+    for (let index = 1; index < 200; index++) image.setL2(index, image.l2(0));
+    const data = image.read(image.firstData * clusterSize, clusterSize);
+    await expect(checkQcow2(image.storage, { repair: "all" })).rejects.toMatchObject({
+      code: "CHECK_LIMIT",
+      message: expect.stringContaining("The repair would make the file"),
+    });
+    const device = await openQcow2(borrowedStorage(image.storage), { readOnly: true });
+    const bytes = new Uint8Array(clusterSize);
+    for (const index of [0, 1, 150, 199]) {
+      await device.read(index * clusterSize, bytes);
+      expect(Buffer.compare(bytes, data), `cluster ${index}`).toBe(0);
+    }
+    await device.close();
+    // Half of a repair is no reason to let anybody write.
+    await expect(openQcow2(borrowedStorage(image.storage))).rejects.toMatchObject({ code: "QCOW2_MARKED_CORRUPT" });
   });
 
   test("L2 tables in the holes of a sparse file are refused before they take for ever to read", async () => {

@@ -1,0 +1,3 @@
+import { describeStockInterop } from "../support/stock-interop.js";
+
+describeStockInterop(() => true, 5);
