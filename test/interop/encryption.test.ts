@@ -8,7 +8,7 @@ import { parseCreateOptions } from "../../src/formats/qcow2/create-options-parse
 import { amendImage } from "../../src/jobs/amend.js";
 import { describeImage } from "../../src/jobs/info.js";
 import { Random, seedFromEnvironment } from "../support/random.js";
-import { describeWithStock, qemuImg, qemuIo, type ToolResult, temporaryDirectory } from "../support/stock-tools.js";
+import { describeWithStock, qemuImg, qemuIo, temporaryDirectory } from "../support/stock-tools.js";
 
 const SECRETS = ["--object", "secret,id=s0,data=hello", "--object", "secret,id=s1,data=world"];
 const SIZE = 4 * 1024 * 1024;
@@ -16,19 +16,9 @@ const SIZE = 4 * 1024 * 1024;
 const opened = (path: string, secret = "s0"): string =>
   `driver=qcow2,encrypt.key-secret=${secret},file.filename=${path}`;
 
-/** QEMU times its key derivation, and now and then gives up on that: tried again. */
-async function patiently(run: () => Promise<ToolResult>): Promise<ToolResult> {
-  for (let attempt = 1; ; attempt++) {
-    const result = await run();
-    if (attempt === 20 || !result.stderr.includes("accurate CPU usage")) return result;
-  }
-}
-
 async function stockCreate(path: string, options: string): Promise<void> {
   const all = `${options},encrypt.key-secret=s0`;
-  const made = await patiently(() =>
-    qemuImg(["create", "-q", ...SECRETS, "-f", "qcow2", "-o", all, path, String(SIZE)]),
-  );
+  const made = await qemuImg(["create", "-q", ...SECRETS, "-f", "qcow2", "-o", all, path, String(SIZE)]);
   expect(made.stderr).toBe("");
 }
 
