@@ -8,7 +8,7 @@ import { casesOf, type FuzzCase, useFolder } from "./kinds.js";
  * memory of the product. Says on stdout which case it begins before it begins it.
  */
 const order = JSON.parse(process.argv[2] ?? "") as ChildOrder;
-const CASES_PER_COLLECTION = 64;
+const CASES_PER_COLLECTION = 16;
 const collectGarbage = (globalThis as { gc?: () => void }).gc;
 let current = -1;
 let currentKind = "";

@@ -99,6 +99,10 @@ function runChild(script: string, order: ChildOrder, { onFailure, onProgress }: 
         ...process.env,
         NODE_PATH: join(HERE, "../../node_modules"),
         ZCOW_FUZZ_CORPUS: join(HERE, "../corpus/good"),
+        // Memory that is free again goes back to the system, so that what thousands of cases left behind is not taken for one's.
+        MALLOC_ARENA_MAX: "2",
+        MALLOC_MMAP_THRESHOLD_: "65536",
+        MALLOC_TRIM_THRESHOLD_: "65536",
       },
     });
     const hang = (): void => {
