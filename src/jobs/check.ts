@@ -3,6 +3,7 @@ import type { ImplicitFilePolicy } from "../block/open-policy.js";
 import type { FormatChoice } from "../formats/open-image.js";
 import { type CheckOptions, checkQcow2 } from "../formats/qcow2/check/check.js";
 import type { CheckResult } from "../formats/qcow2/check/check-result.js";
+import type { Qcow2Header } from "../formats/qcow2/header.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
 import type { ReferencedFiles } from "../formats/qcow2/referenced-files.js";
 import { sessionOf, unfinishedSession } from "../formats/qcow2/session.js";
@@ -60,8 +61,10 @@ async function checkStorage(storage: Storage, options: CheckImageOptions): Promi
     const { resumeBeforeRepair } = await import("../formats/qcow2/resume-session.js");
     await resumeBeforeRepair(storage);
   }
-  await tellOfSession(storage, options.onWarning);
-  const files = options.implicitFiles === undefined ? undefined : await openSurroundings(storage, options);
+  // A header that cannot be read is for the check to tell of.
+  const header = await readHeader(storage, { mode: "check" }).catch(() => undefined);
+  if (header !== undefined && sessionOf(header) !== undefined) options.onWarning?.(unfinishedSession(storage.name));
+  const files = header === undefined ? undefined : await openSurroundings(storage, header, options);
   try {
     return { ...(await checkQcow2(storage, options)), format: driver.name };
   } finally {
@@ -70,24 +73,21 @@ async function checkStorage(storage: Storage, options: CheckImageOptions): Promi
   }
 }
 
-async function tellOfSession(storage: Storage, onWarning: WarningSink | undefined): Promise<void> {
-  if (onWarning === undefined) return;
-  const header = await readHeader(storage, { mode: "check" }).catch(() => undefined);
-  if (header !== undefined && sessionOf(header) !== undefined) onWarning(unfinishedSession(storage.name));
-}
-
-/** The files that the header names. A header that cannot be read is for the check to tell of. */
-async function openSurroundings(storage: Storage, options: CheckImageOptions): Promise<ReferencedFiles | undefined> {
-  const header = await readHeader(storage, { mode: "check" }).catch(() => undefined);
-  if (header === undefined || (header.backingFileName === undefined && header.dataFileName === undefined))
+/** The files that the header names, when they are asked for. */
+async function openSurroundings(
+  storage: Storage,
+  header: Qcow2Header,
+  options: CheckImageOptions,
+): Promise<ReferencedFiles | undefined> {
+  const { forceShare = false, implicitFiles, repair } = options;
+  if (implicitFiles === undefined || (header.backingFileName === undefined && header.dataFileName === undefined))
     return undefined;
   const { openReferencedFiles } = await import("../formats/qcow2/referenced-files.js");
-  const { forceShare = false, implicitFiles, repair } = options;
   const surroundings = {
     writable: repair !== undefined,
     openFile: (path: string, { writable }: { readonly writable: boolean }): Promise<Storage> =>
       openStorage(path, { writable, forceShare }),
-    ...(implicitFiles === undefined ? {} : { implicitFiles }),
+    implicitFiles,
   };
   return openReferencedFiles(header, storage, surroundings, FORMATS);
 }
