@@ -4,6 +4,7 @@ import { cpus, loadavg, release, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { run } from "./contestants.js";
+import { reportedMemoryWarning } from "./host-memory.js";
 import { CONTESTANTS, LOADS, type Load, type Outcome } from "./nbd/loads.js";
 import { type Disks, OURS, QEMU_RING, QEMU_THREADS, RunningServer, type ServerKind } from "./nbd/servers.js";
 import { median, shuffled } from "./statistics.js";
@@ -186,6 +187,8 @@ function chosenPeers(direct: boolean): ServerKind[] {
 
 const wanted = LOADS.filter(({ name }) => values.only === undefined || new RegExp(values.only).test(name));
 const version = run("qemu-nbd", ["--version"], false, tmpdir()).stdout.split("\n")[0] ?? "";
+const warning = reportedMemoryWarning();
+if (warning !== undefined) console.log(warning);
 console.log(`# ${version}; Node ${process.version}; Linux ${release()}; ${cpus().length} cores; load ${loadavg()[0]}`);
 console.log("| load | server | rate | zcow / it | goal | server CPU a request | p99 ms | missed |");
 console.log("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |");

@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { createImage } from "../src/formats/create-image.js";
 import { lineLogger } from "../src/servers/nvme-tcp/logger.js";
 import { NvmeService } from "../src/servers/nvme-tcp/service.js";
+import { reportedMemoryWarning } from "./host-memory.js";
 import { LoadQueue } from "./nvme/load-host.js";
 import { type DiskShape, MemoryDisk } from "./nvme/memory-disk.js";
 import { fill, fillZones, type Outcome, runWorkload, WORKLOADS, type Workload } from "./nvme/workloads.js";
@@ -224,6 +225,8 @@ function middle(samples: readonly Sample[]): Sample {
 }
 
 function print(rows: readonly Row[]): void {
+  const warning = reportedMemoryWarning();
+  if (warning !== undefined) console.log(warning);
   console.log(`digests ${values.digests ? "on" : "off"}, ${QUEUES} queues, load average ${loadavg()[0]?.toFixed(1)}`);
   console.log("| load | memory | image | ratio | CPU per op, memory | image | resident, memory | image |");
   console.log("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");

@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { allCases, type Case, type Goal } from "./cases.js";
 import { run, type Sample } from "./contestants.js";
 import { convertCases } from "./convert-cases.js";
+import { reportedMemoryWarning } from "./host-memory.js";
 import { BenchImages } from "./images.js";
 import { median, shuffled } from "./statistics.js";
 
@@ -134,6 +135,8 @@ try {
   console.log(
     `# ${peerVersion}; Node ${process.version}; Linux ${release()}; ${cpus().length} cores; load ${loadavg()[0]}`,
   );
+  const warning = reportedMemoryWarning();
+  if (warning !== undefined) console.log(warning);
   console.log(
     "| case | zcow | peer | ratio | goal | reached | CPU per request zcow / peer | peak MiB zcow / peer |\n|---|---|---|---|---|---|---|---|",
   );

@@ -1,6 +1,7 @@
 // `npm run bench`: builds and runs the comparison with the stock tools; see bench/run.ts for its options.
 // `npm run bench -- convert`: whole images, copied in memory; see bench/convert-cases.ts.
 // `npm run bench -- luks`: the cipher of encrypted images alone; see bench/cipher-load.ts.
+// `npm run bench -- memory GIB`: keeps free memory of a virtual machine from going back to its host; see bench/host-memory.ts.
 // `npm run bench -- nvme`: load on the NVMe/TCP server instead; see bench/nvme-load.ts.
 // `npm run bench -- nbd`: load on the NBD server and its peers; see bench/nbd-load.ts.
 import { join } from "node:path";
@@ -23,7 +24,7 @@ const shared = {
 const source = (/** @type {string} */ name) => join(PROJECT_ROOT, `bench/${name}.ts`);
 await build({
   ...shared,
-  entryPoints: [source("run"), source("nvme-load"), source("nbd-load"), source("cipher-load")],
+  entryPoints: [source("run"), source("nvme-load"), source("nbd-load"), source("cipher-load"), source("pin-memory")],
   format: "esm",
 });
 await build({
@@ -51,6 +52,7 @@ const loads = new Map([
   ["nvme", "nvme-load"],
   ["nbd", "nbd-load"],
   ["luks", "cipher-load"],
+  ["memory", "pin-memory"],
 ]);
 const load = loads.get(first ?? "");
 const [program, options] = load === undefined ? ["run", process.argv.slice(2)] : [load, rest];
