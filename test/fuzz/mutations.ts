@@ -1,4 +1,6 @@
 import type { Random } from "../support/random.js";
+import type { Field } from "./places.js";
+import { HEADER_FIELDS } from "./qcow2-header-fields.js";
 
 /**
  * CoreDamage that knows where the structures of a qcow2 image are. Reads the good image with fixed offsets only, so it
@@ -13,33 +15,7 @@ export interface CoreDamage {
   readonly bytes: Uint8Array | undefined;
 }
 
-interface Field {
-  readonly name: string;
-  readonly at: number;
-  readonly width: 1 | 2 | 4 | 8;
-}
-
-const HEADER_FIELDS: readonly Field[] = [
-  { name: "magic", at: 0, width: 4 },
-  { name: "version", at: 4, width: 4 },
-  { name: "backing_file_offset", at: 8, width: 8 },
-  { name: "backing_file_size", at: 16, width: 4 },
-  { name: "cluster_bits", at: 20, width: 4 },
-  { name: "size", at: 24, width: 8 },
-  { name: "crypt_method", at: 32, width: 4 },
-  { name: "l1_size", at: 36, width: 4 },
-  { name: "l1_table_offset", at: 40, width: 8 },
-  { name: "refcount_table_offset", at: 48, width: 8 },
-  { name: "refcount_table_clusters", at: 56, width: 4 },
-  { name: "nb_snapshots", at: 60, width: 4 },
-  { name: "snapshots_offset", at: 64, width: 8 },
-  { name: "incompatible_features", at: 72, width: 8 },
-  { name: "compatible_features", at: 80, width: 8 },
-  { name: "autoclear_features", at: 88, width: 8 },
-  { name: "refcount_order", at: 96, width: 4 },
-  { name: "header_length", at: 100, width: 4 },
-  { name: "compression_type", at: 104, width: 1 },
-];
+const ANY_HEADER_FIELD: readonly Field[] = [{ name: "magic", at: 0, width: 4 }, ...HEADER_FIELDS];
 
 const EXTENSION_MAGICS = [0, 0xe2792aca, 0x6803f857, 0x23852875, 0x0537be77, 0x44415441, 0x007a6264, 0x12345678];
 
@@ -170,7 +146,7 @@ function oneDamage(random: Random, parts: Parts): CoreDamage {
   });
   switch (kind) {
     case "header":
-      return setField(random, parts, random.pick(HEADER_FIELDS));
+      return setField(random, parts, random.pick(ANY_HEADER_FIELD));
     case "extension":
       return extensionDamage(random, parts);
     case "l1":

@@ -1,19 +1,12 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, it } from "vitest";
+import { it } from "vitest";
 import { parseCreateOptions } from "../../src/formats/qcow2/create-options-parse.js";
-import { createImage, openImage, parseSize } from "../../src/index.js";
-import { PlainWorkload } from "../support/plain-workload.js";
+import { createImage, parseSize } from "../../src/index.js";
 import { Random, seedFromEnvironment, taggedBytes } from "../support/random.js";
-import { equalBytes, LiveBytes, SECTOR } from "../support/sector-history.js";
-import {
-  describeWithStock,
-  expectCleanCheck,
-  expectSameContents,
-  qemuImg,
-  qemuIo,
-  temporaryDirectory,
-} from "../support/stock-tools.js";
+import { LiveBytes, SECTOR } from "../support/sector-history.js";
+import { describeWithStock, qemuImg, temporaryDirectory } from "../support/stock-tools.js";
+import { expectOurReading, expectStockReading, stockWrites, succeed, weWrite } from "../support/writers-in-turn.js";
 
 /** An image whose data is in another file, made by either, written by zcow and by stock qemu-io in turn. */
 
@@ -35,28 +28,6 @@ const VARIANTS = [
   { options: "cluster_size=16k", hasBacking: true },
 ];
 
-function stockCommands(random: Random, live: Uint8Array): string[] {
-  const commands: string[] = [];
-  for (let i = 0; i < STOCK_STEPS; i++) {
-    const offset = random.below(live.length / SECTOR) * SECTOR;
-    const length = Math.min(random.pick([1, 3, 16, 130, 300]) * SECTOR, live.length - offset);
-    if (random.chance(0.7)) {
-      const pattern = random.between(1, 255);
-      live.fill(pattern, offset, offset + length);
-      commands.push("-c", `write -q -P ${pattern} ${offset} ${length}`);
-    } else {
-      live.fill(0, offset, offset + length);
-      commands.push("-c", `write -q -z ${random.chance(0.5) ? "-u" : ""} ${offset} ${length}`);
-    }
-  }
-  return commands;
-}
-
-async function succeed(run: Promise<{ code: number; stdout: string; stderr: string }>): Promise<void> {
-  const { code, stdout, stderr } = await run;
-  expect(code, `${stdout}${stderr}`).toBe(0);
-}
-
 describeWithStock("an image with an external data file, written by zcow and by stock qemu-io in turn", () => {
   const seed = seedFromEnvironment(0xda7a);
 
@@ -77,34 +48,14 @@ describeWithStock("an image with an external data file, written by zcow and by s
       }
       if (maker === "zcow") await createImage(path, { format: "qcow2", ...parseCreateOptions(list), size: SIZE });
       else await succeed(qemuImg(["create", "-q", "-f", "qcow2", "-o", list.join(","), path, String(SIZE)]));
-      const shadow = join(directory, "shadow");
+      const rawData = options.includes("data_file_raw") ? data : undefined;
+      const image = { path, history, clusterSize, discards: "none" } as const;
       for (let round = 0; round < ROUNDS; round++) {
-        const device = await openImage(path, { format: "qcow2", implicitFiles: "allow" });
-        const workload = new PlainWorkload({
-          random,
-          device,
-          history,
-          position: () => 0,
-          clusterSize,
-          unaligned: true,
-        });
-        await workload.verify();
-        await workload.run(OUR_STEPS);
-        await workload.verify();
-        await device.close();
-        await expectCleanCheck(path);
-        await writeFile(shadow, history.live);
-        await expectSameContents(path, "qcow2", shadow, "raw");
-        if (options.includes("data_file_raw")) {
-          expect(equalBytes((await readFile(data)).subarray(0, SIZE), history.live), "the data file is the disk").toBe(
-            true,
-          );
-        }
-        await succeed(qemuIo(["-d", "unmap", "-f", "qcow2", ...stockCommands(random, history.live), path]));
+        await weWrite(image, random, OUR_STEPS);
+        await expectStockReading(image, rawData);
+        await stockWrites(image, random, STOCK_STEPS);
       }
-      const last = await openImage(path, { format: "qcow2", readOnly: true, implicitFiles: "allow" });
-      await new PlainWorkload({ random, device: last, history, position: () => 0, clusterSize }).verify();
-      await last.close();
+      await expectOurReading(image, random);
     });
   }
 });

@@ -158,7 +158,7 @@ class CrossedImage {
       clusterSize,
       compressed: compression !== "none",
       // Without zero clusters the backing file would show.
-      discards: version === 3 || backing === "none",
+      discards: version === 3 || backing === "none" ? "zeros" : "none",
     });
     for (const session of sessionsOf(commands)) {
       await succeed(qemuIo(["-d", "unmap", ...session, ...this.#opened()]));

@@ -1,13 +1,11 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { openImage } from "../../src/index.js";
 import { applySnapshot, createSnapshot, deleteSnapshot } from "../../src/jobs/snapshot.js";
-import { PlainWorkload } from "./plain-workload.js";
 import { Random, taggedBytes } from "./random.js";
 import { LiveBytes } from "./sector-history.js";
-import { expectCleanCheck, expectSameContents, qemuImg, qemuIo, temporaryDirectory } from "./stock-tools.js";
-import { stockCommands } from "./stock-workload.js";
+import { qemuImg, temporaryDirectory } from "./stock-tools.js";
+import { expectOurReading, expectStockReading, type SharedImage, stockWrites, weWrite } from "./writers-in-turn.js";
 
 /**
  * Extended L2 entries together with every other feature of the format: written by zcow and by stock qemu-io in turn, with
@@ -45,9 +43,7 @@ export const FEATURES: readonly Feature[] = [
   "snapshots",
   "compressed",
 ];
-interface Scene {
-  readonly path: string;
-  readonly history: LiveBytes;
+interface Scene extends SharedImage {
   /** A data file that is the disk itself. */
   readonly rawData: string | undefined;
 }
@@ -71,42 +67,14 @@ async function scene({ feature, cluster, clusterSize, bits }: Variant): Promise<
   }
   const made = await qemuImg(["create", "-q", "-f", "qcow2", "-o", options.join(","), ...more, path, String(size)]);
   expect(made.stderr + made.stdout).toBe("");
-  return { path, history, rawData: feature === "raw data file" ? join(folder, "data.raw") : undefined };
-}
-
-async function expectShadow({ path, history, rawData }: Scene): Promise<void> {
-  await expectCleanCheck(path);
-  const raw = `${path}.shadow`;
-  await writeFile(raw, history.live);
-  await expectSameContents(path, "qcow2", raw, "raw");
-  if (rawData !== undefined) await expectSameContents(rawData, "raw", raw, "raw");
-}
-
-async function weWrite({ path, history }: Scene, random: Random, variant: Variant): Promise<void> {
-  const device = await openImage(path, { format: "qcow2", implicitFiles: "allow" });
-  const { clusterSize } = variant;
-  const compressed = variant.feature === "compressed";
-  const workload = new PlainWorkload({
-    random,
-    device,
-    history,
-    position: () => 0,
-    clusterSize,
-    unaligned: true,
-    compressed,
-  });
-  await workload.verify();
-  await workload.run(OUR_STEPS);
-  await workload.verify();
-  await device.close();
-}
-
-async function stockWrites({ path, history }: Scene, random: Random, variant: Variant): Promise<void> {
-  const { clusterSize, feature } = variant;
   const compressed = feature === "compressed";
-  const commands = stockCommands(random, history.live, STOCK_STEPS, { clusterSize, compressed });
-  const result = await qemuIo(["-d", "unmap", "-f", "qcow2", ...commands, path]);
-  expect(result.code, `seed ${random.seed}: ${result.stdout}${result.stderr}`).toBe(0);
+  return {
+    path,
+    history,
+    clusterSize,
+    compressed,
+    rawData: feature === "raw data file" ? join(folder, "data.raw") : undefined,
+  };
 }
 
 /** Takes, applies and deletes snapshots, whichever program does it. */
@@ -153,17 +121,13 @@ export async function crossVariant(variant: Variant, seed: number): Promise<void
   const random = new Random(seed + variant.clusterSize);
   const snapshots = variant.feature === "snapshots" ? new Snapshots(place, random) : undefined;
   for (let round = 0; round < ROUNDS; round++) {
-    await weWrite(place, random, variant);
-    await expectShadow(place);
+    await weWrite(place, random, OUR_STEPS);
+    await expectStockReading(place, place.rawData);
     await snapshots?.step();
-    await expectShadow(place);
-    await stockWrites(place, random, variant);
-    await expectShadow(place);
+    await expectStockReading(place, place.rawData);
+    await stockWrites(place, random, STOCK_STEPS);
+    await expectStockReading(place, place.rawData);
     await snapshots?.step();
   }
-  const device = await openImage(place.path, { format: "qcow2", readOnly: true, implicitFiles: "allow" });
-  const bytes = new Uint8Array(device.size);
-  await device.read(0, bytes);
-  await device.close();
-  expect(Buffer.compare(bytes, place.history.live), `seed ${seed}`).toBe(0);
+  await expectOurReading(place, random);
 }

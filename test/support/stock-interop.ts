@@ -1,19 +1,9 @@
-import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, it } from "vitest";
-import { openImage } from "../../src/index.js";
-import { PlainWorkload } from "./plain-workload.js";
+import { it } from "vitest";
 import { Random, seedFromEnvironment } from "./random.js";
-import { equalBytes, LiveBytes, SECTOR } from "./sector-history.js";
-import {
-  describeWithStock,
-  expectCleanCheck,
-  expectSameContents,
-  qemuImg,
-  qemuIo,
-  temporaryDirectory,
-} from "./stock-tools.js";
-import { stockCommands } from "./stock-workload.js";
+import { LiveBytes, SECTOR } from "./sector-history.js";
+import { describeWithStock, qemuImg, temporaryDirectory } from "./stock-tools.js";
+import { expectOurReading, expectStockReading, stockWrites, succeed, weWrite } from "./writers-in-turn.js";
 
 /** One image, two writers in turn: after each turn the stock tools and ours must agree on every byte and every count. */
 
@@ -69,49 +59,17 @@ export function describeStockInterop(chosen: (variant: Variant) => boolean, roun
     it.each(VARIANTS.filter(chosen))(
       "stays clean and equal to its shadow ($options, compressed writes: $compressed)",
       async (variant) => {
-        const { options, clusterSize, size, compressed = false } = variant;
-        const directory = temporaryDirectory();
-        const path = join(directory, "image.qcow2");
-        const raw = join(directory, "shadow.raw");
+        const { options, size } = variant;
+        const path = join(temporaryDirectory(), "image.qcow2");
         const random = new Random(seed);
-        const history = new LiveBytes(size);
-        expect((await qemuImg(["create", "-q", "-f", "qcow2", "-o", options, path, String(size)])).code).toBe(0);
+        const image = { ...variant, path, history: new LiveBytes(size) };
+        await succeed(qemuImg(["create", "-q", "-f", "qcow2", "-o", options, path, String(size)]));
         for (let round = 0; round < rounds; round++) {
-          const device = await openImage(path, { format: "qcow2" });
-          const position = (): number => 0;
-          const workload = new PlainWorkload({
-            random,
-            device,
-            history,
-            position,
-            clusterSize,
-            unaligned: true,
-            compressed,
-          });
-          await workload.verify();
-          await workload.run(OUR_STEPS);
-          await workload.verify();
-          await device.close();
-          await expectCleanCheck(path);
-          await writeFile(raw, history.live);
-          await expectSameContents(path, "qcow2", raw, "raw");
-
-          const stock = await qemuIo([
-            "-d",
-            "unmap",
-            "-f",
-            "qcow2",
-            ...stockCommands(random, history.live, STOCK_STEPS, variant),
-            path,
-          ]);
-          expect(stock.code, `seed ${seed}: ${stock.stdout}${stock.stderr}`).toBe(0);
+          await weWrite(image, random, OUR_STEPS);
+          await expectStockReading(image);
+          await stockWrites(image, random, STOCK_STEPS);
         }
-        const device = await openImage(path, { format: "qcow2", readOnly: true });
-        const bytes = new Uint8Array(size);
-        await device.read(0, bytes);
-        await device.close();
-        await writeFile(raw, history.live);
-        expect(equalBytes(bytes, await readFile(raw)), `seed ${seed}`).toBe(true);
+        await expectOurReading(image, random);
       },
     );
   });
