@@ -1,9 +1,14 @@
 import { ZcowError } from "../base/errors.js";
 
+/** What threads know: raw deflate, and zstd by the library of the system. */
+export type ThreadMethod = "deflate" | "zstd";
+
 /** Compresses and decompresses the contents of one cluster, away from the main thread. */
 export interface ClusterCodec {
   /** Name of the method, as users know it. */
   readonly name: string;
+  /** How a thread of its own may decompress the same (formats/qcow2/decompressing-threads.ts); undefined where it may not. */
+  readonly threadMethod: ThreadMethod | undefined;
   /** The compressed bytes, or undefined when they would not be fewer than those of `contents`. */
   compress(contents: Uint8Array): Promise<Uint8Array | undefined>;
   /**

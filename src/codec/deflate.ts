@@ -14,6 +14,7 @@ const MAY_BE_OPEN = constants.Z_SYNC_FLUSH;
 /** Compression type 0 of qcow2, "zlib": raw deflate with a 4 KiB window, in the thread pool of Node.js. */
 export const deflateCodec: ClusterCodec = {
   name: "zlib",
+  threadMethod: "deflate",
 
   compress(contents) {
     if (!mayShrink(contents)) return Promise.resolve(undefined);

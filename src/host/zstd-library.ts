@@ -14,6 +14,8 @@ const ZSTD_LEVEL = 3;
 export interface HostZstd {
   /** Finds out by compressing, in less time than looking for patterns takes, that bytes do not shrink. */
   readonly isSwift: boolean;
+  /** It is the library of the system, called through the native helper. */
+  readonly isNative: boolean;
   /** The frame, or undefined when it has more than `limit` bytes. */
   compress(bytes: Uint8Array, limit: number): Promise<Uint8Array | undefined>;
   /**
@@ -49,6 +51,7 @@ function nodeZstd(node: NodeZstd): HostZstd {
   const level = { params: { [node.constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } };
   return {
     isSwift: false,
+    isNative: false,
     compress: async (bytes, limit) =>
       within(limit, await called((done) => node.zstdCompress(bytes, { ...level, chunkSize: bytes.length }, done))),
     decompress: async (frame, into) => {
@@ -85,6 +88,7 @@ function packageZstd(): HostZstd | undefined {
     // The package insists on the class Buffer.
     return {
       isSwift: false,
+      isNative: false,
       compress: async (bytes, limit) => within(limit, await encoder.encode(asBuffer(bytes))),
       decompress: async (frame, into) => put(await decoder.decode(asBuffer(frame)), into),
     };

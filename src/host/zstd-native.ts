@@ -23,6 +23,7 @@ interface Functions {
 /** As `HostZstd`. */
 interface NativeZstd {
   readonly isSwift: true;
+  readonly isNative: true;
   compress(bytes: Uint8Array, limit: number): Promise<Uint8Array | undefined>;
   decompress(frame: Uint8Array, into: Uint8Array): Promise<number>;
 }
@@ -86,6 +87,7 @@ function zstdOf(functions: Functions, level: number): NativeZstd {
   const decompressors = new Contexts(functions.createDecompressor);
   return {
     isSwift: true,
+    isNative: true,
 
     async compress(bytes, limit) {
       const context = compressors.take();

@@ -6,6 +6,8 @@ import { readZstdFrame } from "./frame.js";
 export interface ZstdLibrary {
   /** Finds out by compressing, in less time than looking for patterns takes, that bytes do not shrink. */
   readonly isSwift: boolean;
+  /** It is the library of the system, called through the native helper. */
+  readonly isNative: boolean;
   /** One or more whole frames with the contents of `bytes`, at the default level; undefined when they have more than `limit` bytes. */
   compress(bytes: Uint8Array, limit: number): Promise<Uint8Array | undefined>;
   /**
@@ -27,6 +29,7 @@ const MAX_FRAMES = 1024;
 export function zstdCodec(library: ZstdLibrary): ClusterCodec {
   return {
     name: "zstd",
+    threadMethod: library.isNative ? "zstd" : undefined,
 
     async compress(contents) {
       if (!library.isSwift && !mayShrink(contents)) return undefined;

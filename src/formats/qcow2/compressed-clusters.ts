@@ -1,9 +1,10 @@
 import { isZcowError, ZcowError } from "../../base/errors.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
 import { MiB } from "../../base/units.js";
-import type { ClusterCodec } from "../../codec/cluster-codec.js";
+import type { ClusterCodec, ThreadMethod } from "../../codec/cluster-codec.js";
 import type { Storage } from "../../storage/storage.js";
 import { codecTurns } from "./compression.js";
+import type { CompressedFile } from "./decompressing-threads.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { CompressedReader, CompressedRun } from "./old-contents.js";
 
@@ -19,21 +20,19 @@ export interface CompressedClustersParts {
   readonly storage: Storage;
   readonly geometry: Qcow2Geometry;
   readonly codec: () => Promise<ClusterCodec>;
-  /** Compression type 0. */
-  readonly isDeflated: boolean;
   /** Bytes that the image may use for tables. */
   readonly cacheBytes: number;
 }
 
 /** False when it did not work, for whatever reason. */
 async function decompressInThread(
-  descriptor: number,
+  file: CompressedFile,
   host: number,
   length: number,
   into: Uint8Array,
 ): Promise<boolean> {
   const { decompressingThreads } = await import("./decompressing-threads.js");
-  return decompressingThreads.decompress(descriptor, host, length, into);
+  return decompressingThreads.decompress(file, host, length, into);
 }
 
 /** A cluster that is being decompressed, or kept. */
@@ -57,6 +56,8 @@ export class CompressedClusters implements CompressedReader {
   /** In the order of use, oldest first. */
   readonly #kept = new Map<number, Kept>();
   #readWhole = 0;
+  /** Known once a cluster was decompressed. */
+  #threadMethod: ThreadMethod | undefined;
 
   constructor(parts: CompressedClustersParts) {
     this.#parts = parts;
@@ -93,13 +94,16 @@ export class CompressedClusters implements CompressedReader {
 
   #readCluster(run: CompressedRun, cluster: number, into: Uint8Array): Promise<void> {
     const here = (): Promise<void> => codecTurns.run(() => this.#decompress(run, cluster, into));
-    const { storage, isDeflated } = this.#parts;
+    const { storage } = this.#parts;
+    const { descriptor } = storage;
+    const method = this.#threadMethod;
     const length = Math.min(run.length, storage.size() - run.host);
     this.#readWhole += 1;
     const isCopied = this.#readWhole > COPIED_CLUSTERS;
-    if (!isCopied || !isDeflated || storage.descriptor === undefined || length <= 0) return here();
-    const { descriptor } = storage;
-    return decompressInThread(descriptor, run.host, length, into).then((isDone) => (isDone ? undefined : here()));
+    if (!isCopied || method === undefined || descriptor === undefined || length <= 0) return here();
+    return decompressInThread({ descriptor, method }, run.host, length, into).then((isDone) =>
+      isDone ? undefined : here(),
+    );
   }
 
   #load(run: CompressedRun, cluster: number): Kept {
@@ -140,6 +144,7 @@ export class CompressedClusters implements CompressedReader {
     const wait = storage.read(host, bytes);
     if (isPromise(wait)) await wait;
     const method = await codec();
+    this.#threadMethod = method.threadMethod;
     try {
       await method.decompress(bytes, into);
     } catch (error) {

@@ -96,7 +96,6 @@ export class ImageState {
       storage,
       geometry,
       codec,
-      isDeflated: compressionType === 0,
       cacheBytes: input.cacheBytes,
     });
     this.compressed = compressed;
