@@ -4,12 +4,13 @@ export interface CacheMode {
   readonly direct: boolean;
   /** Every write is durable before it is acknowledged. */
   readonly writeThrough: boolean;
+  /** Nothing waits for the disk: what is written is where the host crashes with it. Heeded by `convert`, elsewhere flushes are kept. */
+  readonly noFlush?: boolean;
 }
 
 const CACHE_MODES: Readonly<Record<string, CacheMode>> = {
   writeback: { direct: false, writeThrough: false },
-  // Flushes are kept: they cost little here, and the name promises nothing that they would break.
-  unsafe: { direct: false, writeThrough: false },
+  unsafe: { direct: false, writeThrough: false, noFlush: true },
   writethrough: { direct: false, writeThrough: true },
   none: { direct: true, writeThrough: false },
   off: { direct: true, writeThrough: false },

@@ -46,6 +46,11 @@ export interface FileStorageOptions {
    * reads on this thread while the bytes come from the page cache, and writes on this thread.
    */
   readonly io?: IoMode;
+  /**
+   * `flush` does nothing: what was written outlives the process, not a crash of the host, and what the disk then refuses is not told.
+   * Default false.
+   */
+  readonly noFlush?: boolean;
   /** Told when locks are not available (`LOCKS_UNAVAILABLE`). */
   readonly onWarning?: WarningSink;
 }
@@ -121,7 +126,8 @@ export async function openFileStorage(path: string, options: FileStorageOptions 
     if (emptied) fs.ftruncateSync(opened.fd, 0);
     const file = emptied ? { ...opened, size: 0 } : opened;
     const directFd = options.direct === true ? openDirectly(path, opened.fd, writable) : undefined;
-    return new OpenedFileStorage(path, { file, directFd, writable, io: options.io ?? "auto", unlock });
+    const { io = "auto", noFlush = false } = options;
+    return new OpenedFileStorage(path, { file, directFd, writable, io, noFlush, unlock });
   } catch (cause) {
     unlock?.();
     fs.closeSync(opened.fd);

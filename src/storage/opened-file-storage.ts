@@ -22,6 +22,7 @@ export interface FileParts {
   readonly directFd: number | undefined;
   readonly writable: boolean;
   readonly io: IoMode;
+  readonly noFlush: boolean;
   /** Ends the locks that do not end with the descriptor, if there are any. */
   readonly unlock: (() => void) | undefined;
 }
@@ -37,6 +38,7 @@ export class OpenedFileStorage implements Storage {
   readonly #zeroes: FileZeroes;
   readonly #inFlight = new InFlight();
   readonly #io: IoMode;
+  readonly #noFlush: boolean;
   readonly #blockDevice: boolean;
   readonly #unlock: (() => void) | undefined;
   #size: number;
@@ -51,6 +53,7 @@ export class OpenedFileStorage implements Storage {
     this.#directFd = directFd;
     this.#size = file.size;
     this.#io = parts.io;
+    this.#noFlush = parts.noFlush;
     this.#blockDevice = file.blockDevice;
     this.#unlock = parts.unlock;
     this.#transfers =
@@ -120,7 +123,7 @@ export class OpenedFileStorage implements Storage {
 
   flush(): MaybePromise<void> {
     const refusal = this.#refuse(0, 0);
-    if (refusal !== undefined) return refusal;
+    if (refusal !== undefined || this.#noFlush) return refusal;
     if (this.#io !== "sync") return this.#watch(this.#flusher.inPool(), "flush");
     try {
       this.#flusher.here();

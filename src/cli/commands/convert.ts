@@ -11,7 +11,7 @@ import { formatDriver } from "../../formats/registry.js";
 import { DEEP_QUEUE_THREADS, prepareForCopies, requestThreadPool } from "../../host/thread-pool.js";
 import { convertDisks } from "../../jobs/convert/convert.js";
 import type { BitmapsToCopy } from "../../jobs/convert/copy-bitmaps.js";
-import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
+import { type CacheMode, cacheMode } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -86,7 +86,12 @@ export const CONVERT_MANUAL: CommandManual = {
     { name: "salvage", long: "salvage", about: "unreadable sectors become zeros" },
     { name: "coroutines", short: "m", value: "NUMBER", about: "requests in flight, 1 to 16 (default 8)" },
     { name: "out-of-order", short: "W", about: "accepted; writes need no order here" },
-    { name: "cache", short: "t", value: "MODE", about: "cache mode of the target" },
+    {
+      name: "cache",
+      short: "t",
+      value: "MODE",
+      about: "cache mode of the target (default unsafe: nothing waits for the disk)",
+    },
     { name: "source-cache", short: "T", value: "MODE", about: "cache mode of the sources" },
     OBJECT_OPTION,
     PROGRESS_OPTION,
@@ -182,8 +187,8 @@ function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversi
     sparseBytes,
     piecesInFlight,
     salvage: isGiven(parsed, "salvage"),
-    cache: cacheOption(lastValue(parsed, "cache"), "cache option"),
-    sourceCache: cacheOption(lastValue(parsed, "source-cache"), "source cache option"),
+    cache: cacheOption(lastValue(parsed, "cache") ?? "unsafe", "cache option"),
+    sourceCache: cacheOption(lastValue(parsed, "source-cache") ?? "writeback", "source cache option"),
     given,
     secretOf,
     progress: isGiven(parsed, "progress") && !isGiven(parsed, "quiet"),
@@ -264,8 +269,7 @@ function coroutines(text: string | undefined): number | undefined {
   );
 }
 
-function cacheOption(text: string | undefined, words: string): CacheMode {
-  if (text === undefined) return WRITE_BACK;
+function cacheOption(text: string, words: string): CacheMode {
   const mode = cacheMode(text);
   if (mode === undefined) throw new UsageError(`Invalid ${words}: ${text}`, false);
   return mode;
@@ -543,7 +547,7 @@ async function openTarget(conversion: Conversion, context: CommandContext): Prom
       implicitFiles: "allow",
       passphrase: image.passphrase ?? targetPassphrase(conversion),
       onWarning: (warning) => printError(context, `warning: ${warning.message}`),
-      file: { direct: cache.direct, io: "pool" },
+      file: { direct: cache.direct, io: "pool", noFlush: cache.noFlush ?? false },
     });
   } catch (error) {
     throw withSubject(`Could not open '${target}'`, error);

@@ -89,6 +89,20 @@ describe("a failed call of the operating system", () => {
     await storage.close();
   });
 
+  it("of flush is never met where nothing is to be flushed", async () => {
+    for (const io of ["sync", "pool"] as const) {
+      const storage = await openFileStorage(path("not flushed"), { writable: true, create: true, io, noFlush: true });
+      plan.set("fdatasync", failsLater("EIO"));
+      plan.set("fdatasyncSync", () => {
+        throw systemError("EIO");
+      });
+      await storage.write(0, new Uint8Array(512));
+      expect(await storage.flush()).toBeUndefined();
+      plan.clear();
+      await storage.close();
+    }
+  });
+
   it("of flush stays: what it lost is not made good by flushing again", async () => {
     for (const io of ["auto", "sync"] as const) {
       const storage = await openFileStorage(path("lost"), { writable: true, create: true, io });
