@@ -47,7 +47,7 @@ export class BenchImages {
     return path;
   }
 
-  /** Random, text-like and no data, as a raw disk and as an image with the same contents; kept for all rounds. */
+  /** Random, source text and no data, as a raw disk and as an image with the same contents; kept for all rounds. */
   mixed(size: number): { readonly raw: string; readonly qcow2: string } {
     const raw = join(this.directory, `mixed-${size}.raw`);
     const qcow2 = this.#path(`mixed-${size}`);

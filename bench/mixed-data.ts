@@ -1,17 +1,15 @@
 import { createCipheriv } from "node:crypto";
-import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
 
 /**
- * Mixed data for whole-image commands: half of it random, a quarter text-like, a quarter holes, in shuffled pieces of 1 MiB. The
- * same seed always gives the same bytes.
+ * Mixed data for whole-image commands: half of it random, a quarter source text, a quarter holes, in shuffled pieces of 1 MiB. The
+ * same seed always gives the same bytes, as long as the development packages are the same.
  */
 
 const PIECE_BYTES = 1024 * 1024;
 const CLUSTER_BYTES = 64 * 1024;
 const KEY_BYTES = 16;
-/** Different words in the text. */
-const VOCABULARY = 4096;
-const SYLLABLES = "re con tion er an the ing de st ar in co pro al ent le ma no ter vi".split(" ");
 
 type Piece = "random" | "text" | "hole";
 
@@ -35,17 +33,47 @@ function randomBytes(seed: number): () => Uint8Array {
   return () => cipher.update(zeros);
 }
 
-/** Words of a small vocabulary, few of them often and most of them seldom: shrinks to about a third, as source text does. */
-function textBytes(next: () => number): () => Uint8Array {
-  const words = Array.from({ length: VOCABULARY }, () => {
-    const parts = Array.from({ length: 1 + (next() % 3) }, () => SYLLABLES[next() % SYLLABLES.length]);
-    return `${parts.join("")}${next() % 12 === 0 ? "\n" : " "}`;
-  });
-  const pick = (): string => words[Math.floor(VOCABULARY * (next() / 2 ** 32) ** 3)] ?? " ";
+/** Where source text is: what this project is developed with, the same files on every machine. */
+const SOURCE_FOLDER = join(import.meta.dirname, "../../node_modules");
+const SOURCE_FILE = /\.([cm]?[jt]s|md)$/;
+/** Enough that nothing comes again within reach of any compressor. */
+const MOST_SOURCE_BYTES = 128 * 1024 * 1024;
+
+function* sourceFiles(folder: string): Generator<string> {
+  const entries = readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) yield* sourceFiles(path);
+    else if (entry.isFile() && SOURCE_FILE.test(entry.name)) yield path;
+  }
+}
+
+let source: Uint8Array | undefined;
+
+function sourceText(): Uint8Array {
+  if (source !== undefined) return source;
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  for (const path of sourceFiles(SOURCE_FOLDER)) {
+    if (length >= MOST_SOURCE_BYTES) break;
+    const part = readFileSync(path);
+    parts.push(part);
+    length += part.length;
+  }
+  if (length < 8 * PIECE_BYTES)
+    throw new Error(`${SOURCE_FOLDER} holds too little source text: install the development packages`);
+  source = Buffer.concat(parts);
+  return source;
+}
+
+/** One piece of source text after the other, from the start again when all was there. */
+function textBytes(): () => Uint8Array {
+  const text = sourceText();
+  let at = 0;
   return () => {
-    let text = "";
-    while (text.length < PIECE_BYTES) text += pick();
-    return new TextEncoder().encode(text.slice(0, PIECE_BYTES));
+    if (at + PIECE_BYTES > text.length) at = 0;
+    at += PIECE_BYTES;
+    return text.subarray(at - PIECE_BYTES, at);
   };
 }
 
@@ -61,18 +89,18 @@ function shuffledPieces(count: number, next: () => number): Piece[] {
   return pieces;
 }
 
-/** Makes the raw disk `path` of `bytes` (a multiple of 1 MiB), all of it text-like. */
-export function writeText(path: string, bytes: number, seed = 20_261_122): void {
-  const text = textBytes(numbers(seed));
+/** Makes the raw disk `path` of `bytes` (a multiple of 1 MiB), all of it source text. */
+export function writeText(path: string, bytes: number): void {
+  const text = textBytes();
   writePieces(path, bytes, () => text());
 }
 
 /** The same, but half of every 64 KiB random: no part of it is incompressible as a whole. */
 export function writeHalfRandom(path: string, bytes: number, seed = 20_261_122): void {
-  const text = textBytes(numbers(seed));
+  const text = textBytes();
   const random = randomBytes(seed);
   writePieces(path, bytes, () => {
-    const [piece, other] = [text(), random()];
+    const [piece, other] = [text().slice(), random()];
     for (let at = 0; at < PIECE_BYTES; at += CLUSTER_BYTES) piece.set(other.subarray(at, at + CLUSTER_BYTES / 2), at);
     return piece;
   });
@@ -91,7 +119,7 @@ function writePieces(path: string, bytes: number, next: () => Uint8Array): void 
 export function writeMixedData(path: string, bytes: number, seed = 20_261_122): void {
   const next = numbers(seed);
   const random = randomBytes(seed);
-  const text = textBytes(next);
+  const text = textBytes();
   const fd = openSync(path, "w");
   try {
     ftruncateSync(fd, bytes);

@@ -7,8 +7,10 @@ export type ThreadMethod = "deflate" | "zstd";
 export interface ClusterCodec {
   /** Name of the method, as users know it. */
   readonly name: string;
-  /** How a thread of its own may decompress the same (formats/qcow2/decompressing-threads.ts); undefined where it may not. */
+  /** How threads of their own may do the same (formats/qcow2/compressing-threads.ts, decompressing-threads.ts); undefined where they may not. */
   readonly threadMethod: ThreadMethod | undefined;
+  /** Whether it is worth trying: a test that takes far less time than `compress`, which begins with it. */
+  mayShrink(contents: Uint8Array): boolean;
   /** The compressed bytes, or undefined when they would not be fewer than those of `contents`. */
   compress(contents: Uint8Array): Promise<Uint8Array | undefined>;
   /**

@@ -16,6 +16,8 @@ export const deflateCodec: ClusterCodec = {
   name: "zlib",
   threadMethod: "deflate",
 
+  mayShrink,
+
   compress(contents) {
     if (!mayShrink(contents)) return Promise.resolve(undefined);
     const limit = contents.length - 1;

@@ -19,19 +19,25 @@ export function directOpenFlag(): number | undefined {
 
 interface WasmMemories {
   readonly WebAssembly: {
-    readonly Memory: new (size: { initial: number; maximum: number }) => { buffer: ArrayBuffer };
+    readonly Memory: new (size: {
+      initial: number;
+      maximum: number;
+      shared: boolean;
+    }) => {
+      buffer: ArrayBuffer | SharedArrayBuffer;
+    };
   };
 }
 
 /**
  * A zeroed buffer of `length` bytes whose address suits direct transfers. The memory of WebAssembly starts at a
- * page boundary, which nothing else in JavaScript promises.
+ * page boundary, which nothing else in JavaScript promises. With `shared` it lies in a SharedArrayBuffer, for other threads to see.
  */
-export function alignedBuffer(length: number): Uint8Array {
+export function alignedBuffer(length: number, shared = false): Uint8Array {
   const pages = Math.max(1, alignUp(length, WASM_PAGE) / WASM_PAGE);
   // The types of Node.js 20 know the name but not the value.
   const { Memory } = (globalThis as unknown as WasmMemories).WebAssembly;
-  return new Uint8Array(new Memory({ initial: pages, maximum: pages }).buffer, 0, length);
+  return new Uint8Array(new Memory({ initial: pages, maximum: pages, shared }).buffer, 0, length);
 }
 
 /** Bytes that small buffers are cut out of: each memory of WebAssembly takes several system calls to make. */

@@ -1,5 +1,8 @@
 import { Worker } from "node:worker_threads";
 
+/** Memory for new objects of a thread, in MiB: it makes few, and what V8 would take otherwise is tens of MiB. */
+const YOUNG_MIB = 4;
+
 interface Pending<A> {
   readonly resolve: (answer: A) => void;
   readonly reject: (cause: unknown) => void;
@@ -20,7 +23,11 @@ export class SideThread<Q, A> {
 
   constructor(makeAnswerer: () => (request: Q) => A) {
     // The options of this process may load programs that the thread has no use for.
-    this.#worker = new Worker(`(${program.toString()})(${makeAnswerer.toString()})`, { eval: true, execArgv: [] });
+    this.#worker = new Worker(`(${program.toString()})(${makeAnswerer.toString()})`, {
+      eval: true,
+      execArgv: [],
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
+    });
     this.#worker.unref();
     this.#worker.on("message", (answer: A) => {
       const pending = this.#pending.shift();

@@ -8,7 +8,7 @@ import { nativeZstd } from "./zstd-native.js";
  */
 
 /** The level that the zstd library itself takes for its default, and QEMU with it. */
-const ZSTD_LEVEL = 3;
+export const ZSTD_LEVEL = 3;
 
 /** Compresses and decompresses Zstandard frames in the thread pool. Bytes that were handed over stay as they are until the end. */
 export interface HostZstd {

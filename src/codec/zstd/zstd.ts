@@ -27,12 +27,15 @@ const MAX_FRAMES = 1024;
 
 /** Compression type 1 of qcow2, "zstd": frames until the cluster is full. */
 export function zstdCodec(library: ZstdLibrary): ClusterCodec {
+  const isWorthTrying = (contents: Uint8Array): boolean => library.isSwift || mayShrink(contents);
   return {
     name: "zstd",
     threadMethod: library.isNative ? "zstd" : undefined,
 
+    mayShrink: isWorthTrying,
+
     async compress(contents) {
-      if (!library.isSwift && !mayShrink(contents)) return undefined;
+      if (!isWorthTrying(contents)) return undefined;
       return library.compress(contents, contents.length - 1);
     },
 

@@ -1,15 +1,17 @@
 import { ZcowError } from "../../base/errors.js";
 import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
+import { MiB } from "../../base/units.js";
 import { acquireForEdit } from "./allocating-write.js";
-import { codecTurns } from "./compression.js";
+import { compressGroup } from "./compressing.js";
+import type { CompressedGroup } from "./compressing-threads.js";
 import { compressedHigh, compressedOffsetLimit } from "./entries.js";
 import { freeRun } from "./freed-runs.js";
 import type { ImageState } from "./image-state.js";
 import type { Reservation } from "./in-flight.js";
 import type { MappingRun } from "./mapping.js";
 
-/** Clusters of one request that are compressed ahead of the one that is being stored: work for every thread, bounded memory. */
-const AHEAD = 8;
+/** Bytes of one request that are compressed together, unless a cluster is larger: much for a thread to do, little memory. */
+const GROUP_BYTES = MiB;
 
 /** Where the clusters of a compressed write go. */
 export interface CompressedSinks {
@@ -47,8 +49,8 @@ export function assertCompressible(
 }
 
 /**
- * Compresses several clusters at a time and stores them one after the other, in the order of the disk: so neighbours on the disk
- * are neighbours in the file, whatever takes how long.
+ * Compresses a group of clusters while the one before is stored, one cluster after the other, in the order of the disk: so neighbours on
+ * the disk are neighbours in the file, whatever takes how long.
  */
 export async function writeCompressed(
   state: ImageState,
@@ -57,46 +59,82 @@ export async function writeCompressed(
   sinks: CompressedSinks,
 ): Promise<void> {
   const { clusterSize } = state.geometry;
-  const count = Math.ceil(from.length / clusterSize);
-  const part = (index: number): Uint8Array => from.subarray(index * clusterSize, (index + 1) * clusterSize);
-  const ahead: Promise<Uint8Array | undefined>[] = [];
-  let started = 0;
-  // Neighbours that do not shrink are one write.
-  let plainFrom = 0;
-  const storePlain = async (end: number): Promise<void> => {
-    const [start, stop] = [plainFrom * clusterSize, end * clusterSize];
-    if (start < stop) await sinks.plain(offset + start, from.subarray(start, stop));
-    plainFrom = end + 1;
+  const codec = await state.codec();
+  const groupBytes = Math.max(clusterSize, GROUP_BYTES);
+  const groupAt = (at: number): Promise<CompressedGroup> | undefined => {
+    if (at >= from.length) return undefined;
+    const group = compressGroup(codec, clustersOf(from.subarray(at, at + groupBytes), clusterSize), clusterSize);
+    // A failure is told when its turn to be stored comes, which may be never.
+    group.catch(() => undefined);
+    return group;
   };
+  let next = groupAt(0);
   try {
-    for (let index = 0; index < count; index++) {
-      for (; started < count && ahead.length < AHEAD; started++) ahead.push(compress(state, part(started)));
-      const bytes = await ahead.shift();
-      if (bytes === undefined) continue;
-      await storePlain(index);
-      await sinks.compressed(offset / clusterSize + index, bytes);
+    for (let at = 0; next !== undefined; at += groupBytes) {
+      const group = await next;
+      next = groupAt(at + groupBytes);
+      try {
+        await storeGroup(offset + at, from.subarray(at, at + groupBytes), clusterSize, group, sinks);
+      } finally {
+        group.release();
+      }
     }
-    await storePlain(count);
   } finally {
     // The caller's bytes are not looked at any more once this has ended.
-    await Promise.allSettled(ahead);
+    await next?.then(
+      (group) => group.release(),
+      () => undefined,
+    );
   }
 }
 
-/** The compressed bytes of a cluster that begins with `data` and goes on with zeros, undefined when it does not shrink. */
-function compress(state: ImageState, data: Uint8Array): Promise<Uint8Array | undefined> {
-  const work = codecTurns.run(async () => {
-    const codec = await state.codec();
-    let contents = data;
-    if (data.length < state.geometry.clusterSize) {
-      contents = new Uint8Array(state.geometry.clusterSize);
-      contents.set(data);
-    }
-    return codec.compress(contents);
+/** Whole clusters; zeros follow the end of the disk. */
+function clustersOf(bytes: Uint8Array, clusterSize: number): Uint8Array[] {
+  return Array.from({ length: Math.ceil(bytes.length / clusterSize) }, (_, index) => {
+    const part = bytes.subarray(index * clusterSize, (index + 1) * clusterSize);
+    if (part.length === clusterSize) return part;
+    const whole = new Uint8Array(clusterSize);
+    whole.set(part);
+    return whole;
   });
-  // A failure is told when its turn to be stored comes, which may be never.
-  work.catch(() => undefined);
-  return work;
+}
+
+/**
+ * Neighbours that do not shrink are one write. All begin in the order of the disk, and none waits for the one before: what goes side by
+ * side into the file can be written together. Ends when all have, with the first failure.
+ */
+async function storeGroup(
+  offset: number,
+  from: Uint8Array,
+  clusterSize: number,
+  { clusters }: CompressedGroup,
+  sinks: CompressedSinks,
+): Promise<void> {
+  const stores: MaybePromise<void>[] = [];
+  let plainFrom = 0;
+  const storePlain = (end: number): void => {
+    const [start, stop] = [plainFrom * clusterSize, end * clusterSize];
+    if (start < stop) stores.push(started(() => sinks.plain(offset + start, from.subarray(start, stop))));
+    plainFrom = end + 1;
+  };
+  for (const [index, bytes] of clusters.entries()) {
+    if (bytes === undefined) continue;
+    storePlain(index);
+    stores.push(sinks.compressed(offset / clusterSize + index, bytes));
+  }
+  storePlain(clusters.length);
+  for (const result of await Promise.allSettled(stores)) {
+    if (result.status === "rejected") throw result.reason;
+  }
+}
+
+/** Its failure at once is one like those that come later. */
+function started(work: () => MaybePromise<void>): MaybePromise<void> {
+  try {
+    return work();
+  } catch (error) {
+    return Promise.reject(error);
+  }
 }
 
 /**

@@ -11,8 +11,9 @@ export class BufferPool {
   /** Those who wait until nobody holds a buffer. */
   readonly #everythingBack: (() => void)[] = [];
 
-  constructor(count: number, size: number) {
-    const memory = alignedBuffer(count * size);
+  /** `shared`: other threads can see them. */
+  constructor(count: number, size: number, shared = false) {
+    const memory = alignedBuffer(count * size, shared);
     for (let index = 0; index < count; index++) this.#free.push(memory.subarray(index * size, (index + 1) * size));
     this.#count = count;
   }

@@ -1,6 +1,6 @@
 import { alignDown, alignUp } from "../../base/integers.js";
 import { isPromise } from "../../base/maybe-promise.js";
-import { KiB } from "../../base/units.js";
+import { MiB } from "../../base/units.js";
 import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
 import { BufferPool } from "./buffer-pool.js";
 import type { CopyOptions } from "./copy-disk.js";
@@ -9,9 +9,10 @@ import type { JoinedDisk } from "./joined-disk.js";
 import { dataSpans } from "./zero-scan.js";
 
 /** Bytes that are read at once, unless a cluster is larger. */
-const PIECE_BYTES = 512 * KiB;
-/** Pieces in flight: work for every processor while others are being read or written. */
-const PIECES = 8;
+const PIECE_BYTES = MiB;
+/** Bytes in flight: enough for threads to go on with what is text while what is random only passes by. */
+const BYTES_IN_FLIGHT = 16 * MiB;
+const LEAST_PIECES = 4;
 
 /**
  * Copies `source` to a new, empty `target`, each cluster stored compressed where that makes it smaller. A cluster of zeros is
@@ -27,7 +28,9 @@ export async function copyCompressed(
   const writesZeros = hasBacking || !options.targetIsZero;
   const pace = new CopyPace(options.rate);
   const pieceSize = Math.max(PIECE_BYTES, clusterSize);
-  const buffers = new BufferPool(PIECES, pieceSize);
+  const pieceCount = Math.max(LEAST_PIECES, Math.floor(BYTES_IN_FLIGHT / pieceSize));
+  // Threads compress right from them.
+  const buffers = new BufferPool(pieceCount, pieceSize, true);
   let failure: { readonly error: unknown } | undefined;
   let done = 0;
 
