@@ -8,12 +8,17 @@ import { capture } from "./run-command.mjs";
 const ENTRY = "src/cli/main.ts";
 
 /**
- * What short commands need comes with the file to start; what reads and writes images, together in a second file.
+ * What short commands need comes with the file to start; what reads and writes images, and tells where they have what, in a second
+ * file; what makes and copies them, in a third.
  */
 const PACKS = {
   start: [ENTRY, "src/cli/commands/info.ts"],
-  engine: ["src/formats/qcow2/open.ts"],
+  engine: ["src/formats/qcow2/open.ts", "src/cli/commands/map.ts"],
+  copy: ["src/cli/commands/convert.ts", "src/formats/qcow2/create.ts", "src/cli/commands/compare.ts"],
 };
+
+/** Of a disk that is copied to have the code compiled. */
+const DISK_BYTES = 4 * 1024 * 1024;
 
 /**
  * Builds the command, and compiles it beforehand for the Node.js that runs this.
@@ -37,9 +42,15 @@ async function compileCommand(file, packs) {
   const images = mkdtempSync(join(tmpdir(), "zcow-build-"));
   try {
     const image = join(images, "image.qcow2");
+    const disk = join(images, "disk.raw");
+    writeFileSync(disk, new Uint8Array(DISK_BYTES).fill(1, 0, DISK_BYTES / 2));
     const made = await capture(process.execPath, [file, "create", "-f", "qcow2", image, "1M"]);
     if (made.code !== 0) throw new Error(`zcow create failed: ${made.output}`);
+    const copy = join(images, "copy");
     const commands = [
+      ["convert", "-f", "raw", "-O", "qcow2", disk, copy],
+      ["convert", "-f", "qcow2", "-O", "raw", copy, join(images, "copy.raw")],
+      ["compare", disk, copy],
       ["info", image],
       ["info", "-f", "qcow2", "--output", "json", image],
       ["map", image],

@@ -70,13 +70,22 @@ describe("the built command", () => {
     expect(caches).toEqual([false, false]);
   });
 
+  it("has all that copies and compares compiled beforehand", async () => {
+    const [raw, copy] = [join(folder, "disk.raw"), join(folder, "copy.qcow2")];
+    writeFileSync(raw, new Uint8Array(4 * 1024 * 1024).fill(1, 0, 1024 * 1024));
+    const all = { caches: [false, false, false], modules: [] };
+    expect(await watched("convert", "-f", "raw", "-O", "qcow2", raw, copy)).toMatchObject(all);
+    expect(await watched("convert", "-f", "qcow2", "-O", "raw", copy, raw)).toMatchObject(all);
+    expect(await watched("compare", "-f", "raw", "-F", "qcow2", raw, copy)).toMatchObject(all);
+  });
+
   it.each([
     ["bits have flipped", (bytes: Buffer) => bytes.map((byte, at) => (at === 5000 ? byte ^ 4 : byte))],
     ["half of it is missing", (bytes: Buffer) => bytes.subarray(0, bytes.length / 2)],
     ["it is empty", () => Buffer.alloc(0)],
   ])("compiles anew what was compiled beforehand when %s", async (_what, damage) => {
     const files = cacheFiles();
-    expect(files.length).toBe(2);
+    expect(files.length).toBe(3);
     const sound = files.map((file) => readFileSync(file));
     for (const [at, file] of files.entries()) writeFileSync(file, damage(sound[at] ?? Buffer.alloc(0)));
     try {
