@@ -126,9 +126,10 @@ function refillNow(
   if (isWhole) return writeNow(state, slice, place, cluster, count, offset, from);
   // Not a byte of what was in the clusters before may show.
   const start = cluster * clusterSize;
-  const padded = new Uint8Array(length);
-  padded.set(from, offset - start);
-  return writeNow(state, slice, place, cluster, count, start, padded);
+  const padded = state.padding.around(from, offset - start, length);
+  const wait = writeNow(state, slice, place, cluster, count, start, padded);
+  if (wait === undefined) state.padding.giveBack(padded);
+  return wait;
 }
 
 /** Nothing is mapped at these clusters of the slice; zero clusters without a host cluster count as such. */

@@ -25,6 +25,7 @@ import { GuestMap } from "./mapping.js";
 import { MetadataChanges } from "./metadata-changes.js";
 import { type CompressedReader, OldContents } from "./old-contents.js";
 import { MetadataOwners, OWNER_HEADER, OWNER_L1, OWNER_L2 } from "./overlap.js";
+import { Padding } from "./padding.js";
 import { Refcounts } from "./refcounts.js";
 import { RootTable } from "./root-table.js";
 import { noJournal } from "./session.js";
@@ -76,6 +77,7 @@ export class ImageState {
   readonly reservations = new Reservations();
   readonly requests = new DataRequests();
   readonly frees = new DeferredFrees();
+  readonly padding = new Padding();
   readonly writeBack: WriteBack;
   /** Why the image takes no writes any more. */
   refusal: ZcowError | undefined;
