@@ -110,9 +110,9 @@ function commandSource(shape: DiskShape, workload: Workload): (slot: number) => 
     case "read":
     case "write": {
       const places = Math.floor((shape.conventionalZones * shape.zoneSize) / workload.bytes);
-      const opcode = workload.kind === "read" ? OPCODE.read : OPCODE.write;
-      const common = { opcode, nsid: CONVENTIONAL, blocks, ...(workload.kind === "write" ? { data } : {}) };
-      return () => ({ ...common, lba: Math.floor(Math.random() * places) * blocks });
+      const place = (): number => Math.floor(Math.random() * places) * blocks;
+      if (workload.kind === "read") return () => ({ opcode: OPCODE.read, nsid: CONVENTIONAL, lba: place(), blocks });
+      return () => ({ opcode: OPCODE.write, nsid: CONVENTIONAL, lba: place(), blocks, data });
     }
     case "append":
       return appends(shape, blocks, data);
