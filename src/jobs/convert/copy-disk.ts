@@ -1,8 +1,9 @@
 import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
 import { KiB, MiB } from "../../base/units.js";
-import type { BlockDevice } from "../../block/block-device.js";
+import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
 import { BufferPool } from "./buffer-pool.js";
 import { CopyPace } from "./copy-pace.js";
+import type { CopyingThreads, DiskPart } from "./copying-threads.js";
 import type { JoinedDisk, UnreadableSink } from "./joined-disk.js";
 import { dataSpans } from "./zero-scan.js";
 
@@ -10,6 +11,10 @@ import { dataSpans } from "./zero-scan.js";
 const PIECE_BYTES = MiB;
 /** Pieces in flight. */
 const DEFAULT_PIECES = 8;
+/** Bytes of data after which threads are started: fewer are not worth it. */
+const ALONE_BYTES = 16 * MiB;
+/** Bytes that are copied here before the threads are asked again whether they are there. */
+const TURN_BYTES = 8 * MiB;
 export const DEFAULT_SPARSE_BYTES = 4 * KiB;
 
 export interface CopyOptions {
@@ -34,7 +39,8 @@ export interface CopyOptions {
 
 /**
  * Copies `source` to the start of `target`, which is at least as large. What the source knows to be zero is never read. Data
- * is read in order, in pieces of 1 MiB, and written while the next pieces are read. The target is not flushed.
+ * is read in order, in pieces of 1 MiB, and written while the next pieces are read; to a new raw file threads copy it by themselves. The
+ * target is not flushed.
  *
  * Fails with the first error of either side, when nothing is in flight any more.
  */
@@ -57,6 +63,10 @@ class Copier {
   readonly #targetIsZero: boolean;
   #failure: { readonly error: unknown } | undefined;
   #done = 0;
+  /** Bytes of data that were come across. */
+  #met = 0;
+  /** Undefined as long as there is little to do. */
+  #threads: CopyingThreads | "none" | undefined;
 
   constructor(source: JoinedDisk, target: BlockDevice, options: CopyOptions) {
     this.#source = source;
@@ -72,12 +82,42 @@ class Copier {
       if (this.#failure !== undefined) return;
       if (this.#options.targetHasBacking === true && extent.depth > 0) this.#progress(extent.length);
       else if (extent.zero) await this.#zero(extent.offset, extent.length);
-      else await this.#copy(extent.offset, extent.offset + extent.length);
+      else await this.#copyExtent(extent);
     }
   }
 
-  settled(): Promise<void> {
-    return this.#buffers.allBack();
+  async settled(): Promise<void> {
+    const threads = this.#threads;
+    if (typeof threads === "object") {
+      await threads.settled();
+      await threads.close();
+    }
+    await this.#buffers.allBack();
+  }
+
+  async #copyExtent(extent: BlockExtent): Promise<void> {
+    const end = extent.offset + extent.length;
+    for (let at = extent.offset; at < end && this.#failure === undefined; ) {
+      if (this.#met > ALONE_BYTES) this.#threads ??= await this.#startThreads();
+      const taken = typeof this.#threads === "object" ? await this.#threads.take(extent, at, end) : 0;
+      const count = taken > 0 ? taken : Math.min(end - at, TURN_BYTES);
+      if (taken === 0) await this.#copy(at, at + count);
+      this.#met += count;
+      at += count;
+    }
+  }
+
+  async #startThreads(): Promise<CopyingThreads | "none"> {
+    const { sparseBytes = DEFAULT_SPARSE_BYTES, rate = 0 } = this.#options;
+    if (!this.#targetIsZero || sparseBytes !== DEFAULT_SPARSE_BYTES || rate > 0) return "none";
+    const { CopyingThreads, copiedFiles } = await import("./copying-threads.js");
+    const files = copiedFiles(this.#source.only, this.#target);
+    if (files === undefined) return "none";
+    const otherwise = async ({ offset, length }: DiskPart): Promise<void> => {
+      await this.#copy(offset, offset + length);
+      await this.#buffers.allBack();
+    };
+    return new CopyingThreads(files, (length) => this.#progress(length), otherwise);
   }
 
   throwFailure(): void {

@@ -29,6 +29,11 @@ export class JoinedDisk {
     this.size = start;
   }
 
+  /** The disk itself, where it is only one. */
+  get only(): BlockDevice | undefined {
+    return this.#parts.length === 1 ? this.#parts[0]?.device : undefined;
+  }
+
   read(offset: number, into: Uint8Array): MaybePromise<void> {
     const waits: Promise<void>[] = [];
     for (let done = 0; done < into.length; ) {
