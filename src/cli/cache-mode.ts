@@ -1,3 +1,5 @@
+import { UsageError } from "./usage-error.js";
+
 /** How writes reach the disk, by the names of the stock tools. */
 export interface CacheMode {
   /** Bypass the page cache of the host. */
@@ -22,4 +24,11 @@ export const WRITE_BACK: CacheMode = { direct: false, writeThrough: false };
 /** The cache mode called `name`, or undefined. */
 export function cacheMode(name: string): CacheMode | undefined {
   return Object.hasOwn(CACHE_MODES, name) ? CACHE_MODES[name] : undefined;
+}
+
+/** The cache mode that an option gives, write-back without it. `words`: how the stock tool calls the option when the name is none. */
+export function givenCacheMode(name: string | undefined, words = "cache option"): CacheMode {
+  const mode = name === undefined ? WRITE_BACK : cacheMode(name);
+  if (mode === undefined) throw new UsageError(`Invalid ${words}: ${name}`, false);
+  return mode;
 }

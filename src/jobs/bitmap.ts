@@ -126,7 +126,19 @@ async function readStored(
   storage: Storage,
   { format, name }: { readonly format: FormatChoice; readonly name: string },
 ): Promise<DirtyBits> {
-  await requireQcow2(storage, format);
+  const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
+  if (driver.name !== "qcow2") throw noBitmapIn(storage, driver.name, name);
   const { ImageBitmaps } = await import("../formats/qcow2/bitmaps/image-bitmaps.js");
   return (await ImageBitmaps.load(storage, await readHeader(storage))).bits(name);
+}
+
+function noBitmapIn(storage: Storage, format: string, name: string): ZcowError {
+  return new ZcowError(
+    "BITMAP_NOT_FOUND",
+    `${storage.name} is ${format}, which has no bitmaps: there is no '${name}'`,
+    {
+      data: { path: storage.name, value: name },
+      stockText: `Dirty bitmap '${name}' not found`,
+    },
+  );
 }

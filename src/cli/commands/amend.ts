@@ -5,6 +5,7 @@ import { formatDriver } from "../../formats/registry.js";
 import { type AmendImageOptions, amendImage } from "../../jobs/amend.js";
 import { describeImage, type ImageInfo } from "../../jobs/info.js";
 import { amendOptionHelp, STOCK_AMENDABLE } from "../amend-options-text.js";
+import { givenCacheMode } from "../cache-mode.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
@@ -78,6 +79,7 @@ export async function amendCommand(args: readonly string[], context: CommandCont
   }
   if (parsed.positionals.length !== 1) throw new UsageError("Expecting one image file name", false);
   const given = wantsHelp ? [] : lists.flatMap((list) => splitOptionList(list));
+  givenCacheMode(lastValue(parsed, "cache"));
   const secretOf = await givenSecrets(parsed);
   const image = namedImage(parsed, secretOf);
   const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet") && !wantsHelp);

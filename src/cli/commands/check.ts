@@ -2,7 +2,7 @@ import { isZcowError } from "../../base/errors.js";
 import { fixedPoint } from "../../base/size-text.js";
 import { type CheckFinding, checkExitCode } from "../../formats/qcow2/check/check-result.js";
 import { checkImage, type ImageCheck } from "../../jobs/check.js";
-import { cacheMode } from "../cache-mode.js";
+import { givenCacheMode } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -77,10 +77,7 @@ export async function checkCommand(args: readonly string[], context: CommandCont
   const repair = repairMode(parsed);
   const form = outputForm(parsed, ["human", "json"]);
   const image = namedImage(parsed, await givenSecrets(parsed));
-  const cache = lastValue(parsed, "cache");
-  if (cache !== undefined && cacheMode(cache) === undefined) {
-    throw new UsageError(`Invalid source cache option: ${cache}`, false);
-  }
+  givenCacheMode(lastValue(parsed, "cache"), "source cache option");
   if (image.forceShare && repair !== undefined) {
     throw new UsageError(
       `Could not open '${image.name}': force-share=on can only be used with read-only images`,

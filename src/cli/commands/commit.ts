@@ -2,7 +2,7 @@ import { isZcowError, type Warning } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { commitImage } from "../../jobs/commit/commit.js";
 import { describeImage } from "../../jobs/info.js";
-import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
+import { givenCacheMode } from "../cache-mode.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
@@ -51,7 +51,7 @@ export async function commitCommand(args: readonly string[], context: CommandCon
   }
   const rate = rateOption(parsed);
   const image = namedImage(parsed, await givenSecrets(parsed));
-  const cache = cacheOption(parsed);
+  const cache = givenCacheMode(lastValue(parsed, "cache"));
   const quiet = isGiven(parsed, "quiet");
   const base = lastValue(parsed, "base");
   const choice = { path: image.name, format: image.format, readOnly: false, forceShare: false, cache };
@@ -91,11 +91,4 @@ function rateOption(parsed: ParsedArguments): number | undefined {
       "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
     false,
   );
-}
-
-function cacheOption(parsed: ParsedArguments): CacheMode {
-  const text = lastValue(parsed, "cache");
-  const mode = text === undefined ? WRITE_BACK : cacheMode(text);
-  if (mode === undefined) throw new UsageError(`Invalid cache option: ${text}`, false);
-  return mode;
 }

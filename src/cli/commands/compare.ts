@@ -1,7 +1,7 @@
 import type { BlockDevice } from "../../block/block-device.js";
 import { type Comparison, compareDisks } from "../../jobs/compare/compare.js";
 import type { ZoneDifference } from "../../jobs/compare/compare-zones.js";
-import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
+import { type CacheMode, givenCacheMode } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -88,9 +88,7 @@ interface Choice extends NamedImage {
 
 async function choices(parsed: ParsedArguments, first: string, second: string): Promise<readonly [Choice, Choice]> {
   const secretOf = await givenSecrets(parsed);
-  const modeName = lastValue(parsed, "source-cache");
-  const cache = modeName === undefined ? WRITE_BACK : cacheMode(modeName);
-  if (cache === undefined) throw new UsageError(`Invalid source cache option: ${modeName}`, false);
+  const cache = givenCacheMode(lastValue(parsed, "source-cache"), "source cache option");
   const choice = (argument: string, format: string | undefined): Choice => ({
     ...imageNamed(argument, parsed, secretOf, format),
     cache,

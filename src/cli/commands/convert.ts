@@ -11,7 +11,7 @@ import { formatDriver } from "../../formats/registry.js";
 import { DEEP_QUEUE_THREADS, prepareForCopies, requestThreadPool } from "../../host/thread-pool.js";
 import { convertDisks } from "../../jobs/convert/convert.js";
 import type { BitmapsToCopy } from "../../jobs/convert/copy-bitmaps.js";
-import { type CacheMode, cacheMode } from "../cache-mode.js";
+import { type CacheMode, givenCacheMode } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -187,8 +187,8 @@ function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversi
     sparseBytes,
     piecesInFlight,
     salvage: isGiven(parsed, "salvage"),
-    cache: cacheOption(lastValue(parsed, "cache") ?? "unsafe", "cache option"),
-    sourceCache: cacheOption(lastValue(parsed, "source-cache") ?? "writeback", "source cache option"),
+    cache: givenCacheMode(lastValue(parsed, "cache") ?? "unsafe"),
+    sourceCache: givenCacheMode(lastValue(parsed, "source-cache") ?? "writeback", "source cache option"),
     given,
     secretOf,
     progress: isGiven(parsed, "progress") && !isGiven(parsed, "quiet"),
@@ -267,12 +267,6 @@ function coroutines(text: string | undefined): number | undefined {
     `Invalid number of coroutines. Allowed number of coroutines is between 1 and ${MAX_COROUTINES}`,
     false,
   );
-}
-
-function cacheOption(text: string, words: string): CacheMode {
-  const mode = cacheMode(text);
-  if (mode === undefined) throw new UsageError(`Invalid ${words}: ${text}`, false);
-  return mode;
 }
 
 function creationOptions(parsed: ParsedArguments): Assignment[] {

@@ -1,7 +1,7 @@
 import { isZcowError, ZcowError } from "../../base/errors.js";
 import { formatDriver } from "../../formats/registry.js";
 import { rebaseImage } from "../../jobs/rebase/rebase.js";
-import { cacheMode, WRITE_BACK } from "../cache-mode.js";
+import { givenCacheMode, WRITE_BACK } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -70,8 +70,8 @@ export async function rebaseCommand(args: readonly string[], context: CommandCon
     throw new UsageError("Must specify backing file (-b) or use unsafe mode (-u)");
   }
   const image = namedImage(parsed, await givenSecrets(parsed));
-  requireCacheMode(parsed, "cache", "cache option");
-  const source = requireCacheMode(parsed, "source-cache", "source cache option");
+  givenCacheMode(lastValue(parsed, "cache"));
+  const source = givenCacheMode(lastValue(parsed, "source-cache"), "source cache option");
   const format = backingFormat(parsed);
   const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet"));
   line.start();
@@ -104,13 +104,6 @@ export async function rebaseCommand(args: readonly string[], context: CommandCon
 function isAboutImage(error: unknown): boolean {
   if (!isZcowError(error) || error.stockText?.startsWith("Could not change the backing file") === true) return false;
   return error.stockText?.startsWith("Could not open new backing file") !== true;
-}
-
-function requireCacheMode(parsed: ParsedArguments, name: string, words: string): { readonly direct: boolean } {
-  const text = lastValue(parsed, name);
-  const mode = text === undefined ? WRITE_BACK : cacheMode(text);
-  if (mode === undefined) throw new UsageError(`Invalid ${words}: ${text}`, false);
-  return mode;
 }
 
 function backingFormat(parsed: ParsedArguments): string | undefined {
