@@ -1,9 +1,14 @@
 import * as fs from "node:fs";
 import { MiB } from "../base/units.js";
+import { isInMemory } from "../host/memory-files.js";
 import { writeInPool } from "./file-transfer.js";
 
-/** Most bytes, and most writes, that go out as one: while they do, as many are made ready. */
-const TOGETHER_BYTES = 4 * MiB;
+/**
+ * Most bytes, and most writes, that go out as one: while they do, as many are made ready. Files that are in memory only gain by more; on ext4
+ * the same write of 4 MiB takes the kernel twice the time.
+ */
+const TOGETHER_BYTES = 2 * MiB;
+const TOGETHER_BYTES_IN_MEMORY = 4 * MiB;
 const TOGETHER_COUNT = 64;
 
 interface Waiting {
@@ -20,10 +25,12 @@ interface Waiting {
 export class WriteQueue {
   readonly #fd: number;
   readonly #waiting: Waiting[] = [];
+  readonly #togetherBytes: number;
   #busy = false;
 
   constructor(fd: number) {
     this.#fd = fd;
+    this.#togetherBytes = isInMemory(fd) ? TOGETHER_BYTES_IN_MEMORY : TOGETHER_BYTES;
   }
 
   /** Writes all of `bytes`. Fails as the operating system does. */
@@ -84,7 +91,7 @@ export class WriteQueue {
     let length = 0;
     const start = this.#waiting[0]?.at ?? 0;
     for (const { at, bytes } of this.#waiting) {
-      const fits = length + bytes.length <= TOGETHER_BYTES && count < TOGETHER_COUNT;
+      const fits = length + bytes.length <= this.#togetherBytes && count < TOGETHER_COUNT;
       if (count > 0 && !(fits && at === start + length)) break;
       count += 1;
       length += bytes.length;

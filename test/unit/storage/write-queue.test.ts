@@ -3,12 +3,15 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { isInMemory } from "../../../src/host/memory-files.js";
 import { WriteQueue } from "../../../src/storage/write-queue.js";
 
 vi.mock("node:fs", async (original) => {
   const real = await original<typeof fs>();
   return { ...real, writev: vi.fn(real.writev), write: vi.fn(real.write) };
 });
+
+vi.mock("../../../src/host/memory-files.js", () => ({ isInMemory: vi.fn(() => false) }));
 
 let folder = "";
 let fd = -1;
@@ -68,12 +71,16 @@ describe("a queue of writes", () => {
     expect(most).toBe(1);
   });
 
-  it("never joins more than 4 MiB", async () => {
+  it.each([
+    { where: "on a disk", isMemory: false, expected: [2, 2, 2, 2] },
+    { where: "in memory", isMemory: true, expected: [4, 4] },
+  ])("never joins more than so much $where", async ({ isMemory, expected }) => {
+    vi.mocked(isInMemory).mockReturnValueOnce(isMemory);
     const queue = new WriteQueue(fd);
     const piece = 1024 * 1024;
     await Promise.all(Array.from({ length: 10 }, (_, index) => queue.write(index * piece, bytes(piece, index))));
     const counts = vi.mocked(fs.writev).mock.calls.map(([, parts]) => parts.length);
-    expect(counts).toEqual([4, 4]);
+    expect(counts).toEqual(expected);
     expect(contents().every((value, at) => value === Math.floor(at / piece))).toBe(true);
   });
 
