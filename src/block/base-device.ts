@@ -27,10 +27,10 @@ export interface BlockDeviceDescription {
 export abstract class BaseBlockDevice implements BlockDevice {
   readonly format: string;
   readonly name: string;
-  readonly size: number;
   readonly readOnly: boolean;
   readonly limits: BlockLimits;
 
+  #size: number;
   #open = true;
   readonly #alignment: number;
   readonly #readAlignment: number;
@@ -41,11 +41,20 @@ export abstract class BaseBlockDevice implements BlockDevice {
   protected constructor(description: BlockDeviceDescription) {
     this.format = description.format;
     this.name = description.name;
-    this.size = description.size;
+    this.#size = description.size;
     this.readOnly = description.readOnly;
     this.limits = description.limits;
     this.#alignment = description.limits.requestAlignment;
     this.#readAlignment = description.readAlignment ?? this.#alignment;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The disk has become larger. */
+  protected grown(size: number): void {
+    this.#size = size;
   }
 
   read(offset: number, into: Uint8Array): MaybePromise<void> {

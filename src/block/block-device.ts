@@ -74,7 +74,7 @@ export interface BlockDevice {
   readonly format: string;
   /** How messages call this device. */
   readonly name: string;
-  /** Virtual size in bytes. */
+  /** Virtual size in bytes. Changes by `grow` only. */
   readonly size: number;
   readonly readOnly: boolean;
   readonly limits: BlockLimits;
@@ -101,6 +101,13 @@ export interface BlockDevice {
   discard(offset: number, length: number): MaybePromise<void>;
   /** Makes every write that was acknowledged before the call durable, with all it depends on. Nothing to do when read-only. */
   flush(): MaybePromise<void>;
+  /**
+   * Makes the disk `size` bytes long; what is new reads as zeros. Requests may be in flight meanwhile, and have the old size until it
+   * resolves. Durable after the next flush. Calls take turns; the present size is done at once. Missing where the format cannot grow
+   * while it is open. Fails with `READ_ONLY`, `SHRINK_NOT_ALLOWED`, `MISALIGNED` for what is no whole number of sectors and request
+   * alignments, and as the storage does.
+   */
+  grow?(size: number): Promise<void>;
   /** Covers exactly [offset, offset + length), in order. */
   extents(offset: number, length: number): AsyncIterable<BlockExtent>;
   /** Idempotent: waits for requests in flight, flushes when writable, releases locks. */

@@ -7,6 +7,8 @@ export interface StorageCapabilities {
   readonly writable: boolean;
   /** `truncate` works, and writes past the end make the storage longer. */
   readonly resizable: boolean;
+  /** Of those that are resizable: `truncate` makes it longer only. Default false. */
+  readonly growsOnly?: boolean;
   /** `discard` gives space back; otherwise it does nothing. */
   readonly discard: boolean;
   /** `writeZeroes` is cheaper than writing a buffer of zeros. */

@@ -116,6 +116,33 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     expect((await zcow("check", at("split.qcow2"))).code).toBe(0);
   });
 
+  it("lets an image inside a raw export grow as in a file (--resizable), and stock clients see nothing of it", async () => {
+    writeFileSync(at("room.raw"), "");
+    await serve(command.spawn(["nbd", "--resizable", "-k", at("r.sock"), "-f", "raw", at("room.raw")]), at("r.sock"));
+    const target = uri("r.sock");
+    expect(await zcow("create", "-q", "-f", "qcow2", target, "32M")).toMatchObject({ code: 0 });
+    const written = await zcow("io", "-f", "qcow2", "-c", "write -P 7 1M 3M", "-c", "read -P 7 1M 3M", target);
+    expect(written.stdout + written.stderr).not.toContain("failed");
+    expect((await qemuImg(["check", "-U", "-f", "qcow2", at("room.raw")])).stdout).toContain("No errors were found");
+    expect((await qemuIo(["-r", "-f", "qcow2", "-c", "read -P 7 1M 3M", target])).stdout).not.toContain("failed");
+    const size = readFileSync(at("room.raw")).length;
+    expect(JSON.parse((await runTool("nbdinfo", ["--json", target])).stdout).exports[0]["export-size"]).toBe(size);
+    expect((await zcow("resize", "-f", "raw", target, "8M")).code).toBe(0);
+    expect(readFileSync(at("room.raw"))).toHaveLength(8 * 1024 * 1024);
+    const smaller = await zcow("resize", "-f", "raw", "--shrink", target, "4M");
+    expect(smaller).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("cannot be made 4194304 bytes long") as string,
+    });
+  });
+
+  it("refuses --resizable for what cannot grow while it is served", async () => {
+    expect((await zcow("create", "-q", "-f", "qcow2", at("fixed.qcow2"), "1M")).code).toBe(0);
+    const { code, stderr } = await zcow("nbd", "--resizable", "-k", at("n.sock"), "-f", "qcow2", at("fixed.qcow2"));
+    expect(code).toBe(1);
+    expect(stderr).toContain("is qcow2, which cannot grow while it is served");
+  });
+
   it("takes the socket that systemd hands over", async () => {
     await qemuImg(["create", "-q", "-f", "qcow2", at("socket.qcow2"), "8M"]);
     // What a socket unit does: listen, and start the server with the socket as descriptor 3.

@@ -39,7 +39,8 @@ export async function fuzzServer(messages: number, seed: number): Promise<FuzzOu
   const random = new Random(seed);
   const below = (limit: number): number => random.below(limit);
   const device = await memoryImage({ size: SIZE });
-  const bench = nbdBench({ "": device, raw: openRaw(memoryStorage(new Uint8Array(SIZE))) });
+  const raw = openRaw(memoryStorage(new Uint8Array(SIZE)));
+  const bench = nbdBench({ "": device, raw }, { export: { resizable: true } });
   const growth = new Growth();
   let done = 0;
   let ended = 0;
@@ -56,11 +57,11 @@ export async function fuzzServer(messages: number, seed: number): Promise<FuzzOu
     const firstSpoilt = below(4) === 0 ? 0 : script.length;
     for (let index = 0; index < 24; index++) {
       const type = below(9);
-      const length = below(5000);
+      const length = type === NBD_CMD.resize && below(4) > 0 ? 0 : below(5000);
       const head = requestBytes(
         extended,
         type,
-        BigInt(below(SIZE)),
+        BigInt(type === NBD_CMD.resize ? SIZE + 512 * below(64) : below(SIZE)),
         BigInt(length),
         type === 1 && extended ? 32 : 0,
         BigInt(index),

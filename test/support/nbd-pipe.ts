@@ -20,7 +20,7 @@ export const NBD_OPT = {
   setMeta: 10,
   extended: 11,
 };
-export const NBD_CMD = { read: 0, write: 1, disc: 2, flush: 3, trim: 4, cache: 5, zeroes: 6, status: 7 };
+export const NBD_CMD = { read: 0, write: 1, disc: 2, flush: 3, trim: 4, cache: 5, zeroes: 6, status: 7, resize: 8 };
 
 export interface OptionReply {
   readonly option: number;

@@ -152,6 +152,10 @@ async function openExports(
   try {
     for (const [index, image] of parsed.positionals.entries()) {
       const device = await openServed(image, parsed, disk, context);
+      if (isGiven(parsed, "resizable") && (device.readOnly || device.grow === undefined)) {
+        await device.close();
+        throw cannotGrow(image, device);
+      }
       const contexts = await chosenContexts(parsed, image, device, context).catch(async (error: unknown) => {
         await device.close();
         throw error;
@@ -165,6 +169,7 @@ async function openExports(
         writeThrough: disk.cache.writeThrough,
         multiConnection,
         readOnly: isGiven(parsed, "read-only"),
+        resizable: isGiven(parsed, "resizable"),
         contexts,
         ...(description === undefined ? {} : { description }),
       });
@@ -174,6 +179,11 @@ async function openExports(
     throw error;
   }
   return exports;
+}
+
+function cannotGrow(image: string, { readOnly, format }: BlockDevice): ZcowError {
+  const why = readOnly ? "is served for reading only" : `is ${format}, which cannot grow while it is served`;
+  return new ZcowError("NOT_SUPPORTED", `--resizable: ${image} ${why}`, { data: { path: image, option: "resizable" } });
 }
 
 async function chosenContexts(

@@ -76,6 +76,8 @@ export const EXPORT_FLAG = {
   writeZeroes: 0x40,
   dontFragment: 0x80,
   multiConnection: 0x100,
+  /** Reserved by the protocol for an extension that was never finished; see docs/protocols.md for what we mean by it. */
+  resize: 0x200,
   cache: 0x400,
   fastZero: 0x800,
 } as const;
@@ -89,6 +91,8 @@ export const COMMAND = {
   cache: 5,
   writeZeroes: 6,
   blockStatus: 7,
+  /** The new size is in the place of the offset, and the length is 0. */
+  resize: 8,
 } as const;
 
 export const COMMAND_FLAG = {

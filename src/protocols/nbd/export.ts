@@ -22,6 +22,8 @@ export interface NbdExportOptions {
   /** Discards give space back; otherwise they, and zeros, leave it taken. Default true. */
   readonly discard?: boolean;
   readonly zeroDetection?: ZeroDetection;
+  /** Clients may make the disk larger, where it can grow while it is open. Default false. */
+  readonly resizable?: boolean;
   /** Every write is durable before it is acknowledged. Default false. */
   readonly writeThrough?: boolean;
   /** Beside `base:allocation`. */
@@ -37,9 +39,9 @@ export class NbdExport {
   readonly description: string | undefined;
   readonly device: BlockDevice;
   readonly offset: number;
-  /** Bytes. */
-  readonly size: number;
   readonly readOnly: boolean;
+  /** Clients may ask for another size. */
+  readonly resizable: boolean;
   /** `EXPORT_FLAG` bits, for clients with and without structured replies. */
   readonly flags: number;
   readonly contexts: readonly MetaContext[];
@@ -55,19 +57,31 @@ export class NbdExport {
     this.description = options.description;
     this.device = device;
     this.offset = options.offset ?? 0;
-    this.size = device.size - this.offset;
     this.readOnly = options.readOnly === true || device.readOnly;
     this.contexts = contexts;
     this.zeroDetection = options.zeroDetection ?? "off";
     this.#discard = options.discard ?? true;
     this.#writeThrough = options.writeThrough ?? false;
+    this.resizable = options.resizable === true && !this.readOnly && device.grow !== undefined;
     this.flags = exportFlags(this.readOnly, options.multiConnection ?? true, device.limits.zoned !== undefined);
+    if (this.resizable) this.flags |= EXPORT_FLAG.resize;
     const { requestAlignment, optimalAlignment } = device.limits;
     this.blockSizes = {
       minimum: requestAlignment,
       preferred: Math.min(Math.max(optimalAlignment, LEAST_PREFERRED_BYTES), REQUEST_BYTES),
       maximum: REQUEST_BYTES,
     };
+  }
+
+  /** Bytes. */
+  get size(): number {
+    return this.device.size - this.offset;
+  }
+
+  /** Makes the export `size` bytes long, for all its clients. See `BlockDevice.grow`. */
+  async resize(size: number, durable: boolean): Promise<void> {
+    await this.device.grow?.(this.offset + size);
+    if (durable || this.#writeThrough) await this.device.flush();
   }
 
   read(offset: number, into: Uint8Array): MaybePromise<void> {

@@ -40,6 +40,7 @@ const OPERATIONS: Readonly<Record<number, string>> = {
   [COMMAND.cache]: "cache",
   [COMMAND.writeZeroes]: "write zeroes",
   [COMMAND.blockStatus]: "block status",
+  [COMMAND.resize]: "resize",
 };
 
 /** Flags that each command may have. */
@@ -51,6 +52,7 @@ const ALLOWED_FLAGS: Readonly<Record<number, number>> = {
   [COMMAND.cache]: COMMAND_FLAG.fua,
   [COMMAND.writeZeroes]: COMMAND_FLAG.fua | COMMAND_FLAG.noHole | COMMAND_FLAG.fastZero,
   [COMMAND.blockStatus]: COMMAND_FLAG.oneExtent | COMMAND_FLAG.fua,
+  [COMMAND.resize]: COMMAND_FLAG.fua,
 };
 
 /** Why a request is refused before anything is done. */
@@ -232,6 +234,10 @@ export class Transmission {
       case COMMAND.blockStatus:
         if (this.#permitted(type, flags)) this.#blockStatus(flags, length);
         return;
+      case COMMAND.resize:
+        if ((flags & COMMAND_FLAG.payloadLength) !== 0) return this.#break("a resize with data");
+        if (this.#permitted(type, flags)) this.#resize(flags);
+        return;
       default:
         // A request with data behind it, of a kind we do not know, leaves no way to find the next one.
         if (extended && (flags & COMMAND_FLAG.payloadLength) !== 0)
@@ -257,12 +263,23 @@ export class Transmission {
       return { error: ERROR_NUMBER.EINVAL, text };
     }
     if (type === COMMAND.flush) return undefined;
+    if (type === COMMAND.resize) return this.#resizeRefusal();
     const changes = type === COMMAND.write || type === COMMAND.trim || type === COMMAND.writeZeroes;
     if (changes && this.#export.readOnly) return { error: ERROR_NUMBER.EPERM, text: "the export is read-only" };
     // Positions above 2^53 are infinite, and fail this.
     if (offset + length <= this.#export.size) return undefined;
     const error = changes && type !== COMMAND.trim ? ERROR_NUMBER.ENOSPC : ERROR_NUMBER.EINVAL;
     return { error, text: `offset ${offset} and length ${length} reach past the end at ${this.#export.size}` };
+  }
+
+  /** What the disk itself does not look at: it counts from its own start, and knows no requests. */
+  #resizeRefusal(): Refusal | undefined {
+    const { offset: size } = this.#id;
+    if (!this.#export.resizable) return { error: ERROR_NUMBER.EPERM, text: "this export is not offered for resizing" };
+    if (this.#length !== 0) return { error: ERROR_NUMBER.EINVAL, text: `a length of ${this.#length} in place of 0` };
+    if (!Number.isSafeInteger(this.#export.offset + size))
+      return { error: ERROR_NUMBER.EINVAL, text: "a size above 2^53 bytes" };
+    return undefined;
   }
 
   #read(flags: number, length: number): void {
@@ -477,6 +494,12 @@ export class Transmission {
     const durable = (flags & COMMAND_FLAG.fua) !== 0;
     const keepSpace = (flags & COMMAND_FLAG.noHole) !== 0;
     this.#whenDone("write zeroes", () => this.#export.writeZeroes(offset, length, durable, keepSpace));
+  }
+
+  /** Requests that come later on any connection have the new size when this is answered. */
+  #resize(flags: number): void {
+    const { offset: size } = this.#id;
+    this.#whenDone("resize", () => this.#export.resize(size, (flags & COMMAND_FLAG.fua) !== 0));
   }
 
   /** Reads the range into the host's page cache, as far as one request may reach. */

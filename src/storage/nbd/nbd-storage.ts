@@ -3,7 +3,7 @@ import { ZcowError } from "../../base/errors.js";
 import { alignDown, alignUp } from "../../base/integers.js";
 import { whenAll } from "../../base/maybe-promise.js";
 import { Mutex } from "../../base/mutex.js";
-import { MiB } from "../../base/units.js";
+import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import { COMMAND, COMMAND_FLAG, EXPORT_FLAG } from "../../codec/nbd/wire.js";
 import { InFlight } from "../in-flight.js";
 import type { Storage, StorageCapabilities, StorageExtent } from "../storage.js";
@@ -43,12 +43,14 @@ class NbdStorage implements Storage {
   readonly name: string;
   readonly capabilities: StorageCapabilities;
   readonly #remote: RemoteExport;
-  readonly #size: number;
+  #size: number;
   readonly #block: number;
   readonly #piece: number;
   readonly #calls = new InFlight();
   /** Writes that cover blocks in part take turns, with all others kept out of those blocks. */
   readonly #partial = new Mutex();
+  /** Resizes take turns. */
+  readonly #resizing = new Mutex();
   #closing: Promise<void> | undefined;
 
   constructor({ uri }: NbdAddress, remote: RemoteExport, writable: boolean) {
@@ -60,7 +62,8 @@ class NbdStorage implements Storage {
     this.#piece = alignDown(Math.min(PIECE_BYTES, blockSizes?.maximum ?? PIECE_BYTES), this.#block);
     this.capabilities = Object.freeze({
       writable,
-      resizable: false,
+      resizable: writable && (flags & EXPORT_FLAG.resize) !== 0,
+      growsOnly: true,
       discard: (flags & EXPORT_FLAG.trim) !== 0,
       efficientZeroes: (flags & EXPORT_FLAG.writeZeroes) !== 0,
       holes: allocationContext !== undefined,
@@ -103,6 +106,7 @@ class NbdStorage implements Storage {
 
   async truncate(size: number): Promise<void> {
     if (size === this.#size) return;
+    if (this.capabilities.resizable && size > this.#size) return this.#call("resize", () => this.#grow(size));
     throw new ZcowError(
       "STORAGE_UNSUPPORTED",
       `${this.name}: an export cannot be made ${size} bytes long; it has ${this.#size}`,
@@ -111,6 +115,16 @@ class NbdStorage implements Storage {
         stockText: "Cannot grow NBD nodes",
       },
     );
+  }
+
+  /** Servers take whole sectors and blocks. */
+  async #grow(least: number): Promise<void> {
+    await this.#resizing.run(async () => {
+      const size = alignUp(least, Math.max(this.#block, SECTOR_SIZE));
+      if (size <= this.#size) return;
+      await this.#remote.grow(size);
+      this.#size = size;
+    });
   }
 
   async *extents(at: number, length: number): AsyncIterable<StorageExtent> {
@@ -245,14 +259,16 @@ class NbdStorage implements Storage {
         new ZcowError("READ_ONLY", `${operation} on ${this.name}: opened for reading`, { data: { path: this.name } }),
       );
     }
-    if (at + length > this.#size) {
+    if (at + length > this.#size && !this.capabilities.resizable) {
       const text = `${operation} on ${this.name}: ${length} bytes at ${at} reach past the end at ${this.#size}`;
       return Promise.reject(
         new ZcowError("NO_SPACE", text, { data: { path: this.name, offset: at, length, limit: this.#size } }),
       );
     }
     return this.#call(operation, async () => {
-      if (length > 0) await work();
+      if (length === 0) return;
+      if (at + length > this.#size) await this.#grow(at + length);
+      await work();
     });
   }
 

@@ -32,6 +32,8 @@ export class RemoteExport {
   #repairing: Promise<void> | undefined;
   readonly #unflushed = new UnflushedWrites();
   #writesLost = false;
+  /** Bytes to which we have grown the export; 0 when we have not. */
+  #grownTo = 0;
   #closed = false;
 
   private constructor(address: NbdAddress, link: ClientLink, options: RemoteExportOptions) {
@@ -80,6 +82,12 @@ export class RemoteExport {
       );
     }
     this.#unflushed.flushed(mark);
+  }
+
+  /** Makes the export `size` bytes long. One call at a time, each with a larger size than the one before. */
+  async grow(size: number): Promise<void> {
+    await this.request(resizeRequest(size));
+    this.#grownTo = size;
   }
 
   async close(): Promise<void> {
@@ -146,7 +154,9 @@ export class RemoteExport {
   #requireSame(link: ClientLink): void {
     const { size, flags } = this.negotiated;
     const now = link.negotiated;
-    if (now.size === size && now.flags === flags && now.form === this.negotiated.form) return;
+    // A resizable one is at least as large as it was when we came; what we grew it by since is made again.
+    const sized = (flags & EXPORT_FLAG.resize) === 0 ? now.size === size : now.size >= size;
+    if (sized && now.flags === flags && now.form === this.negotiated.form) return;
     void link.close();
     throw new ZcowError(
       "REMOTE_PROTOCOL",
@@ -158,6 +168,8 @@ export class RemoteExport {
   }
 
   async #makeAgain(link: ClientLink): Promise<void> {
+    // Before the writes, which may lie behind the end there was. A server that is as large already would refuse to shrink.
+    if (this.#grownTo > link.negotiated.size) await link.request(resizeRequest(this.#grownTo));
     const changes = this.#unflushed.changes();
     if (changes === undefined) {
       this.#writesLost = true;
@@ -167,4 +179,8 @@ export class RemoteExport {
     // In their order: later ones may have replaced what earlier ones wrote.
     for (const change of changes) await link.request(change);
   }
+}
+
+function resizeRequest(size: number): Request {
+  return { type: COMMAND.resize, flags: 0, offset: size, length: 0 };
 }

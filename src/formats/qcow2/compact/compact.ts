@@ -289,7 +289,7 @@ class Compaction {
   async #truncate(): Promise<void> {
     const { storage, geometry } = this.#session;
     const length = (this.#lastUsed() + 1) * geometry.clusterSize;
-    if (length >= storage.size()) return;
+    if (length >= storage.size() || storage.capabilities.growsOnly === true) return;
     const wait = storage.truncate(length);
     if (isPromise(wait)) await wait;
     await this.#flush();

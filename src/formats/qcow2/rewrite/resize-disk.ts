@@ -81,7 +81,7 @@ export async function shrinkDisk(image: ImageAtRest, size: number): Promise<void
 
 /** Free clusters at the end of the file are of no use to anybody. */
 export async function cutFile({ storage, counts, geometry }: ImageAtRest): Promise<void> {
-  if (!storage.capabilities.resizable) return;
+  if (!storage.capabilities.resizable || storage.capabilities.growsOnly === true) return;
   const last = await counts.lastUsed(ceilDiv(storage.size(), geometry.clusterSize));
   const end = alignUp((last + 1) * geometry.clusterSize, geometry.clusterSize);
   if (end >= storage.size()) return;
