@@ -21,7 +21,9 @@ const MAX_WAITING_BYTES = 2 ** 30;
 export class DeferredFrees {
   #waiting: FreedRange[] = [];
   #waitingBytes = 0;
-  readonly #gone: FreedRange[] = [];
+  #gone: FreedRange[] = [];
+  /** Those before it in `gone` have been taken. */
+  #taken = 0;
 
   add(offset: number, length: number): void {
     this.#waitingBytes += length;
@@ -53,15 +55,20 @@ export class DeferredFrees {
 
   /** Ends the write-back of `ranges`. */
   settle(ranges: readonly FreedRange[], durable: boolean): void {
-    for (const range of ranges) {
-      if (durable) this.#gone.push(range);
-      else this.add(range.offset, range.length);
-    }
+    if (durable) for (const range of joined(ranges)) this.#gone.push(range);
+    else for (const range of ranges) this.add(range.offset, range.length);
   }
 
   /** The next range that nothing durable refers to. */
   next(): FreedRange | undefined {
-    return this.#gone.shift();
+    const range = this.#gone[this.#taken];
+    if (range !== undefined) this.#taken += 1;
+    // Taken one by one from the front of a long array, they would cost more than the clusters.
+    if (this.#taken === this.#gone.length) {
+      this.#gone = [];
+      this.#taken = 0;
+    }
+    return range;
   }
 
   /** Takes back a range from `next` that could not be given back. */
@@ -70,6 +77,20 @@ export class DeferredFrees {
   }
 
   get hasGone(): boolean {
-    return this.#gone.length > 0;
+    return this.#gone.length > this.#taken;
   }
+}
+
+/**
+ * The same clusters in ascending order, neighbours put together: zones that were written in turns have theirs in turns, and each piece costs
+ * a system call. What is in two ranges (clusters shared by compressed data) stays so, for each has a count to give back.
+ */
+function joined(ranges: readonly FreedRange[]): FreedRange[] {
+  const result: FreedRange[] = [];
+  for (const range of ranges.toSorted((a, b) => a.offset - b.offset)) {
+    const last = result.at(-1);
+    if (last === undefined || last.offset + last.length !== range.offset) result.push(range);
+    else result[result.length - 1] = { offset: last.offset, length: last.length + range.length };
+  }
+  return result;
 }
