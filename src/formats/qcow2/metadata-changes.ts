@@ -1,4 +1,5 @@
 import type { AddRecord, ChangeJournal, ChangeSource } from "../../storage/change-journal.js";
+import { ChangedRanges } from "./changed-ranges.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { Refcounts } from "./refcounts.js";
 import type { RootTable } from "./root-table.js";
@@ -15,12 +16,7 @@ interface Tracker extends ChangeSource {
   settle(durable: boolean): void;
 }
 
-interface Range {
-  from: number;
-  to: number;
-}
-
-type Ranges = Map<TableSlice, Range>;
+type Ranges = Map<TableSlice, ChangedRanges>;
 
 /** L2 tables or refcount blocks: the changed bytes of each slice. */
 class SliceTracker implements Tracker {
@@ -34,24 +30,21 @@ class SliceTracker implements Tracker {
   constructor(stage: number, cache: TableCache, journal: ChangeJournal) {
     this.#stage = stage;
     cache.onEdit = (slice, from, to) => {
-      widen(this.#fresh, slice, from, to);
+      rangesOf(this.#fresh, slice).add(from, to);
       journal.touch();
     };
   }
 
   takeChanges(add: AddRecord): void {
-    for (const [slice, { from, to }] of this.#fresh) {
-      add(this.#stage, slice.at + from, slice.bytes.subarray(from, to));
-      widen(this.#unsaved, slice, from, to);
-    }
+    this.#add(this.#fresh, add);
+    mergeInto(this.#unsaved, this.#fresh);
     this.#fresh.clear();
   }
 
   allUnsaved(add: AddRecord): void {
     mergeInto(this.#unsaved, this.#fresh);
     this.#fresh.clear();
-    for (const [slice, { from, to }] of this.#unsaved)
-      add(this.#stage, slice.at + from, slice.bytes.subarray(from, to));
+    this.#add(this.#unsaved, add);
   }
 
   freeze(): void {
@@ -63,20 +56,28 @@ class SliceTracker implements Tracker {
     if (!durable) mergeInto(this.#unsaved, this.#writing);
     this.#writing = new Map();
   }
-}
 
-function widen(ranges: Ranges, slice: TableSlice, from: number, to: number): void {
-  const range = ranges.get(slice);
-  if (range === undefined) {
-    ranges.set(slice, { from, to });
-    return;
+  #add(all: Ranges, add: AddRecord): void {
+    for (const [slice, ranges] of all) {
+      for (let i = 0; i < ranges.count; i++) {
+        const from = ranges.from(i);
+        add(this.#stage, slice.at + from, slice.bytes.subarray(from, ranges.to(i)));
+      }
+    }
   }
-  if (from < range.from) range.from = from;
-  if (to > range.to) range.to = to;
 }
 
-function mergeInto(ranges: Ranges, more: Ranges): void {
-  for (const [slice, { from, to }] of more) widen(ranges, slice, from, to);
+function rangesOf(all: Ranges, slice: TableSlice): ChangedRanges {
+  let ranges = all.get(slice);
+  if (ranges === undefined) {
+    ranges = new ChangedRanges();
+    all.set(slice, ranges);
+  }
+  return ranges;
+}
+
+function mergeInto(all: Ranges, more: Ranges): void {
+  for (const [slice, ranges] of more) rangesOf(all, slice).addAll(ranges);
 }
 
 type Entries = Map<RootTable, Set<number>>;
