@@ -18,7 +18,9 @@ const BATCH_HEADER_BYTES = 20;
 const RECORD_HEADER_BYTES = 16;
 const MAGIC = new TextEncoder().encode("zcowJRNL");
 const BATCH_MAGIC = 0x48435442;
-const VERSION = 1;
+/** Those who know only version 1 would put records of stage 5 into the image. */
+const VERSION = 2;
+const OLDEST_VERSION = 1;
 /** The batch says everything that is not in the image yet: what comes before it does not count any more. */
 const FLAG_CHECKPOINT = 1;
 const FIRST_BUFFER_BYTES = 64 * KiB;
@@ -54,7 +56,9 @@ export function decodeJournalHeader(bytes: Uint8Array): JournalHeader | undefine
   const view = viewOf(header);
   const sum = view.getUint32(12, true);
   view.setUint32(12, 0, true);
-  const isHeader = MAGIC.every((byte, index) => header[index] === byte) && view.getUint32(8, true) === VERSION;
+  const version = view.getUint32(8, true);
+  const isKnown = version >= OLDEST_VERSION && version <= VERSION;
+  const isHeader = isKnown && MAGIC.every((byte, index) => header[index] === byte);
   if (!isHeader || crc32(header) !== sum) return undefined;
   return { session: header.slice(16, 32), bootId: header.slice(32, 48) };
 }

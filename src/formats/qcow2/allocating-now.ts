@@ -124,6 +124,12 @@ function refillNow(
   for (let i = 0; i < count; i++) if (owners.ownerOf(host / clusterSize + i) !== 0) return false;
   const place: Place = { first: cluster, count, host, allocated: false, rest: "zero" };
   if (isWhole) return writeNow(state, slice, place, cluster, count, offset, from);
+  if (state.latePadding.isAllowed(offset) && offset === cluster * clusterSize) {
+    const wait = writeNow(state, slice, place, cluster, count, offset, from);
+    const last = (count - 1) * clusterSize;
+    if (wait === undefined) state.latePadding.begin(cluster + count - 1, host + last, from.length - last);
+    return wait;
+  }
   // Not a byte of what was in the clusters before may show.
   const start = cluster * clusterSize;
   const padded = state.padding.around(from, offset - start, length);

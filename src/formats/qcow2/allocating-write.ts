@@ -77,9 +77,17 @@ function startInPlace(state: ImageState, run: MappedRun, subcluster: number, off
 /** Writes guest data to clusters that are mapped already. */
 async function writeGuestData(state: ImageState, host: number, guest: number, data: Uint8Array): Promise<void> {
   refuseMetadata(state, host, data.length);
+  const { latePadding } = state;
   const wait = state.requests.follow(state.data.write(host, guest, data));
-  if (isPromise(wait)) await wait;
+  const filled = latePadding.isEmpty ? undefined : latePadding.wrote(guest, data.length);
+  try {
+    if (isPromise(wait)) await wait;
+  } catch (error) {
+    latePadding.failed(guest, data.length, host);
+    throw error;
+  }
   state.writeBack.unflushedData = true;
+  if (filled !== undefined) await filled;
 }
 
 /** Where subclusters are written that were not stored there before. */
@@ -228,6 +236,7 @@ export function linkClusters(state: ImageState, slice: TableSlice, place: Place)
     slice.view.setUint32(at, entryHigh(host, true));
     slice.view.setUint32(at + 4, entryLow(host, false));
     at += l2EntrySize;
+    state.latePadding.drop(place.first + i);
   }
 }
 

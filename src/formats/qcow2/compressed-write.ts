@@ -226,6 +226,7 @@ async function link(state: ImageState, cluster: number, host: number, length: nu
   state.storage.debug?.event("l2_update_compressed");
   const slice = await acquireForEdit(state, cluster);
   map.cache.edit(slice);
+  state.latePadding.drop(cluster);
   const at = map.entryAt(cluster);
   slice.view.setUint32(at, compressedHigh(host, length, geometry.clusterBits));
   slice.view.setUint32(at + 4, host % 0x1_0000_0000);

@@ -48,6 +48,11 @@ export interface Qcow2Engine {
   /** Data, then refcounts, then L2 and L1 tables are durable, in that order. */
   flush(): MaybePromise<void>;
   /**
+   * From guest offset `from` on, the caller writes clusters from their start on and never shows what is behind the end of
+   * what is written. The engine may then leave there what a reserved cluster held before, until others could see it in the file.
+   */
+  allowLatePadding?(from: number): void;
+  /**
    * One storage flush, for structures that the engine does not own. Use it instead of `storage.flush`: a failure while
    * guest data is outstanding must make every later flush fail, because what was lost cannot be told.
    */

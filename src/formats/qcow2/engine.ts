@@ -16,6 +16,7 @@ import { AUTOCLEAR, autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./fea
 import type { Qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
 import { ImageState, type ImageStateInput } from "./image-state.js";
+import type { LatePadding } from "./late-padding.js";
 import { GuestMap } from "./mapping.js";
 import { Reclaimer } from "./reclaim.js";
 import { RunReader } from "./run-reader.js";
@@ -77,6 +78,7 @@ export class ClusterEngine implements Qcow2Engine {
   readonly #reader: RunReader;
   readonly #reclaimer: Reclaimer;
   readonly #sparse: SparseData;
+  readonly #late: LatePadding;
   /** Where guest data is read and written without a detour, when it needs no treatment. */
   readonly #direct: Storage | undefined;
   /** Clusters have subclusters with a state of their own. */
@@ -95,6 +97,7 @@ export class ClusterEngine implements Qcow2Engine {
     this.#reader = new RunReader(this.#state);
     this.#reclaimer = new Reclaimer(this.#state);
     this.#sparse = new SparseData(this.#state);
+    this.#late = this.#state.latePadding;
     this.storage = input.storage;
     this.geometry = input.geometry;
     this.writable = input.writable;
@@ -186,13 +189,21 @@ export class ClusterEngine implements Qcow2Engine {
   #writeInPlace(host: number, guest: number, from: Uint8Array): MaybePromise<void> {
     const direct = this.#direct;
     const wait = direct === undefined ? this.#state.data.write(host, guest, from) : direct.write(host, from);
+    const filled = this.#late.isEmpty ? undefined : this.#late.wrote(guest, from.length);
     if (wait === undefined) {
       this.#state.writeBack.unflushedData = true;
-      return undefined;
+      return filled;
     }
-    const tracked = wait.then(() => {
-      this.#state.writeBack.unflushedData = true;
-    });
+    const tracked = wait.then(
+      () => {
+        this.#state.writeBack.unflushedData = true;
+        return filled;
+      },
+      (error: unknown) => {
+        this.#late.failed(guest, from.length, host);
+        throw error;
+      },
+    );
     return this.#state.requests.follow(tracked);
   }
 
@@ -296,6 +307,10 @@ export class ClusterEngine implements Qcow2Engine {
     const wait = this.#state.writeBack.flush(false);
     if (wait === undefined && !this.#state.frees.hasGone) return undefined;
     return this.#reclaimAfter(wait);
+  }
+
+  allowLatePadding(from: number): void {
+    this.#late.allow(from);
   }
 
   barrier(): MaybePromise<void> {

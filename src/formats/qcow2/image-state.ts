@@ -20,6 +20,7 @@ import type { Qcow2Header } from "./header.js";
 import { ImageHeader } from "./image-header.js";
 import { Reservations } from "./in-flight.js";
 import { L2Tables } from "./l2-tables.js";
+import { LatePadding } from "./late-padding.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import { GuestMap } from "./mapping.js";
 import { MetadataChanges } from "./metadata-changes.js";
@@ -78,6 +79,7 @@ export class ImageState {
   readonly requests = new DataRequests();
   readonly frees = new DeferredFrees();
   readonly padding = new Padding();
+  readonly latePadding: LatePadding;
   readonly writeBack: WriteBack;
   /** Why the image takes no writes any more. */
   refusal: ZcowError | undefined;
@@ -91,6 +93,7 @@ export class ImageState {
     this.journal = input.journal;
     const data = debuggedData(input.data ?? new ImageFileData(storage), storage.debug);
     this.data = data;
+    this.latePadding = new LatePadding(data, geometry, input.journal);
     const { compressionType } = input.header;
     const codec = onceDone(() => loadCodec(compressionType));
     this.codec = codec;
@@ -148,6 +151,7 @@ export class ImageState {
       lazyRefcounts: () => this.hasLazyRefcounts,
       refusal: () => this.refusal,
       corrupt,
+      padAll: () => this.latePadding.padAll(),
       changes: this.#watchChanges(),
     });
   }

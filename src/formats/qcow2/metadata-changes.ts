@@ -1,12 +1,10 @@
 import type { AddRecord, ChangeJournal, ChangeSource } from "../../storage/change-journal.js";
 import { ChangedRanges } from "./changed-ranges.js";
+import { JOURNAL_STAGE } from "./journal-stages.js";
 import { TABLE_ENTRY_BYTES } from "./limits.js";
 import type { Refcounts } from "./refcounts.js";
 import type { RootTable } from "./root-table.js";
 import type { TableCache, TableSlice } from "./table-cache.js";
-
-/** The order in which tables become durable: that of `WriteBack`, then the write pointers. */
-export const JOURNAL_STAGE = { refcounts: 0, refcountTable: 1, l2: 2, l1: 3, writePointers: 4 } as const;
 
 /** Changes of one kind of table, by where they are on their way into the file. */
 interface Tracker extends ChangeSource {

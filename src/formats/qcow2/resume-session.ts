@@ -8,12 +8,14 @@ import { INCOMPATIBLE } from "./features.js";
 import type { Qcow2Header } from "./header.js";
 import { readHeader } from "./header-read.js";
 import { replaceHeader } from "./header-replace.js";
+import { resumeTails } from "./resume-tails.js";
 import { sessionOf, withSession } from "./session.js";
 
 /**
  * Finishes what the process did that had the image open, kept a journal and was killed: its last, interrupted flush. Leaves
  * the image as if it had been closed. Done before anything else is changed, by whoever opens the image for writing next.
  *
+ *     tails of clusters zeroed                       | killed or crashed here: done again, or ignored after a crash
  *     records applied, stage by stage, each durable  | killed or crashed here: done again, or ignored after a crash
  *     mark of the session removed                    | everything was durable before
  *     journal removed, leaked clusters given back    | leak
@@ -39,7 +41,7 @@ export async function resumeSession(
     });
     return header;
   }
-  await replayJournal(storage, records);
+  await replayJournal(storage, await resumeTails(storage, header, records));
   await replaceHeader(storage, withSession(header, undefined), () => storage.flush());
   journal.discard();
   // With the dirty bit set, refcounts are rebuilt anyway.

@@ -28,6 +28,8 @@ export interface WriteBackParts {
   readonly refusal: () => Error | undefined;
   /** Reports corruption; always throws. */
   readonly corrupt: (error: ZcowError) => Promise<never>;
+  /** Makes zeros of what mapped clusters hold behind what is written in them, in this turn. */
+  readonly padAll: () => MaybePromise<void>;
   /** Keeps a journal of what is not in the file yet. */
   readonly changes: MetadataChanges | undefined;
 }
@@ -106,6 +108,9 @@ export class WriteBack {
   }
 
   async #run(full: boolean): Promise<void> {
+    // In the turn of the freeze, so that no entry is taken whose cluster has a tail.
+    const padded = this.#parts.padAll();
+    if (isPromise(padded)) await padded;
     const batch = this.#freeze(full || !this.#parts.lazyRefcounts());
     let durable = false;
     try {

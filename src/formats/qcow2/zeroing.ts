@@ -186,6 +186,7 @@ function apply(
     view.setUint32(at, keeps ? entryHigh(offset, copied) : 0);
     view.setUint32(at + 4, keeps ? entryLow(offset, true) : outcome === "zero" ? ZERO_LOW : 0);
     at += geometry.l2EntrySize;
+    state.latePadding.drop(cluster + i);
   }
   if (outcome !== "zero-preallocated") freeRun(state, run, run.count);
 }

@@ -1,4 +1,5 @@
 import { chmodSync, existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { crc32 } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { createQcow2 } from "../../../src/formats/qcow2/create.js";
 import { openQcow2 } from "../../../src/formats/qcow2/open.js";
@@ -91,6 +92,18 @@ describe("a change journal", () => {
     expect(new ChangeJournal(place).recordsOf(wrong)).toBeUndefined();
     expect(wrong).toHaveLength(SESSION);
     expect(records(new Uint8Array())).toBeUndefined();
+  });
+
+  test("is taken when the version before wrote it", () => {
+    const { commit, records, place } = begun();
+    commit([5, 1]);
+    const bytes = (place.bytes ?? new Uint8Array()).slice();
+    bytes[8] = 1;
+    bytes.fill(0, 12, 16);
+    const sum = crc32(bytes.subarray(0, 48));
+    new DataView(bytes.buffer).setUint32(12, sum, true);
+    expect(records(bytes)).toEqual([[5, 1]]);
+    expect(place.bytes?.[8]).toBe(2);
   });
 
   test("forgets at a checkpoint what the image has, and keeps what it has not", () => {

@@ -1,7 +1,7 @@
 import type { ZoneIndex } from "../../../base/units.js";
 import type { AddRecord, ChangeJournal, ChangeSource } from "../../../storage/change-journal.js";
 import type { ZoneModel } from "../../../zoned/zone-model.js";
-import { JOURNAL_STAGE } from "../metadata-changes.js";
+import { JOURNAL_STAGE } from "../journal-stages.js";
 import { WRITE_POINTER_BYTES } from "../zoned-layouts.js";
 import type { PointerTable } from "./pointer-table.js";
 

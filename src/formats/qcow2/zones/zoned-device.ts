@@ -70,6 +70,7 @@ export class ZonedQcow2Device extends BaseBlockDevice implements ZonedDevice, Bi
     this.#gate = new ZoneGate(model);
     this.#afterReset = keepSpace ? "reserve" : "forget";
     this.#durability = writable ? new ZoneDurability(engine, model, table) : undefined;
+    if (writable) engine.allowLatePadding?.(model.geometry.start(zoneIndex(model.geometry.conventionalZones)));
     if (writable && engine.journal !== undefined) PointerChanges.watch(model, table, engine.journal);
   }
 

@@ -3,8 +3,10 @@ import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
 import type { ZonedQcow2Device } from "../../../../../src/formats/qcow2/zones/zoned-device.js";
 import { createSnapshot } from "../../../../../src/index.js";
 import { borrowedStorage } from "../../../../../src/storage/borrowed-storage.js";
+import { faultStorage } from "../../../../../src/storage/fault-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../../../../src/storage/recording-storage.js";
+import type { Storage } from "../../../../../src/storage/storage.js";
 import { ReferenceImage } from "../../../../support/reference-image.js";
 import {
   at,
@@ -145,4 +147,125 @@ it("punches no holes, and asks the file for nothing but the pointer, when a zone
   await device.flush();
   expect(recorder.changes.slice(from).filter(({ kind }) => kind !== "write")).toEqual([]);
   await device.close();
+});
+
+/** As `resetImage`, closed. */
+async function closedResetImage(): Promise<MemoryStorage> {
+  const { storage, device } = await resetImage();
+  await device.close();
+  return memoryStorage(storage.bytes());
+}
+
+/** Open, and written to already: the first write after opening takes the long way, which pads at once. */
+async function openWarm(storage: Storage): Promise<ZonedQcow2Device> {
+  const device = await openZoned(storage, { keepZoneSpace });
+  await device.append(at(3), filled(512, 1));
+  return device;
+}
+
+/** The bytes that the mapping alone shows of zone `index`. */
+const mapped = (storage: MemoryStorage, index: number): Uint8Array =>
+  new ReferenceImage(storage.bytes()).readGuest(at(index), ZONE);
+
+describe("a reserved cluster of which only the start is written", () => {
+  it("is not padded when it fills up before the next flush", async () => {
+    const recorder = recordingStorage(await closedResetImage());
+    const next = await openWarm(recorder);
+    const from = recorder.changes.length;
+    for (let i = 0; i < (2 * CLUSTER) / 512; i++) await next.append(at(2), filled(512, 1 + i));
+    const lengths = recorder.changes.slice(from).map(({ length }) => length);
+    expect(lengths).toEqual(new Array((2 * CLUSTER) / 512).fill(512));
+    await next.close();
+  });
+
+  it("keeps what is written to it whole after another reset", async () => {
+    const { storage, device } = await resetImage();
+    await device.append(at(2), filled(512, 1));
+    await device.resetZones(at(2), ZONE);
+    await device.append(at(2), filled(2 * CLUSTER, 2));
+    await device.flush();
+    expect(await readRunsOf(device, at(2), ZONE)).toEqual([
+      [2 * CLUSTER, 2],
+      [ZONE - 2 * CLUSTER, 0],
+    ]);
+    await device.close();
+    expect(mapped(storage, 2).includes(0x99)).toBe(false);
+  });
+
+  it("keeps what is written to it compressed after another reset", async () => {
+    const { device } = await resetImage();
+    await device.append(at(2), filled(512, 1));
+    await device.resetZones(at(2), ZONE);
+    await device.writeCompressed(at(2), filled(2 * CLUSTER, 2));
+    await device.append(at(2), filled(512, 3));
+    await device.flush();
+    expect(await readRunsOf(device, at(2), ZONE)).toEqual([
+      [2 * CLUSTER, 2],
+      [512, 3],
+      [ZONE - 2 * CLUSTER - 512, 0],
+    ]);
+    await device.close();
+  });
+
+  it("shows zeros behind it at once in a conventional zone", async () => {
+    const storage = await newZonedImage();
+    const device = await openZoned(storage, { keepZoneSpace });
+    await device.write(at(1), filled(4 * CLUSTER, 0x99));
+    await device.writeZeroes(at(1), 4 * CLUSTER, { unmap: false });
+    await device.write(at(1), filled(512, 1));
+    expect(await readRunsOf(device, at(1), 4 * CLUSTER)).toEqual([
+      [512, 1],
+      [4 * CLUSTER - 512, 0],
+    ]);
+    await device.close();
+  });
+
+  it.each(["error", "torn"] as const)("shows nothing of its former life where a write fails (%s)", async (type) => {
+    const storage = await closedResetImage();
+    const host = new ReferenceImage(storage.bytes()).mappingAt(at(2)).hostOffset;
+    const faults = faultStorage(borrowedStorage(storage), {});
+    const next = await openWarm(faults);
+    await next.append(at(2), filled(512, 1));
+    faults.plan({ rules: [{ fault: { type, bytes: 512 }, where: (call) => call.at === host + 512 }] });
+    const results = await Promise.allSettled([
+      next.append(at(2), filled(1024, 2)),
+      next.append(at(2), filled(512, 3)),
+      next.append(at(2), filled(CLUSTER, 4)),
+    ]);
+    expect(results.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
+    expect(zoneOf(next, 2)).toEqual(["implicitly-open", 512]);
+    faults.plan({});
+    await next.flush();
+    expect(mapped(storage, 2).includes(0x99)).toBe(false);
+    await next.append(at(2), filled(1024, 5));
+    await next.flush();
+    expect(await readRunsOf(next, at(2), ZONE)).toEqual([
+      [512, 1],
+      [1024, 5],
+      [ZONE - 1536, 0],
+    ]);
+    await next.close();
+    expect(await checkQcow2(memoryStorage(storage.bytes()))).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+
+  it("keeps the flush from succeeding when it cannot be padded, and is padded by the next one", async () => {
+    const storage = await closedResetImage();
+    const host = new ReferenceImage(storage.bytes()).mappingAt(at(2)).hostOffset;
+    const faults = faultStorage(borrowedStorage(storage), {});
+    const next = await openWarm(faults);
+    await next.append(at(2), filled(512, 1));
+    faults.plan({ rules: [{ fault: { type: "error" }, where: (call) => call.at === host + 512 }] });
+    await expect(Promise.resolve(next.flush())).rejects.toMatchObject({ code: "IO_ERROR" });
+    expect(mapped(storage, 2).includes(0x99)).toBe(false);
+    faults.plan({});
+    await next.append(at(2), filled(512, 2));
+    await next.flush();
+    expect(await readRunsOf(next, at(2), ZONE)).toEqual([
+      [512, 1],
+      [512, 2],
+      [ZONE - 1024, 0],
+    ]);
+    expect(mapped(storage, 2).includes(0x99)).toBe(false);
+    await next.close();
+  });
 });
