@@ -60,6 +60,38 @@ export interface BlockExtent {
   readonly zero: boolean;
 }
 
+/** A part of a disk, in bytes. */
+export interface DiskPart {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Where a part of a disk is to be stored. */
+export interface FilledPlace extends DiskPart {
+  /** Offset in the file of the device itself. */
+  readonly host: number;
+  /** The file reads as zeros there already. */
+  readonly isZero: boolean;
+}
+
+/**
+ * Stores what belongs in `places`, which are whole units of `limits.optimalAlignment`. Tells of each unit, in the order of the places,
+ * whether it holds data (1) or is all zeros and was not touched (0); undefined when storing failed.
+ */
+export type StorePlaces = (places: readonly FilledPlace[]) => Promise<Uint8Array | undefined>;
+
+/** A way to fill a disk past its device: by somebody who writes to the device's file himself. */
+export interface DiskFiller {
+  /**
+   * Finds places for `parts`, which are whole units of `limits.optimalAlignment` in ascending order, has `store` write there, and makes
+   * the disk read what was stored. When this resolves to false nothing has changed, and the parts have to be written by the device: some of
+   * them are stored already, are being written, find no room, or `store` failed. Fails as `write` does.
+   *
+   * `store` is called at most once, when the places are decided on. Nobody else may write to the parts meanwhile.
+   */
+  fill(parts: readonly DiskPart[], store: StorePlaces): Promise<boolean>;
+}
+
 /**
  * The contract every disk fulfils.
  *
@@ -83,6 +115,8 @@ export interface BlockDevice {
    * `hostOffset` and no `file` for. Undefined where reads have to come through the device.
    */
   readonly descriptor?: number | undefined;
+  /** Present where `descriptor` is, and others may write new parts of the disk there. What is not filled reads as zeros. */
+  readonly filler?: DiskFiller | undefined;
 
   /** Fills `into` with the bytes from `offset`; what was never written is zeros. */
   read(offset: number, into: Uint8Array): MaybePromise<void>;

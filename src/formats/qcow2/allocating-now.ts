@@ -139,7 +139,7 @@ function refillNow(
 }
 
 /** Nothing is mapped at these clusters of the slice; zero clusters without a host cluster count as such. */
-function isUnmapped(state: ImageState, slice: TableSlice, cluster: number, count: number): boolean {
+export function isUnmapped(state: ImageState, slice: TableSlice, cluster: number, count: number): boolean {
   const { version, l2EntrySize, subclusters } = state.geometry;
   const highestUnmapped = version === 2 || subclusters > 1 ? 0 : ZERO_LOW;
   let at = state.map.entryAt(cluster);

@@ -49,6 +49,8 @@ export class ClusterAllocator {
   #freshFrom: number;
   /** Below it, clusters that read as zeros again. */
   readonly #zeroed = new ZeroedClusters();
+  /** The file was made longer than the clusters in it need. */
+  #isLonger = false;
   /** Where the next compressed data goes: inside a cluster that holds some already. 0: in a new cluster. */
   #tail = 0;
 
@@ -89,6 +91,16 @@ export class ClusterAllocator {
     if (!refcounts.raiseNow(first, count)) return undefined;
     this.#firstFree = first + count;
     return { offset, count, fresh: this.#use(offset, count) };
+  }
+
+  /** Says that the file is being made longer ahead of clusters that will be handed out. */
+  madeLonger(): void {
+    this.#isLonger = true;
+  }
+
+  /** Where the file may end: what lies behind was never used. Undefined when it ends where it was left. */
+  get unusedFrom(): number | undefined {
+    return this.#isLonger ? this.#freshFrom : undefined;
   }
 
   /** Gives back clusters that no mapping in the file has ever referred to; they can be handed out at once. */

@@ -1,6 +1,6 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { BaseBlockDevice } from "../../block/base-device.js";
-import type { BlockExtent } from "../../block/block-device.js";
+import type { BlockExtent, DiskFiller, DiskPart, StorePlaces } from "../../block/block-device.js";
 import type { BitmapTracking } from "./bitmaps/bitmap-tracking.js";
 import type { DirtyBits } from "./bitmaps/dirty-bits.js";
 import type { Qcow2Engine } from "./engine-contract.js";
@@ -28,6 +28,20 @@ export class Qcow2Device extends BaseBlockDevice implements BitmapTracking {
 
   get descriptor(): number | undefined {
     return this.#engine.storage.descriptor;
+  }
+
+  get filler(): DiskFiller | undefined {
+    const filler = this.#engine.filler;
+    if (filler === undefined) return undefined;
+    return {
+      fill: (parts: readonly DiskPart[], store: StorePlaces): Promise<boolean> => {
+        for (const { offset, length } of parts) {
+          this.assertRequest("fill", offset, length, this.limits.optimalAlignment);
+        }
+        this.assertWritable("fill");
+        return this.track(filler.fill(parts, store));
+      },
+    };
   }
 
   dirtyBits(name: string): DirtyBits | undefined {

@@ -1,6 +1,6 @@
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import type { HostOffset } from "../../base/units.js";
-import type { BlockExtent } from "../../block/block-device.js";
+import type { BlockExtent, DiskFiller } from "../../block/block-device.js";
 import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
 import type { ImageBitmaps } from "./bitmaps/image-bitmaps.js";
@@ -58,6 +58,8 @@ export interface Qcow2Engine {
    */
   barrier(): MaybePromise<void>;
   extents(offset: number, length: number): AsyncIterable<BlockExtent>;
+  /** Where guest data lies in the image file as it is, and nothing shows through where nothing is mapped. Parts are whole clusters. */
+  readonly filler?: DiskFiller | undefined;
 
   /** Contiguous clusters with refcount 1, contents undefined. Durable after `flush`. */
   allocateClusters(count: number): Promise<HostOffset>;

@@ -2,7 +2,7 @@ import { isZcowError, ZcowError } from "../../base/errors.js";
 import { alignUp } from "../../base/integers.js";
 import { type MaybePromise, whenAll } from "../../base/maybe-promise.js";
 import { type HostOffset, SECTOR_SIZE } from "../../base/units.js";
-import type { BlockExtent } from "../../block/block-device.js";
+import type { BlockExtent, DiskFiller, DiskPart, StorePlaces } from "../../block/block-device.js";
 import type { ChangeJournal } from "../../storage/change-journal.js";
 import type { Storage } from "../../storage/storage.js";
 import { writeAllocatingNow } from "./allocating-now.js";
@@ -13,6 +13,7 @@ import { assertCompressible, storeCompressed, writeCompressed } from "./compress
 import type { DiscardMode, Qcow2Engine } from "./engine-contract.js";
 import { imageExtents } from "./extents.js";
 import { AUTOCLEAR, autoclearBitsToClear, COMPATIBLE, INCOMPATIBLE } from "./features.js";
+import { fill } from "./filling.js";
 import type { Qcow2Geometry } from "./geometry.js";
 import type { Qcow2Header } from "./header.js";
 import { ImageState, type ImageStateInput } from "./image-state.js";
@@ -211,6 +212,24 @@ export class ClusterEngine implements Qcow2Engine {
     await this.prepareForWriting();
     this.bitmaps?.mark(offset, from.length);
     return this.#withRoom(() => writeAllocating(this.#state, offset, from));
+  }
+
+  get filler(): DiskFiller | undefined {
+    const isPlain = this.#direct !== undefined && this.#inImage && !this.#isExtended;
+    if (!isPlain || !this.writable || this.#state.old.backing !== undefined) return undefined;
+    if (this.storage.descriptor === undefined) return undefined;
+    return { fill: (parts, store) => this.#fill(parts, store) };
+  }
+
+  async #fill(parts: readonly DiskPart[], store: StorePlaces): Promise<boolean> {
+    await this.prepareForWriting();
+    for (const { offset, length } of parts) this.bitmaps?.mark(offset, length);
+    try {
+      return await fill(this.#state, parts, store);
+    } catch (error) {
+      if (isZcowError(error, "NO_SPACE")) return false;
+      return this.#state.fail(error);
+    }
   }
 
   assertCompressible(offset: number, length: number): void {
@@ -414,9 +433,13 @@ export class ClusterEngine implements Qcow2Engine {
     this.#state.journal?.end();
   }
 
-  /** Compressed data ends at any byte; programs that bypass the page cache want whole sectors. Nothing else is at work any more. */
+  /**
+   * Compressed data ends at any byte; programs that bypass the page cache want whole sectors. What the file was made longer for and did not
+   * need is cut off. Nothing else is at work any more.
+   */
   async #endOnSector(): Promise<void> {
-    const end = alignUp(this.storage.size(), SECTOR_SIZE);
+    const { unusedFrom = Number.POSITIVE_INFINITY } = this.#state.allocator;
+    const end = Math.min(unusedFrom, alignUp(this.storage.size(), SECTOR_SIZE));
     if (end !== this.storage.size() && this.storage.capabilities.resizable) await this.storage.truncate(end);
   }
 }

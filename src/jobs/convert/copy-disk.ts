@@ -1,9 +1,9 @@
 import { isPromise, type MaybePromise, whenAll } from "../../base/maybe-promise.js";
 import { KiB, MiB } from "../../base/units.js";
-import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
+import type { BlockDevice, BlockExtent, DiskPart } from "../../block/block-device.js";
 import { BufferPool } from "./buffer-pool.js";
 import { CopyPace } from "./copy-pace.js";
-import type { CopyingThreads, DiskPart } from "./copying-threads.js";
+import type { CopyingThreads } from "./copying-threads.js";
 import type { JoinedDisk, UnreadableSink } from "./joined-disk.js";
 import { dataSpans } from "./zero-scan.js";
 
@@ -13,7 +13,9 @@ const PIECE_BYTES = MiB;
 const DEFAULT_PIECES = 8;
 /** Bytes of data after which threads are started: fewer are not worth it. */
 const ALONE_BYTES = 16 * MiB;
-/** Bytes that are copied here before the threads are asked again whether they are there. */
+/** Bytes of data after which threads copy: it takes them about as long to start. Always the same, so that the same copy gives the same file. */
+const SHARED_FROM_BYTES = 48 * MiB;
+/** Bytes that are copied here before threads are thought of again. */
 const TURN_BYTES = 8 * MiB;
 export const DEFAULT_SPARSE_BYTES = 4 * KiB;
 
@@ -39,7 +41,7 @@ export interface CopyOptions {
 
 /**
  * Copies `source` to the start of `target`, which is at least as large. What the source knows to be zero is never read. Data
- * is read in order, in pieces of 1 MiB, and written while the next pieces are read; to a new raw file threads copy it by themselves. The
+ * is read in order, in pieces of 1 MiB, and written while the next pieces are read; to a file that is new threads copy it by themselves. The
  * target is not flushed.
  *
  * Fails with the first error of either side, when nothing is in flight any more.
@@ -99,7 +101,8 @@ class Copier {
     const end = extent.offset + extent.length;
     for (let at = extent.offset; at < end && this.#failure === undefined; ) {
       if (this.#met > ALONE_BYTES) this.#threads ??= await this.#startThreads();
-      const taken = typeof this.#threads === "object" ? await this.#threads.take(extent, at, end) : 0;
+      const threads = this.#met > SHARED_FROM_BYTES ? this.#threads : undefined;
+      const taken = typeof threads === "object" ? await threads.take(extent, at, end) : 0;
       const count = taken > 0 ? taken : Math.min(end - at, TURN_BYTES);
       if (taken === 0) await this.#copy(at, at + count);
       this.#met += count;
@@ -113,11 +116,8 @@ class Copier {
     const { CopyingThreads, copiedFiles } = await import("./copying-threads.js");
     const files = copiedFiles(this.#source.only, this.#target);
     if (files === undefined) return "none";
-    const otherwise = async ({ offset, length }: DiskPart): Promise<void> => {
-      await this.#copy(offset, offset + length);
-      await this.#buffers.allBack();
-    };
-    return new CopyingThreads(files, (length) => this.#progress(length), otherwise);
+    const here = ({ offset, length }: DiskPart): Promise<void> => this.#copy(offset, offset + length);
+    return new CopyingThreads(files, (length) => this.#progress(length), here);
   }
 
   throwFailure(): void {

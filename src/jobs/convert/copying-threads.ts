@@ -1,83 +1,89 @@
 import { availableParallelism } from "node:os";
 import { MiB } from "../../base/units.js";
-import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
+import type { BlockDevice, BlockExtent, DiskFiller, DiskPart, FilledPlace } from "../../block/block-device.js";
 import { SideThread } from "../../host/side-thread.js";
+import { BatchTurn } from "./batch-turn.js";
+import { type CopiedPlaces, placesCopier } from "./places-copier.js";
 
 /** Bytes that go to a thread in one request, and requests that it has at a time: it need not sleep between two. */
-const BATCH_BYTES = 4 * MiB;
+const BATCH_BYTES = 8 * MiB;
 const BATCHES = 2;
 /** Parts in one request. */
 const BATCH_PARTS = 1024;
 /** Files take one write at a time: more threads would wait for each other. */
 const THREADS = 2;
 
-/** Two files, by descriptors, and what is copied: offset in the source, offset in the target, and length, again and again. */
-interface CopiedPlaces {
+/** Between which files threads copy, by descriptors. */
+export interface CopiedFiles {
   readonly source: number;
   readonly target: number;
-  readonly places: readonly number[];
+  /** Finds places in the target; undefined where every part has its own offset there. */
+  readonly filler: DiskFiller | undefined;
+  /** Bytes that have a place of their own in the target; 1 without a filler. */
+  readonly unit: number;
 }
 
-/** A part of the disk, in bytes. */
-export interface DiskPart {
-  readonly offset: number;
-  readonly length: number;
+/** A part, and where it is in the file of the source. */
+interface SourcePart extends DiskPart {
+  readonly host: number;
 }
 
 interface Team {
-  readonly thread: SideThread<CopiedPlaces, boolean>;
+  readonly thread: SideThread<CopiedPlaces, Uint8Array | undefined>;
   underWay: number;
 }
 
 /**
- * Copies data from a file of this host to a raw disk in another one, in threads that read and write by themselves: bytes are written by the
- * processor that has just read them. Zeros are left out in units of 4 KiB. Whatever fails is left to `otherwise`.
+ * Copies data from a file of this host to a disk in another one, in threads that read and write by themselves: bytes are written by the
+ * processor that has just read them. Zeros are left out in units of 4 KiB, or not to touch what is there, in whole units of the target.
+ * Whatever threads cannot do is copied by `here`.
  */
 export class CopyingThreads {
   readonly #threads: readonly Team[];
-  readonly #source: number;
-  readonly #target: number;
+  readonly #files: CopiedFiles;
   readonly #copied: (length: number) => void;
-  readonly #otherwise: (part: DiskPart) => Promise<void>;
-  readonly #underWay = new Set<Promise<void>>();
-  #batch: (DiskPart & { readonly host: number })[] = [];
+  readonly #here: (part: DiskPart) => Promise<void>;
+  readonly #areThere: Promise<boolean>;
+  /** The oldest first. */
+  readonly #turns: BatchTurn[] = [];
+  #batch: SourcePart[] = [];
   #batchBytes = 0;
-  #areThere = false;
 
-  /** `copied` is told the lengths of parts that are done; `otherwise` never fails. */
-  constructor(
-    descriptors: { readonly source: number; readonly target: number },
-    copied: (length: number) => void,
-    otherwise: (part: DiskPart) => Promise<void>,
-  ) {
+  /** `copied` is told the lengths of parts that are done by threads; `here` never fails. */
+  constructor(files: CopiedFiles, copied: (length: number) => void, here: (part: DiskPart) => Promise<void>) {
     const count = Math.min(THREADS, availableParallelism());
     this.#threads = Array.from({ length: count }, () => ({ thread: new SideThread(placesCopier), underWay: 0 }));
-    this.#source = descriptors.source;
-    this.#target = descriptors.target;
+    this.#files = files;
     this.#copied = copied;
-    this.#otherwise = otherwise;
-    void this.#greet();
+    this.#here = here;
+    this.#areThere = this.#greet();
   }
 
   /**
-   * Takes bytes of `extent` from `offset` on, up to `end`, and resolves when the threads may have more; how many, 0 when the threads are not
-   * there yet or cannot read them.
+   * Takes bytes of `extent` from `offset` on, up to `end`, and resolves when the threads may have more; how many, 0 when there are no
+   * threads or they cannot read them.
    */
   async take(extent: BlockExtent, offset: number, end: number): Promise<number> {
     const host = hostPlace(extent, offset);
-    if (host === undefined || !this.#areThere) return 0;
-    const length = Math.min(end - offset, BATCH_BYTES - this.#batchBytes);
-    this.#batch.push({ offset, length, host });
-    this.#batchBytes += length;
-    if (this.#batchBytes === BATCH_BYTES || this.#batch.length === BATCH_PARTS) this.#send();
-    while (this.#underWay.size >= BATCHES * this.#threads.length) await Promise.race(this.#underWay);
-    return length;
+    if (host === undefined || !(await this.#areThere)) return 0;
+    const { unit } = this.#files;
+    const inside = offset % unit;
+    const whole = inside > 0 ? 0 : Math.min(end - offset - ((end - offset) % unit), BATCH_BYTES - this.#batchBytes);
+    if (whole === 0) {
+      const length = Math.min(end - offset, unit - inside);
+      await this.#here({ offset, length });
+      return length;
+    }
+    this.#batch.push({ offset, length: whole, host });
+    this.#batchBytes += whole;
+    if (this.#batchBytes === BATCH_BYTES || this.#batch.length === BATCH_PARTS) await this.#send();
+    return whole;
   }
 
-  /** Resolves when everything that was taken is copied, or was left to `otherwise`. */
+  /** Resolves when everything that was taken is copied. */
   async settled(): Promise<void> {
-    if (this.#batch.length > 0) this.#send();
-    await Promise.all(this.#underWay);
+    if (this.#batch.length > 0) await this.#send();
+    while (this.#turns.length > 0) await this.#endOldest();
   }
 
   async close(): Promise<void> {
@@ -85,104 +91,92 @@ export class CopyingThreads {
   }
 
   /** Threads that cannot be had are never there. */
-  async #greet(): Promise<void> {
-    const nothing = { source: this.#source, target: this.#target, places: [] };
-    const answers = this.#threads.map(({ thread }) => thread.ask(nothing).catch(() => false));
-    this.#areThere = (await Promise.all(answers)).every((answer) => answer);
+  async #greet(): Promise<boolean> {
+    const nothing = { ...this.#descriptors, places: [], unit: 0 };
+    const answers = this.#threads.map(({ thread }) => thread.ask(nothing).catch(() => undefined));
+    return (await Promise.all(answers)).every((answer) => answer !== undefined);
   }
 
-  #send(): void {
+  get #descriptors(): { readonly source: number; readonly target: number } {
+    return { source: this.#files.source, target: this.#files.target };
+  }
+
+  async #send(): Promise<void> {
     const parts = this.#batch;
     this.#batch = [];
     this.#batchBytes = 0;
-    const work = this.#copy(parts).finally(() => this.#underWay.delete(work));
-    this.#underWay.add(work);
+    if (this.#turns.length >= BATCHES * this.#threads.length) await this.#endOldest();
+    const turn = new BatchTurn((own) => this.#copy(parts, own));
+    this.#turns.push(turn);
+    await turn.placed;
   }
 
-  async #copy(parts: readonly (DiskPart & { readonly host: number })[]): Promise<void> {
-    const places = parts.flatMap(({ host, offset, length }) => [host, offset, length]);
-    const team = this.#threads.reduce((best, one) => (one.underWay < best.underWay ? one : best));
-    team.underWay += 1;
-    const request = { source: this.#source, target: this.#target, places };
-    const isDone = await team.thread.ask(request).catch(() => false);
-    team.underWay -= 1;
+  #endOldest(): Promise<void> | undefined {
+    return this.#turns.shift()?.end();
+  }
+
+  async #copy(parts: readonly SourcePart[], turn: BatchTurn): Promise<void> {
+    const { filler } = this.#files;
+    const isDone = await (filler === undefined ? this.#toRaw(parts, turn) : this.#fill(filler, parts, turn));
     for (const part of parts) {
       if (isDone) this.#copied(part.length);
-      else await this.#otherwise(part);
+      else await this.#here(part);
     }
+  }
+
+  async #toRaw(parts: readonly SourcePart[], turn: BatchTurn): Promise<boolean> {
+    turn.place();
+    const places = parts.flatMap(({ host, offset, length }) => [host, offset, length, 1]);
+    return (await this.#ask({ ...this.#descriptors, places, unit: 0 })) !== undefined;
+  }
+
+  async #fill(filler: DiskFiller, parts: readonly SourcePart[], turn: BatchTurn): Promise<boolean> {
+    const { unit } = this.#files;
+    const store = async (places: readonly FilledPlace[]): Promise<Uint8Array | undefined> => {
+      turn.place();
+      const answer = await this.#ask({ ...this.#descriptors, places: fromSource(places, parts), unit });
+      await turn.ending;
+      return answer;
+    };
+    return filler.fill(parts, store).catch(() => false);
+  }
+
+  async #ask(request: CopiedPlaces): Promise<Uint8Array | undefined> {
+    const team = this.#threads.reduce((best, one) => (one.underWay < best.underWay ? one : best));
+    team.underWay += 1;
+    const answer = await team.thread.ask(request).catch(() => undefined);
+    team.underWay -= 1;
+    return answer;
   }
 }
 
-/** The descriptors of a disk that nobody changes and of a raw disk, where both have files of this host. */
-export function copiedFiles(
-  source: BlockDevice | undefined,
-  target: BlockDevice,
-): { readonly source: number; readonly target: number } | undefined {
-  if (source?.readOnly !== true || target.format !== "raw") return undefined;
+/** Where threads may copy from a disk that nobody changes to a raw disk, or to one that is filled, where both have files of this host. */
+export function copiedFiles(source: BlockDevice | undefined, target: BlockDevice): CopiedFiles | undefined {
+  const { filler } = target;
+  if (source?.readOnly !== true || (target.format !== "raw" && filler === undefined)) return undefined;
   const [from, to] = [source.descriptor, target.descriptor];
-  return from === undefined || to === undefined ? undefined : { source: from, target: to };
+  if (from === undefined || to === undefined) return undefined;
+  return { source: from, target: to, filler, unit: filler === undefined ? 1 : target.limits.optimalAlignment };
+}
+
+/** What threads copy to `places`, which are pieces of `parts` in the same order. */
+function fromSource(places: readonly FilledPlace[], parts: readonly SourcePart[]): number[] {
+  const copied: number[] = [];
+  let index = 0;
+  for (const { offset, length, host, isZero } of places) {
+    while (offset >= partEnd(parts[index] as SourcePart)) index += 1;
+    const part = parts[index] as SourcePart;
+    copied.push(part.host + offset - part.offset, host, length, isZero ? 1 : 0);
+  }
+  return copied;
+}
+
+function partEnd({ offset, length }: DiskPart): number {
+  return offset + length;
 }
 
 /** Where the file of the disk itself has the byte at `offset`. */
 function hostPlace(extent: BlockExtent, offset: number): number | undefined {
   if (extent.hostOffset === undefined || extent.file !== undefined || extent.depth > 0) return undefined;
   return extent.hostOffset + offset - extent.offset;
-}
-
-/** Runs in the thread: uses nothing from around it. What lies past the end of the source is zeros. */
-function placesCopier(): (request: CopiedPlaces) => boolean {
-  const { readSync, writeSync } = process.getBuiltinModule("node:fs");
-  // Fits the cache of a processor core.
-  const pieceBytes = 256 * 1024;
-  const unit = 4096;
-  const piece = Buffer.alloc(pieceBytes);
-  const zeros = Buffer.alloc(unit);
-  const fill = (length: number, fd: number, at: number): void => {
-    for (let done = 0; done < length; ) {
-      const count = readSync(fd, piece, done, length - done, at + done);
-      if (count === 0) {
-        piece.fill(0, done, length);
-        return;
-      }
-      done += count;
-    }
-  };
-  const isZero = (start: number, end: number): boolean =>
-    piece[start] === 0 && piece[end - 1] === 0 && zeros.compare(piece, start, end, 0, end - start) === 0;
-  const write = (fd: number, at: number, start: number, end: number): void => {
-    for (let done = start; done < end; ) {
-      const count = writeSync(fd, piece, done, end - done, at + done);
-      if (count === 0) throw new Error("nothing was written");
-      done += count;
-    }
-  };
-  const copy = (target: number, at: number, length: number): void => {
-    let start = 0;
-    // Units begin at multiples of their size on the disk.
-    for (let from = 0, end = Math.min(length, unit - (at % unit)); from < length; ) {
-      if (isZero(from, end)) {
-        write(target, at, start, from);
-        start = end;
-      }
-      from = end;
-      end = Math.min(length, end + unit);
-    }
-    write(target, at, start, length);
-  };
-  return ({ source, target, places }) => {
-    try {
-      for (let index = 0; index < places.length; index += 3) {
-        const [from = 0, to = 0, length = 0] = places.slice(index, index + 3);
-        for (let done = 0; done < length; done += pieceBytes) {
-          const count = Math.min(pieceBytes, length - done);
-          fill(count, source, from + done);
-          copy(target, to + done, count);
-        }
-      }
-      return true;
-    } catch {
-      // Whoever asked tries by itself, and tells what is wrong.
-      return false;
-    }
-  };
 }

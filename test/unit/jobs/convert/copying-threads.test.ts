@@ -1,9 +1,9 @@
 import * as fs from "node:fs";
 import { expect, it } from "vitest";
-import type { BlockExtent } from "../../../../src/block/block-device.js";
+import type { BlockExtent, DiskPart } from "../../../../src/block/block-device.js";
 import { openRaw } from "../../../../src/formats/raw/device.js";
 import { convertDisks } from "../../../../src/jobs/convert/convert.js";
-import { CopyingThreads, type DiskPart } from "../../../../src/jobs/convert/copying-threads.js";
+import { CopyingThreads } from "../../../../src/jobs/convert/copying-threads.js";
 import { openFileStorage } from "../../../../src/storage/file-storage.js";
 import { temporaryFolder } from "../../../support/temporary-folder.js";
 
@@ -26,7 +26,7 @@ async function threadsOn(source: string, target: string, targetFlags: string) {
   const copied: number[] = [];
   const left: DiskPart[] = [];
   const threads = new CopyingThreads(
-    descriptors,
+    { ...descriptors, filler: undefined, unit: 1 },
     (length) => copied.push(length),
     async (part) => {
       left.push(part);
