@@ -89,7 +89,7 @@ export interface DiskFiller {
    *
    * `store` is called at most once, when the places are decided on. Nobody else may write to the parts meanwhile.
    */
-  fill(parts: readonly DiskPart[], store: StorePlaces): Promise<boolean>;
+  fillParts(parts: readonly DiskPart[], store: StorePlaces): Promise<boolean>;
 }
 
 /**

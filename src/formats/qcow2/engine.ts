@@ -218,7 +218,7 @@ export class ClusterEngine implements Qcow2Engine {
     const isPlain = this.#direct !== undefined && this.#inImage && !this.#isExtended;
     if (!isPlain || !this.writable || this.#state.old.backing !== undefined) return undefined;
     if (this.storage.descriptor === undefined) return undefined;
-    return { fill: (parts, store) => this.#fill(parts, store) };
+    return { fillParts: (parts, store) => this.#fill(parts, store) };
   }
 
   async #fill(parts: readonly DiskPart[], store: StorePlaces): Promise<boolean> {

@@ -138,7 +138,7 @@ export class CopyingThreads {
       await turn.ending;
       return answer;
     };
-    return filler.fill(parts, store).catch(() => false);
+    return filler.fillParts(parts, store).catch(() => false);
   }
 
   async #ask(request: CopiedPlaces): Promise<Uint8Array | undefined> {

@@ -1,10 +1,13 @@
 import * as fs from "node:fs";
 import { expect, it } from "vitest";
-import type { BlockExtent, DiskPart } from "../../../../src/block/block-device.js";
+import type { BlockExtent, DiskFiller, DiskPart } from "../../../../src/block/block-device.js";
+import { createQcow2 } from "../../../../src/formats/qcow2/create.js";
+import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
 import { openRaw } from "../../../../src/formats/raw/device.js";
 import { convertDisks } from "../../../../src/jobs/convert/convert.js";
 import { CopyingThreads } from "../../../../src/jobs/convert/copying-threads.js";
 import { openFileStorage } from "../../../../src/storage/file-storage.js";
+import { expectSound } from "../../../support/engine-images.js";
 import { temporaryFolder } from "../../../support/temporary-folder.js";
 
 const KIB = 1024;
@@ -21,12 +24,12 @@ function pattern(length: number): Uint8Array {
 }
 
 /** Threads between two files; what they did and left. */
-async function threadsOn(source: string, target: string, targetFlags: string) {
+async function threadsOn(source: string, target: string, targetFlags: string, filler?: DiskFiller, unit = 1) {
   const descriptors = { source: fs.openSync(source, "r"), target: fs.openSync(target, targetFlags) };
   const copied: number[] = [];
   const left: DiskPart[] = [];
   const threads = new CopyingThreads(
-    { ...descriptors, filler: undefined, unit: 1 },
+    { ...descriptors, filler, unit },
     (length) => copied.push(length),
     async (part) => {
       left.push(part);
@@ -111,4 +114,78 @@ it("a long raw disk arrives whole, with its progress, whoever copies which part"
   }
   expect(Buffer.compare(fs.readFileSync(path("target")), bytes)).toBe(0);
   expect(progress.at(-1)).toBe(bytes.length);
+});
+
+/** A copy of the raw file in a new image. */
+async function filledImage(source: string, image: string, clusterSize: number): Promise<Uint8Array> {
+  const from = openRaw(await openFileStorage(source));
+  const storage = await openFileStorage(image, { writable: true, create: true, io: "pool" });
+  await createQcow2(storage, { size: from.size, clusterSize });
+  const target = await openQcow2(storage);
+  try {
+    await convertDisks([from], target, { targetIsZero: true });
+  } finally {
+    await from.close();
+    await target.close();
+  }
+  return fs.readFileSync(image);
+}
+
+it.each([4 * KIB, 64 * KIB, 2 * MIB])(
+  "images that threads fill are sound, and places of zeros are used again: clusters of %i bytes",
+  async (clusterSize) => {
+    const bytes = pattern(113 * MIB + 512);
+    // Zeros that the file has as data: at the start of a batch, across two, inside a cluster, and many clusters.
+    for (const [from, to] of [
+      [56 * MIB, 57 * MIB],
+      [63 * MIB + 100, 66 * MIB],
+      [70 * MIB + 4096, 70 * MIB + 12_288],
+      [72 * MIB, 90 * MIB],
+    ] as const) {
+      bytes.fill(0, from, to);
+    }
+    fs.writeFileSync(path("source"), bytes);
+    const first = await filledImage(path("source"), path("first"), clusterSize);
+    expectSound(first);
+    if (clusterSize === 64 * KIB) {
+      const second = await filledImage(path("source"), path("second"), clusterSize);
+      expect(Buffer.compare(first, second), "the same copy gives the same file").toBe(0);
+    }
+    const image = await openQcow2(await openFileStorage(path("first")), { readOnly: true });
+    const read = new Uint8Array(MIB);
+    for (let at = 0; at < bytes.length; at += MIB) {
+      const piece = read.subarray(0, Math.min(MIB, bytes.length - at));
+      await image.read(at, piece);
+      expect(Buffer.compare(piece, bytes.subarray(at, at + piece.length)), `at ${at}`).toBe(0);
+    }
+    await image.close();
+    // What the last batches before the end had for zeros nobody has used.
+    expect(first.length).toBeLessThan(106 * MIB + 6 * clusterSize);
+  },
+);
+
+it("what finds no place, and what is no whole unit, is copied by the caller", async () => {
+  fs.writeFileSync(path("source"), pattern(MIB));
+  fs.writeFileSync(path("target"), "");
+  const asked: number[] = [];
+  const filler: DiskFiller = {
+    fillParts: async (parts, store) => {
+      asked.push(...parts.map(({ offset }) => offset));
+      if (asked.length === 1) return (await store([])) === undefined;
+      throw new Error("no room");
+    },
+  };
+  const { threads, taken, finish, copied, left } = await threadsOn(path("source"), path("target"), "r+", filler, 4096);
+  await taken(extent(1024, 8192, 0));
+  await threads.settled();
+  await taken(extent(16_384, 4096, 0));
+  await finish();
+  expect(copied).toEqual([]);
+  expect(asked).toEqual([4096, 16_384]);
+  expect(left).toEqual([
+    { offset: 1024, length: 3072 },
+    { offset: 8192, length: 1024 },
+    { offset: 4096, length: 4096, host: 3072 },
+    { offset: 16_384, length: 4096, host: 0 },
+  ]);
 });

@@ -1,0 +1,215 @@
+import { describe, expect, it } from "vitest";
+import type { DiskFiller, DiskPart, FilledPlace, StorePlaces } from "../../../../src/block/block-device.js";
+import type { CreateQcow2Options } from "../../../../src/formats/qcow2/create-options.js";
+import type { Qcow2Device } from "../../../../src/formats/qcow2/device.js";
+import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
+import { ForwardingStorage } from "../../../../src/storage/forwarding-storage.js";
+import { type MemoryStorage, memoryStorage } from "../../../../src/storage/memory-storage.js";
+import { ALL_SHAPES, expectSound, imageInMemory, shapeName } from "../../../support/engine-images.js";
+import { Random } from "../../../support/random.js";
+
+const KIB = 1024;
+const CLUSTER = 64 * KIB;
+
+/** A storage whose bytes others can write as well, as those of a file. */
+class OpenToOthers extends ForwardingStorage {
+  readonly descriptor = 0;
+}
+
+interface Filled {
+  readonly memory: MemoryStorage;
+  readonly device: Qcow2Device;
+  readonly filler: DiskFiller;
+  /** What the disk must read. */
+  readonly expected: Uint8Array;
+  /** Stores what `expected` has, as threads do: no zeros where there are some already, no clusters of zeros anywhere. */
+  readonly store: StorePlaces;
+}
+
+async function imageToFill(options: CreateQcow2Options): Promise<Filled> {
+  const memory = await imageInMemory(options);
+  return toFill(memory, new OpenToOthers(memory));
+}
+
+async function toFill(memory: MemoryStorage, storage: OpenToOthers): Promise<Filled> {
+  const device = (await openQcow2(storage)) as Qcow2Device;
+  const { filler } = device;
+  if (filler === undefined) throw new Error("the image cannot be filled");
+  const expected = new Uint8Array(device.size);
+  const unit = device.limits.optimalAlignment;
+  const store = async (places: readonly FilledPlace[]): Promise<Uint8Array> => {
+    const answer: number[] = [];
+    for (const { offset, length, host, isZero } of places) {
+      for (let at = 0; at < length; at += unit) {
+        const bytes = expected.subarray(offset + at, offset + at + unit);
+        const hasData = bytes.some((byte) => byte !== 0);
+        answer.push(hasData ? 1 : 0);
+        const step = isZero ? 512 : unit;
+        for (let done = hasData ? 0 : unit; done < unit; done += step) {
+          const piece = bytes.subarray(done, done + step);
+          if (!isZero || piece.some((byte) => byte !== 0)) await memory.write(host + at + done, piece.slice());
+        }
+      }
+    }
+    return Uint8Array.from(answer);
+  };
+  return { memory, device, filler, expected, store };
+}
+
+async function expectDisk({ device, expected, memory }: Filled): Promise<void> {
+  const bytes = new Uint8Array(device.size);
+  await device.read(0, bytes);
+  expect(Buffer.compare(bytes, expected)).toBe(0);
+  await device.close();
+  const file = memory.bytes();
+  expectSound(file);
+  const again = await openQcow2(memoryStorage(file), { readOnly: true });
+  await again.read(0, bytes);
+  await again.close();
+  expect(Buffer.compare(bytes, expected)).toBe(0);
+}
+
+function set(filled: Filled, { offset, length }: DiskPart, value: number): DiskPart {
+  filled.expected.fill(value, offset, offset + length);
+  return { offset, length };
+}
+
+async function write(filled: Filled, part: DiskPart, value: number): Promise<void> {
+  const { offset, length } = set(filled, part, value);
+  await filled.device.write(offset, new Uint8Array(length).fill(value));
+}
+
+describe("filling a disk", () => {
+  it.each(ALL_SHAPES.map((shape) => ({ name: shapeName(shape), shape })))(
+    "stores parts, leaves zeros out, and is sound: $name",
+    async ({ shape }) => {
+      const { clusterSize } = shape;
+      const filled = await imageToFill({ ...shape, size: 24 * clusterSize });
+      await write(filled, { offset: 5 * clusterSize + 10, length: 7 }, 9);
+      const parts = [
+        set(filled, { offset: 0, length: 5 * clusterSize }, 1),
+        set(filled, { offset: 7 * clusterSize, length: 9 * clusterSize }, 2),
+      ];
+      filled.expected.fill(0, 2 * clusterSize, 4 * clusterSize);
+      filled.expected.fill(0, 9 * clusterSize + 100, 12 * clusterSize - 1);
+      expect(await filled.filler.fillParts(parts, filled.store)).toBe(true);
+      await expectDisk(filled);
+    },
+  );
+
+  it("gives clusters that turn out to be zeros to the next who asks, with their zeros", async () => {
+    const filled = await imageToFill({ size: 8 * CLUSTER });
+    const parts = [set(filled, { offset: 0, length: 4 * CLUSTER }, 1)];
+    filled.expected.fill(0, CLUSTER, 3 * CLUSTER);
+    await filled.filler.fillParts(parts, filled.store);
+    await write(filled, { offset: 5 * CLUSTER, length: 600 }, 5);
+    const places: FilledPlace[] = [];
+    await filled.filler.fillParts([set(filled, { offset: 6 * CLUSTER, length: CLUSTER }, 6)], (found) => {
+      places.push(...found);
+      return filled.store(found);
+    });
+    expect(places).toHaveLength(1);
+    expect(places[0]?.isZero).toBe(true);
+    const clusters = filled.memory.size() / CLUSTER;
+    await expectDisk(filled);
+    // Header, refcount table and block, L1 and L2 table, four data clusters: none was lost.
+    expect(filled.memory.size() / CLUSTER).toBe(9);
+    expect(clusters).toBeGreaterThan(9);
+  });
+
+  it("does nothing where something is stored, and says so", async () => {
+    const filled = await imageToFill({ size: 8 * CLUSTER });
+    await write(filled, { offset: 3 * CLUSTER, length: 10 }, 3);
+    const parts = [
+      { offset: 0, length: 2 * CLUSTER },
+      { offset: 2 * CLUSTER, length: 2 * CLUSTER },
+    ];
+    const store = (): Promise<Uint8Array> => Promise.reject(new Error("never asked"));
+    expect(await filled.filler.fillParts(parts, store)).toBe(false);
+    await expectDisk(filled);
+  });
+
+  it("gives everything back when nothing could be stored", async () => {
+    const filled = await imageToFill({ size: 8 * CLUSTER });
+    const part = { offset: CLUSTER, length: 4 * CLUSTER };
+    expect(await filled.filler.fillParts([part], async () => undefined)).toBe(false);
+    await expect(filled.filler.fillParts([part], () => Promise.reject(new Error("no thread")))).rejects.toThrow(
+      "no thread",
+    );
+    expect(await filled.filler.fillParts([set(filled, part, 1)], filled.store)).toBe(true);
+    await expectDisk(filled);
+  });
+
+  it("does nothing when there is no room", async () => {
+    const memory = await imageInMemory({ size: 64 * CLUSTER });
+    await memory.truncate(memory.size() + 10 * CLUSTER);
+    const capabilities = { ...memory.capabilities, resizable: false };
+    const filled = await toFill(memory, new OpenToOthers(memory, capabilities));
+    expect(await filled.filler.fillParts([{ offset: 0, length: 32 * CLUSTER }], filled.store)).toBe(false);
+    const part = set(filled, { offset: 0, length: 3 * CLUSTER }, 1);
+    expect(await filled.filler.fillParts([part], filled.store)).toBe(true);
+    await expectDisk(filled);
+  });
+
+  it("is only there where guest data lies in the image as it is and nothing shows through", async () => {
+    const fillable = async (options: CreateQcow2Options, readOnly = false): Promise<boolean> => {
+      const memory = await imageInMemory({ size: CLUSTER, ...options });
+      const device = (await openQcow2(new OpenToOthers(memory), { readOnly })) as Qcow2Device;
+      const { filler } = device;
+      await device.close();
+      return filler !== undefined;
+    };
+    expect(await fillable({ size: CLUSTER })).toBe(true);
+    expect(await fillable({ size: CLUSTER }, true)).toBe(false);
+    expect(await fillable({ size: CLUSTER, extendedL2: true })).toBe(false);
+    const memory = await imageInMemory({ size: CLUSTER });
+    const device = (await openQcow2(memory)) as Qcow2Device;
+    expect(device.filler).toBeUndefined();
+    await device.close();
+  });
+
+  it("refuses parts that are no whole clusters or lie outside the disk", async () => {
+    const { filler, store, device } = await imageToFill({ size: 8 * CLUSTER });
+    expect(() => filler.fillParts([{ offset: 512, length: CLUSTER }], store)).toThrow(/multiples of 65536/);
+    expect(() => filler.fillParts([{ offset: 7 * CLUSTER, length: 2 * CLUSTER }], store)).toThrow(/do not fit/);
+    await device.close();
+    expect(() => filler.fillParts([{ offset: 0, length: CLUSTER }], store)).toThrow(/closed/);
+  });
+
+  it.each([1, 2, 3, 4, 5, 6])(
+    "reads as a simple model and stays sound, whatever comes at a time (seed %i)",
+    async (seed) => {
+      const random = new Random(seed);
+      const clusterSize = 4096;
+      const clusters = 1500;
+      const filled = await imageToFill({ size: clusters * clusterSize, clusterSize });
+      // Each cluster is written by one request at most, so that their order says nothing.
+      const work: Promise<unknown>[] = [];
+      for (let at = 0; at < clusters; ) {
+        const count = Math.min(clusters - at, 1 + random.below(40));
+        const part = { offset: at * clusterSize, length: count * clusterSize };
+        for (let index = 0; index < count; index++) {
+          const start = part.offset + index * clusterSize;
+          if (random.below(3) > 0)
+            filled.expected.fill(1 + random.below(255), start + random.below(2000), start + 4096);
+        }
+        const kind = random.below(4);
+        const late: StorePlaces = async (places) => {
+          for (let turns = random.below(20); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
+          return kind === 1 ? undefined : filled.store(places);
+        };
+        const writeIt = async (): Promise<void> => {
+          await filled.device.write(part.offset, filled.expected.slice(part.offset, part.offset + part.length));
+        };
+        work.push(
+          kind === 0 ? writeIt() : filled.filler.fillParts([part], late).then((done) => (done ? undefined : writeIt())),
+        );
+        if (random.below(8) === 0) work.push(Promise.resolve(filled.device.flush()));
+        if (random.below(4) === 0) await Promise.all(work.splice(0));
+        at += count;
+      }
+      await Promise.all(work);
+      await expectDisk(filled);
+    },
+  );
+});
