@@ -151,7 +151,7 @@ export class ImageState {
       lazyRefcounts: () => this.hasLazyRefcounts,
       refusal: () => this.refusal,
       corrupt,
-      padAll: () => this.latePadding.padAll(),
+      latePadding: this.latePadding,
       changes: this.#watchChanges(),
     });
   }

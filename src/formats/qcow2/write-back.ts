@@ -5,6 +5,7 @@ import type { DataRequests } from "./data-io.js";
 import type { DeferredFrees, FreedRange } from "./deferred-frees.js";
 import type { GuestData } from "./guest-data.js";
 import type { ImageHeader } from "./image-header.js";
+import type { LatePadding } from "./late-padding.js";
 import type { MetadataChanges } from "./metadata-changes.js";
 import { type MetadataOwners, OWNER_L1, OWNER_L2, OWNER_REFBLOCK, OWNER_REFTABLE } from "./overlap.js";
 import type { Refcounts } from "./refcounts.js";
@@ -28,8 +29,8 @@ export interface WriteBackParts {
   readonly refusal: () => Error | undefined;
   /** Reports corruption; always throws. */
   readonly corrupt: (error: ZcowError) => Promise<never>;
-  /** Makes zeros of what mapped clusters hold behind what is written in them, in this turn. */
-  readonly padAll: () => MaybePromise<void>;
+  /** Clusters that need zeros before their entries are written. */
+  readonly latePadding: LatePadding;
   /** Keeps a journal of what is not in the file yet. */
   readonly changes: MetadataChanges | undefined;
 }
@@ -109,8 +110,12 @@ export class WriteBack {
 
   async #run(full: boolean): Promise<void> {
     // In the turn of the freeze, so that no entry is taken whose cluster has a tail.
-    const padded = this.#parts.padAll();
-    if (isPromise(padded)) await padded;
+    const { latePadding } = this.#parts;
+    if (!latePadding.isEmpty) {
+      this.unflushedData = true;
+      const padded = latePadding.padAll();
+      if (isPromise(padded)) await padded;
+    }
     const batch = this.#freeze(full || !this.#parts.lazyRefcounts());
     let durable = false;
     try {

@@ -248,6 +248,21 @@ describe("a reserved cluster of which only the start is written", () => {
     expect(await checkQcow2(memoryStorage(storage.bytes()))).toMatchObject({ corruptions: 0, leaks: 0 });
   });
 
+  it("makes every later flush fail when the one that was to make its zeros durable did", async () => {
+    const storage = await closedResetImage();
+    const faults = faultStorage(borrowedStorage(storage), {});
+    const next = await openWarm(faults);
+    await next.append(at(4), filled(512, 1));
+    await next.flush();
+    await next.append(at(2), filled(512, 1));
+    // Makes the data durable; the zeros come later.
+    await next.resetZones(at(4), ZONE);
+    faults.plan({ rules: [{ fault: { type: "error" }, kinds: ["flush"], nth: 1 }] });
+    await expect(Promise.resolve(next.flush())).rejects.toMatchObject({ code: "IO_ERROR" });
+    await expect(Promise.resolve(next.flush())).rejects.toThrow("an earlier flush failed");
+    await next.close().catch(() => undefined);
+  });
+
   it("keeps the flush from succeeding when it cannot be padded, and is padded by the next one", async () => {
     const storage = await closedResetImage();
     const host = new ReferenceImage(storage.bytes()).mappingAt(at(2)).hostOffset;
