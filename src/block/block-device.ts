@@ -87,9 +87,10 @@ export interface DiskFiller {
    * the disk read what was stored. When this resolves to false nothing has changed, and the parts have to be written by the device: some of
    * them are stored already, are being written, find no room, or `store` failed. Fails as `write` does.
    *
-   * `store` is called at most once, when the places are decided on. Nobody else may write to the parts meanwhile.
+   * `store` is called at most once, when the places are decided on; nothing is given back, and nothing stored is read, before `turn`
+   * resolves, too (default: it has). Nobody else may write to the parts meanwhile.
    */
-  fillParts(parts: readonly DiskPart[], store: StorePlaces): Promise<boolean>;
+  fillParts(parts: readonly DiskPart[], store: StorePlaces, turn?: Promise<void>): Promise<boolean>;
 }
 
 /**

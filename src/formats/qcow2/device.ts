@@ -34,12 +34,12 @@ export class Qcow2Device extends BaseBlockDevice implements BitmapTracking {
     const filler = this.#engine.filler;
     if (filler === undefined) return undefined;
     return {
-      fillParts: (parts: readonly DiskPart[], store: StorePlaces): Promise<boolean> => {
+      fillParts: (parts: readonly DiskPart[], store: StorePlaces, turn?: Promise<void>): Promise<boolean> => {
         for (const { offset, length } of parts) {
           this.assertRequest("fill", offset, length, this.limits.optimalAlignment);
         }
         this.assertWritable("fill");
-        return this.track(filler.fillParts(parts, store));
+        return this.track(filler.fillParts(parts, store, turn));
       },
     };
   }

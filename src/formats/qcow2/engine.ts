@@ -218,14 +218,14 @@ export class ClusterEngine implements Qcow2Engine {
     const isPlain = this.#direct !== undefined && this.#inImage && !this.#isExtended;
     if (!isPlain || !this.writable || this.#state.old.backing !== undefined) return undefined;
     if (this.storage.descriptor === undefined) return undefined;
-    return { fillParts: (parts, store) => this.#fill(parts, store) };
+    return { fillParts: (parts, store, turn) => this.#fill(parts, store, turn) };
   }
 
-  async #fill(parts: readonly DiskPart[], store: StorePlaces): Promise<boolean> {
+  async #fill(parts: readonly DiskPart[], store: StorePlaces, turn?: Promise<void>): Promise<boolean> {
     await this.prepareForWriting();
     for (const { offset, length } of parts) this.bitmaps?.mark(offset, length);
     try {
-      return await fill(this.#state, parts, store);
+      return await fill(this.#state, parts, store, turn);
     } catch (error) {
       if (isZcowError(error, "NO_SPACE")) return false;
       return this.#state.fail(error);

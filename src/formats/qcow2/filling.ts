@@ -26,11 +26,16 @@ interface FilledRun {
  * order, with `store` in the place of the write. Clusters that turn out to be zeros are given back at once, and never linked. The image has no
  * backing image, and guest data lies in the image file as it is.
  */
-export async function fill(state: ImageState, parts: readonly DiskPart[], store: StorePlaces): Promise<boolean> {
+export async function fill(
+  state: ImageState,
+  parts: readonly DiskPart[],
+  store: StorePlaces,
+  turn?: Promise<void>,
+): Promise<boolean> {
   const filling = new Filling(state);
   try {
     for (const part of parts) if (!(await filling.add(part))) return false;
-    const stored = await filling.store(store);
+    const stored = await filling.store(store, turn);
     if (stored === undefined) return false;
     await filling.link(stored);
     return true;
@@ -84,7 +89,7 @@ class Filling {
     }
   }
 
-  async store(store: StorePlaces): Promise<Uint8Array | undefined> {
+  async store(store: StorePlaces, turn: Promise<void> | undefined): Promise<Uint8Array | undefined> {
     const { geometry, requests, writeBack } = this.#state;
     const { clusterSize } = geometry;
     const places = this.#runs.map(({ first, count, host, fresh }): FilledPlace => {
@@ -94,6 +99,7 @@ class Filling {
     const storing = store(places);
     await requests.follow(storing.then(noted, noted));
     writeBack.unflushedData = true;
+    await turn;
     return storing;
   }
 

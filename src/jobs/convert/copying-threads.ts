@@ -132,13 +132,11 @@ export class CopyingThreads {
 
   async #fill(filler: DiskFiller, parts: readonly SourcePart[], turn: BatchTurn): Promise<boolean> {
     const { unit } = this.#files;
-    const store = async (places: readonly FilledPlace[]): Promise<Uint8Array | undefined> => {
+    const store = (places: readonly FilledPlace[]): Promise<Uint8Array | undefined> => {
       turn.place();
-      const answer = await this.#ask({ ...this.#descriptors, places: fromSource(places, parts), unit });
-      await turn.ending;
-      return answer;
+      return this.#ask({ ...this.#descriptors, places: fromSource(places, parts), unit });
     };
-    return filler.fillParts(parts, store).catch(() => false);
+    return filler.fillParts(parts, store, turn.ending).catch(() => false);
   }
 
   async #ask(request: CopiedPlaces): Promise<Uint8Array | undefined> {

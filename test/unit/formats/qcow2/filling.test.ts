@@ -151,6 +151,28 @@ describe("filling a disk", () => {
     await expectDisk(filled);
   });
 
+  it("does not hold up who needs the space of others while its own end waits", async () => {
+    const memory = await imageInMemory({ size: 64 * CLUSTER });
+    // An L2 table, two clusters, two of the filling: one is left.
+    await memory.truncate((Math.ceil(memory.size() / CLUSTER) + 6) * CLUSTER);
+    const capabilities = { ...memory.capabilities, resizable: false };
+    const filled = await toFill(memory, new OpenToOthers(memory, capabilities));
+    await write(filled, { offset: 0, length: 2 * CLUSTER }, 1);
+    let letEnd = (): void => undefined;
+    const turn = new Promise<void>((resolve) => {
+      letEnd = resolve;
+    });
+    const part = set(filled, { offset: 8 * CLUSTER, length: 2 * CLUSTER }, 8);
+    const filling = filled.filler.fillParts([part], filled.store, turn);
+    await new Promise((resolve) => setImmediate(resolve));
+    await filled.device.discard(0, 2 * CLUSTER);
+    filled.expected.fill(0, 0, 2 * CLUSTER);
+    await write(filled, { offset: 16 * CLUSTER, length: 3 * CLUSTER }, 16);
+    letEnd();
+    expect(await filling).toBe(true);
+    await expectDisk(filled);
+  });
+
   it("is only there where guest data lies in the image as it is and nothing shows through", async () => {
     const fillable = async (options: CreateQcow2Options, readOnly = false): Promise<boolean> => {
       const memory = await imageInMemory({ size: CLUSTER, ...options });
