@@ -1,9 +1,11 @@
-import { ZcowError } from "../base/errors.js";
+import { isZcowError, ZcowError } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
 import type { OpenDeviceOptions } from "../block/format-driver.js";
 import { parseReference, resolveReference } from "../block/image-reference.js";
 import { isZonedDevice } from "../block/zoned-device.js";
 import { fileIdentity } from "../storage/file-identity.js";
+import { openStorage } from "../storage/open-storage.js";
+import type { Storage } from "../storage/storage.js";
 import { openReferencedFile } from "./backing-image.js";
 import type { CreateQcow2Options } from "./qcow2/create-options.js";
 import type { InheritedZones } from "./qcow2/create-zones.js";
@@ -38,7 +40,7 @@ export async function readBackingFacts(
       stockText: "Error: Trying to create an image with the same filename as the backing file",
     });
   }
-  const device = await openForFacts(resolved, format, open);
+  const device = await openWhoeverWrites(resolved, format, open);
   try {
     if (format === undefined) throw backingFormatMissing(name, device.format);
     return { size: device.size, zones: zonesOf(device) };
@@ -58,6 +60,27 @@ export function backingFormatMissing(name: string, found?: string): ZcowError {
       stockText: `Backing file specified without backing format${hint}`,
     },
   );
+}
+
+/**
+ * An overlay may be made while somebody writes to its backing image: the size stays. Of a zoned one the write pointers are taken over, and
+ * those must not move.
+ */
+async function openWhoeverWrites(
+  name: string,
+  format: string | undefined,
+  open: OpenDeviceOptions,
+): Promise<BlockDevice> {
+  try {
+    return await openForFacts(name, format, open);
+  } catch (error) {
+    if (!isZcowError(error, "LOCKED") || open.openFile !== undefined) throw error;
+    const openFile = (path: string): Promise<Storage> => openStorage(path, { forceShare: true });
+    const device = await openForFacts(name, format, { ...open, openFile });
+    if (device.limits.zoned === undefined) return device;
+    await device.close();
+    throw error;
+  }
 }
 
 async function openForFacts(name: string, format: string | undefined, open: OpenDeviceOptions): Promise<BlockDevice> {

@@ -23,6 +23,7 @@ const WRITERS = [
   "qemu-img convert -f raw -O qcow2 other.raw disk.qcow2",
   "qemu-img create -q -f qcow2 disk.qcow2 1M",
   "qemu-img rebase -u -f qcow2 -b '' disk.qcow2",
+  "qemu-img dd if=other.raw of=disk.qcow2",
 ];
 
 /** What only looks at it. */
@@ -52,6 +53,12 @@ const FORCED = [
   "qemu-img map -U --image-opts driver=qcow2,file.filename=disk.qcow2,cache.direct=off",
   "qemu-img check --image-opts driver=qcow2,file.filename=disk.qcow2,force-share=on",
   `qemu-img info -U 'json:{"driver":"qcow2","file":{"driver":"file","filename":"disk.qcow2"}}'`,
+];
+
+/** What makes an image that refers to it. */
+const REFERRING = [
+  "qemu-img create -q -f qcow2 -b disk.qcow2 -F qcow2 new.qcow2",
+  "qemu-img create -q -f qcow2 -b disk.qcow2 -F qcow2 new.qcow2 2M",
 ];
 
 const LOCK_FAILURE = /Failed to get (shared )?"\w+" lock/;
@@ -114,6 +121,12 @@ describeWithStock("two programs at one image", () => {
       const theirs = shown(await stock(line));
       expect(theirs.code).not.toBe(0);
       expect(theirs.stderr).toMatch(LOCK_FAILURE);
+      expect(shown(await own(line))).toEqual(theirs);
+    });
+
+    it.each(REFERRING)("done alike: %s", async (line) => {
+      const theirs = shown(await stock(line));
+      expect(theirs.code).toBe(0);
       expect(shown(await own(line))).toEqual(theirs);
     });
 

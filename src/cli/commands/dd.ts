@@ -153,7 +153,8 @@ async function create(format: "raw" | "qcow2", path: string, size: number): Prom
   try {
     await createImage(fileOfName(path), { format, size });
   } catch (error) {
-    if (!(error instanceof ZcowError) || error.category !== "storage") throw withSubject(subject, error);
+    const isStorageFault = error instanceof ZcowError && error.category === "storage" && error.code !== "LOCKED";
+    if (!isStorageFault) throw withSubject(subject, error);
     throw new ZcowError(error.code, error.message, {
       data: error.data,
       cause: error,
