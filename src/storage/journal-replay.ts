@@ -1,6 +1,5 @@
 import { ZcowError } from "../base/errors.js";
 import { alignDown } from "../base/integers.js";
-import { isPromise, type MaybePromise } from "../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../base/units.js";
 import type { JournalRecord } from "./journal-codec.js";
 import type { Storage } from "./storage.js";
@@ -16,13 +15,13 @@ export async function replayJournal(storage: Storage, records: readonly JournalR
   for (const { offset, bytes } of records) if (offset + bytes.length > size) throw outside(storage, offset, size);
   const stages = [...new Set(records.map(({ stage }) => stage))].sort((a, b) => a - b);
   for (const stage of stages) {
-    await done(storage.flush());
+    await storage.flush();
     await putStage(
       storage,
       records.filter((record) => record.stage === stage),
     );
   }
-  await done(storage.flush());
+  await storage.flush();
 }
 
 /** Whole sectors are written, so that a power cut leaves each entry old or new. Later records of a sector win. */
@@ -35,18 +34,14 @@ async function putStage(storage: Storage, records: readonly JournalRecord[]): Pr
       let sector = sectors.get(start);
       if (sector === undefined) {
         sector = new Uint8Array(Math.min(unit, storage.size() - start));
-        await done(storage.read(start, sector));
+        await storage.read(start, sector);
         sectors.set(start, sector);
       }
       const from = Math.max(start, offset);
       sector.set(bytes.subarray(from - offset, Math.min(end, start + unit) - offset), from - start);
     }
   }
-  for (const [start, sector] of [...sectors].sort(([a], [b]) => a - b)) await done(storage.write(start, sector));
-}
-
-async function done(wait: MaybePromise<void>): Promise<void> {
-  if (isPromise(wait)) await wait;
+  for (const [start, sector] of [...sectors].sort(([a], [b]) => a - b)) await storage.write(start, sector);
 }
 
 function outside(storage: Storage, offset: number, size: number): ZcowError {

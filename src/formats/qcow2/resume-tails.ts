@@ -1,15 +1,11 @@
 import { viewOf } from "../../base/bytes.js";
 import { ZcowError } from "../../base/errors.js";
-import { isPromise, type MaybePromise } from "../../base/maybe-promise.js";
-import { KiB } from "../../base/units.js";
 import type { JournalRecord } from "../../storage/journal-codec.js";
 import type { Storage } from "../../storage/storage.js";
 import type { Qcow2Header } from "./header.js";
 import { decodeTail, JOURNAL_STAGE } from "./journal-stages.js";
 import { decodeWritePointer, isWritePointerSound, writePointerTableBytes } from "./write-pointer-table.js";
 import { WRITE_POINTER_BYTES } from "./zoned-layouts.js";
-
-const ZEROS = new Uint8Array(64 * KiB);
 
 /**
  * Zeroes what a killed process left of the former life of clusters that it had written the start of (late-padding.ts): of each cluster in the
@@ -39,7 +35,8 @@ export async function resumeTails(
     if (pointer === undefined) continue;
     const written = Math.max(0, pointer - guest);
     // Past the end of the file nothing is stored.
-    await zero(storage, host + written, Math.min(host + clusterSize, storage.size()));
+    const [from, end] = [host + written, Math.min(host + clusterSize, storage.size())];
+    if (end > from) await storage.writeZeroes(from, end - from);
   }
   return records.filter(({ stage }) => stage !== JOURNAL_STAGE.tails);
 }
@@ -53,7 +50,7 @@ async function pointersAfter(
   const offset = zoned?.tableOffset;
   if (zoned === undefined || offset === undefined) return () => undefined;
   const table = new Uint8Array(writePointerTableBytes(zoned.zoneCount));
-  await done(storage.read(offset, table));
+  await storage.read(offset, table);
   for (const record of records) {
     const at = record.offset - offset;
     if (record.stage !== JOURNAL_STAGE.writePointers || record.bytes.length !== WRITE_POINTER_BYTES) continue;
@@ -66,16 +63,6 @@ async function pointersAfter(
     if (!isSequential || !isWritePointerSound(view, zone, zoned, size)) return undefined;
     return decodeWritePointer(view, zone, zoned, size);
   };
-}
-
-async function zero(storage: Storage, from: number, end: number): Promise<void> {
-  for (let at = from; at < end; at += ZEROS.length) {
-    await done(storage.write(at, ZEROS.subarray(0, Math.min(ZEROS.length, end - at))));
-  }
-}
-
-async function done(wait: MaybePromise<void>): Promise<void> {
-  if (isPromise(wait)) await wait;
 }
 
 function corrupt(storage: Storage, host: number, guest: number | undefined): ZcowError {

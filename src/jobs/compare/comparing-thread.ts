@@ -1,5 +1,6 @@
 import { MiB } from "../../base/units.js";
-import type { BlockDevice, BlockExtent } from "../../block/block-device.js";
+import type { BlockDevice } from "../../block/block-device.js";
+import { hostPlace } from "../../block/host-place.js";
 import { SideThread } from "../../host/side-thread.js";
 import type { PairedRun } from "./paired-runs.js";
 
@@ -52,7 +53,11 @@ export class ComparingThread {
 
   /** Takes bytes from `offset` on of `run`, up to `end`; how many, 0 when it has enough to do or cannot read them. */
   take(run: PairedRun, offset: number, end: number): number {
-    if (this.#underWay.size >= BATCHES || placeOf(run.first, 0) === undefined || placeOf(run.second, 0) === undefined) {
+    if (
+      this.#underWay.size >= BATCHES ||
+      hostPlace(run.first, 0) === undefined ||
+      hostPlace(run.second, 0) === undefined
+    ) {
       return 0;
     }
     const length = Math.min(end - offset, BATCH_BYTES - this.#batchBytes);
@@ -82,8 +87,8 @@ export class ComparingThread {
 
   async #compare(parts: readonly RunPart[]): Promise<void> {
     const places = parts.flatMap(({ run, offset, length }) => [
-      placeOf(run.first, offset) ?? 0,
-      placeOf(run.second, offset) ?? 0,
+      hostPlace(run.first, offset) ?? 0,
+      hostPlace(run.second, offset) ?? 0,
       length,
     ]);
     const request = { first: this.#first, second: this.#second, places };
@@ -103,12 +108,6 @@ export function comparedFiles(
   if (!first.readOnly || !second.readOnly) return undefined;
   const [a, b] = [first.descriptor, second.descriptor];
   return a === undefined || b === undefined ? undefined : { first: a, second: b };
-}
-
-/** Where the file of the disk itself has the byte at `offset`. */
-function placeOf(extent: BlockExtent | undefined, offset: number): number | undefined {
-  if (extent?.hostOffset === undefined || extent.file !== undefined || extent.depth > 0) return undefined;
-  return extent.hostOffset + offset - extent.offset;
 }
 
 /** Runs in the thread: uses nothing from around it. What lies past the end of a file is zeros. */

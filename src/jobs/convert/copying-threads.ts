@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { MiB } from "../../base/units.js";
 import type { BlockDevice, BlockExtent, DiskFiller, DiskPart, FilledPlace } from "../../block/block-device.js";
+import { hostPlace } from "../../block/host-place.js";
 import { SideThread } from "../../host/side-thread.js";
 import { BatchTurn } from "./batch-turn.js";
 import { type CopiedPlaces, placesCopier } from "./places-copier.js";
@@ -28,18 +29,13 @@ interface SourcePart extends DiskPart {
   readonly host: number;
 }
 
-interface Team {
-  readonly thread: SideThread<CopiedPlaces, Uint8Array | undefined>;
-  underWay: number;
-}
-
 /**
  * Copies data from a file of this host to a disk in another one, in threads that read and write by themselves: bytes are written by the
  * processor that has just read them. Zeros are left out in units of 4 KiB, or not to touch what is there, in whole units of the target.
  * Whatever threads cannot do is copied by `here`.
  */
 export class CopyingThreads {
-  readonly #threads: readonly Team[];
+  readonly #threads: readonly SideThread<CopiedPlaces, Uint8Array | undefined>[];
   readonly #files: CopiedFiles;
   readonly #copied: (length: number) => void;
   readonly #here: (part: DiskPart) => Promise<void>;
@@ -52,7 +48,7 @@ export class CopyingThreads {
   /** `copied` is told the lengths of parts that are done by threads; `here` never fails. */
   constructor(files: CopiedFiles, copied: (length: number) => void, here: (part: DiskPart) => Promise<void>) {
     const count = Math.min(THREADS, availableParallelism());
-    this.#threads = Array.from({ length: count }, () => ({ thread: new SideThread(placesCopier), underWay: 0 }));
+    this.#threads = Array.from({ length: count }, () => new SideThread(placesCopier));
     this.#files = files;
     this.#copied = copied;
     this.#here = here;
@@ -87,13 +83,13 @@ export class CopyingThreads {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#threads.map(({ thread }) => thread.close()));
+    await Promise.all(this.#threads.map((thread) => thread.close()));
   }
 
   /** Threads that cannot be had are never there. */
   async #greet(): Promise<boolean> {
     const nothing = { ...this.#descriptors, places: [], unit: 0 };
-    const answers = this.#threads.map(({ thread }) => thread.ask(nothing).catch(() => undefined));
+    const answers = this.#threads.map((thread) => thread.ask(nothing).catch(() => undefined));
     return (await Promise.all(answers)).every((answer) => answer !== undefined);
   }
 
@@ -139,12 +135,9 @@ export class CopyingThreads {
     return filler.fillParts(parts, store, turn.ending).catch(() => false);
   }
 
-  async #ask(request: CopiedPlaces): Promise<Uint8Array | undefined> {
-    const team = this.#threads.reduce((best, one) => (one.underWay < best.underWay ? one : best));
-    team.underWay += 1;
-    const answer = await team.thread.ask(request).catch(() => undefined);
-    team.underWay -= 1;
-    return answer;
+  #ask(request: CopiedPlaces): Promise<Uint8Array | undefined> {
+    const thread = this.#threads.reduce((best, one) => (one.pending < best.pending ? one : best));
+    return thread.ask(request).catch(() => undefined);
   }
 }
 
@@ -162,19 +155,9 @@ function fromSource(places: readonly FilledPlace[], parts: readonly SourcePart[]
   const copied: number[] = [];
   let index = 0;
   for (const { offset, length, host, isZero } of places) {
-    while (offset >= partEnd(parts[index] as SourcePart)) index += 1;
-    const part = parts[index] as SourcePart;
+    let part = parts[index] as SourcePart;
+    while (offset >= part.offset + part.length) part = parts[++index] as SourcePart;
     copied.push(part.host + offset - part.offset, host, length, isZero ? 1 : 0);
   }
   return copied;
-}
-
-function partEnd({ offset, length }: DiskPart): number {
-  return offset + length;
-}
-
-/** Where the file of the disk itself has the byte at `offset`. */
-function hostPlace(extent: BlockExtent, offset: number): number | undefined {
-  if (extent.hostOffset === undefined || extent.file !== undefined || extent.depth > 0) return undefined;
-  return extent.hostOffset + offset - extent.offset;
 }

@@ -54,10 +54,8 @@ export function placesCopier(): (request: CopiedPlaces) => Uint8Array | undefine
     write(target, at, start, length);
   };
   const copyAll = ({ source, target, places, unit }: CopiedPlaces): Uint8Array => {
-    if (piece.length < unit) {
-      piece = Buffer.alloc(unit);
-      zeros = Buffer.alloc(unit);
-    } else if (zeros.length < unit) zeros = Buffer.alloc(unit);
+    if (piece.length < unit) piece = Buffer.alloc(unit);
+    if (zeros.length < unit) zeros = Buffer.alloc(unit);
     const units = [];
     for (let index = 0; index < places.length; index += 4) {
       const [from = 0, to = 0, length = 0, isZeroThere = 0] = places.slice(index, index + 4);

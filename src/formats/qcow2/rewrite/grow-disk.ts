@@ -1,6 +1,5 @@
 import { viewOf } from "../../../base/bytes.js";
 import { ceilDiv } from "../../../base/integers.js";
-import { isPromise, type MaybePromise } from "../../../base/maybe-promise.js";
 import type { Storage } from "../../../storage/storage.js";
 import type { Preallocation } from "../create-layout.js";
 import { entryHigh, entryLow } from "../entries.js";
@@ -45,8 +44,8 @@ export async function growDisk(image: ImageAtRest, growth: Growth): Promise<void
   bytes.set(activeL1(image));
   const end = await new GrowingTables(image, growth, bytes).map(first, past);
   const table = await replaceActiveL1(image, bytes);
-  if (end > storage.size()) await done(storage.truncate(end));
-  await done(growth.data.flush());
+  if (end > storage.size()) await storage.truncate(end);
+  await growth.data.flush();
   await image.commit({ ...table, size });
 }
 
@@ -101,7 +100,7 @@ class GrowingTables {
     }
     await this.#mapEmpty(table, index, from, to);
     const place = await this.#image.place(table);
-    if (old !== 0) await done(counts.add(old / clusterSize, 1, -1));
+    if (old !== 0) await counts.add(old / clusterSize, 1, -1);
     viewOf(this.#l1).setUint32(index * TABLE_ENTRY_BYTES, entryHigh(place, true));
     viewOf(this.#l1).setUint32(index * TABLE_ENTRY_BYTES + 4, entryLow(place, false));
   }
@@ -113,7 +112,7 @@ class GrowingTables {
     await visitReferences(entry, geometry, (first, count) => counts.add(first, count, -1));
     const guest = Math.floor(header.size / clusterSize) * clusterSize;
     const host = geometry.externalData ? guest : (await counts.allocate(1)) * clusterSize;
-    await done(this.#growth.data.write(host, guest, contents));
+    await this.#growth.data.write(host, guest, contents);
     entry.fill(0);
     this.#setEntry(viewOf(entry), 0, host, false);
     if (!geometry.externalData) this.#end = Math.max(this.#end, host + clusterSize);
@@ -157,9 +156,9 @@ class GrowingTables {
   async #zero(host: number, guest: number, oldEnd: number): Promise<void> {
     const { header, geometry } = this.#image;
     const { data, preallocation } = this.#growth;
-    if (header.cryptMethod !== 0) await done(data.writeZeroes(host, guest, geometry.clusterSize));
+    if (header.cryptMethod !== 0) await data.writeZeroes(host, guest, geometry.clusterSize);
     else if (preallocation === "off" && host < oldEnd && !geometry.externalData) {
-      await done(data.writeZeroes(host, guest, geometry.clusterSize));
+      await data.writeZeroes(host, guest, geometry.clusterSize);
     }
   }
 
@@ -170,10 +169,6 @@ class GrowingTables {
     if (preallocation === "off" || (this.#image.header.cryptMethod !== 0 && !this.#isFlagged)) return;
     const isSparse = preallocation === "metadata";
     const end = isSparse ? Math.min(to, oldEnd) : to;
-    if (end > from) await done(storage.writeZeroes(from, end - from, { unmap: isSparse }));
+    if (end > from) await storage.writeZeroes(from, end - from, { unmap: isSparse });
   }
-}
-
-async function done(wait: MaybePromise<void>): Promise<void> {
-  if (isPromise(wait)) await wait;
 }
