@@ -31,6 +31,13 @@ async function imageToFill(options: CreateQcow2Options): Promise<Filled> {
   return toFill(memory, new OpenToOthers(memory));
 }
 
+/** An image in a file that cannot become longer, with room for `clusters` more. */
+async function imageWithRoomFor(clusters: number): Promise<Filled> {
+  const memory = await imageInMemory({ size: 64 * CLUSTER });
+  await memory.truncate((Math.ceil(memory.size() / CLUSTER) + clusters) * CLUSTER);
+  return toFill(memory, new OpenToOthers(memory, { ...memory.capabilities, resizable: false }));
+}
+
 async function toFill(memory: MemoryStorage, storage: OpenToOthers): Promise<Filled> {
   const device = (await openQcow2(storage)) as Qcow2Device;
   const { filler } = device;
@@ -141,10 +148,7 @@ describe("filling a disk", () => {
   });
 
   it("does nothing when there is no room", async () => {
-    const memory = await imageInMemory({ size: 64 * CLUSTER });
-    await memory.truncate(memory.size() + 10 * CLUSTER);
-    const capabilities = { ...memory.capabilities, resizable: false };
-    const filled = await toFill(memory, new OpenToOthers(memory, capabilities));
+    const filled = await imageWithRoomFor(9);
     expect(await filled.filler.fillParts([{ offset: 0, length: 32 * CLUSTER }], filled.store)).toBe(false);
     const part = set(filled, { offset: 0, length: 3 * CLUSTER }, 1);
     expect(await filled.filler.fillParts([part], filled.store)).toBe(true);
@@ -152,11 +156,8 @@ describe("filling a disk", () => {
   });
 
   it("does not hold up who needs the space of others while its own end waits", async () => {
-    const memory = await imageInMemory({ size: 64 * CLUSTER });
     // An L2 table, two clusters, two of the filling: one is left.
-    await memory.truncate((Math.ceil(memory.size() / CLUSTER) + 6) * CLUSTER);
-    const capabilities = { ...memory.capabilities, resizable: false };
-    const filled = await toFill(memory, new OpenToOthers(memory, capabilities));
+    const filled = await imageWithRoomFor(6);
     await write(filled, { offset: 0, length: 2 * CLUSTER }, 1);
     let letEnd = (): void => undefined;
     const turn = new Promise<void>((resolve) => {

@@ -3,7 +3,7 @@ import { checkQcow2 } from "../../../../../src/formats/qcow2/check/check.js";
 import type { ZonedQcow2Device } from "../../../../../src/formats/qcow2/zones/zoned-device.js";
 import { createSnapshot } from "../../../../../src/index.js";
 import { borrowedStorage } from "../../../../../src/storage/borrowed-storage.js";
-import { faultStorage } from "../../../../../src/storage/fault-storage.js";
+import { type FaultStorage, faultStorage } from "../../../../../src/storage/fault-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../../../../src/storage/recording-storage.js";
 import type { Storage } from "../../../../../src/storage/storage.js";
@@ -163,6 +163,13 @@ async function openWarm(storage: Storage): Promise<ZonedQcow2Device> {
   return device;
 }
 
+/** The same, of a `closedResetImage` on which faults can be planned. */
+async function openWarmOnFaults(): Promise<{ storage: MemoryStorage; faults: FaultStorage; next: ZonedQcow2Device }> {
+  const storage = await closedResetImage();
+  const faults = faultStorage(borrowedStorage(storage), {});
+  return { storage, faults, next: await openWarm(faults) };
+}
+
 /** The bytes that the mapping alone shows of zone `index`. */
 const mapped = (storage: MemoryStorage, index: number): Uint8Array =>
   new ReferenceImage(storage.bytes()).readGuest(at(index), ZONE);
@@ -221,10 +228,8 @@ describe("a reserved cluster of which only the start is written", () => {
   });
 
   it.each(["error", "torn"] as const)("shows nothing of its former life where a write fails (%s)", async (type) => {
-    const storage = await closedResetImage();
+    const { storage, faults, next } = await openWarmOnFaults();
     const host = new ReferenceImage(storage.bytes()).mappingAt(at(2)).hostOffset;
-    const faults = faultStorage(borrowedStorage(storage), {});
-    const next = await openWarm(faults);
     await next.append(at(2), filled(512, 1));
     faults.plan({ rules: [{ fault: { type, bytes: 512 }, where: (call) => call.at === host + 512 }] });
     const results = await Promise.allSettled([
@@ -249,9 +254,7 @@ describe("a reserved cluster of which only the start is written", () => {
   });
 
   it("makes every later flush fail when the one that was to make its zeros durable did", async () => {
-    const storage = await closedResetImage();
-    const faults = faultStorage(borrowedStorage(storage), {});
-    const next = await openWarm(faults);
+    const { faults, next } = await openWarmOnFaults();
     await next.append(at(4), filled(512, 1));
     await next.flush();
     await next.append(at(2), filled(512, 1));
@@ -264,10 +267,8 @@ describe("a reserved cluster of which only the start is written", () => {
   });
 
   it("keeps the flush from succeeding when it cannot be padded, and is padded by the next one", async () => {
-    const storage = await closedResetImage();
+    const { storage, faults, next } = await openWarmOnFaults();
     const host = new ReferenceImage(storage.bytes()).mappingAt(at(2)).hostOffset;
-    const faults = faultStorage(borrowedStorage(storage), {});
-    const next = await openWarm(faults);
     await next.append(at(2), filled(512, 1));
     faults.plan({ rules: [{ fault: { type: "error" }, where: (call) => call.at === host + 512 }] });
     await expect(Promise.resolve(next.flush())).rejects.toMatchObject({ code: "IO_ERROR" });
