@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import { KiB } from "../base/units.js";
+import { KiB, MiB } from "../base/units.js";
 import type { DataBuffers } from "../protocols/nvme/data-buffers.js";
 import type { DirectSocket } from "./direct-socket.js";
 
@@ -7,7 +7,7 @@ import type { DirectSocket } from "./direct-socket.js";
 const EAGER_BYTES = 96 * KiB;
 /** More pieces than this, or more bytes, are left to the stream, which sends them all with one system call. */
 const DIRECT_PIECES = 4;
-const DIRECT_BYTES = 32 * KiB;
+const DIRECT_BYTES = MiB;
 const NONE: Uint8Array[] = [];
 
 /**

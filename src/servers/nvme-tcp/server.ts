@@ -1,6 +1,7 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { PeerInfo, Transport, TransportListener } from "../../protocols/nvme/transport.js";
+import { DirectSocket } from "../direct-socket.js";
 import { bracketed, listenAt } from "./listening.js";
 import type { Logger } from "./logger.js";
 import type { ServerLimits } from "./server-limits.js";
@@ -162,14 +163,15 @@ export class NvmeTcpServer {
     // Reads happen in later turns, when the transport is there.
     const receive = (chunk: Uint8Array): void => transport.receive(chunk);
     const own = readIntoOwnBuffer(accepted, receive);
-    const transport = this.#connect(own ?? accepted, peer);
+    const transport = this.#connect(own ?? accepted, peer, own && DirectSocket.over(own));
     if (own !== undefined) return;
     accepted.on("data", receive);
     accepted.resume();
   }
 
-  #connect(socket: Socket, peer: PeerInfo): SocketTransport {
-    const transport = new SocketTransport(socket, this.#options.pool, this.#options.beforeSending);
+  #connect(socket: Socket, peer: PeerInfo, direct?: DirectSocket): SocketTransport {
+    const { pool, beforeSending } = this.#options;
+    const transport = new SocketTransport(socket, pool, { beforeSending, direct });
     this.#transports.add(transport);
     socket.once("close", () => {
       this.#transports.delete(transport);

@@ -1,7 +1,15 @@
 import type { Socket } from "node:net";
 import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { Transport, TransportListener } from "../../protocols/nvme/transport.js";
+import type { DirectSocket } from "../direct-socket.js";
 import { SendQueue } from "../send-queue.js";
+
+export interface SendingOptions {
+  /** What must have happened before anything is answered. When it throws, nothing is. */
+  readonly beforeSending?: (() => void) | undefined;
+  /** Past the stream of the socket, which carries the bytes as they are. */
+  readonly direct?: DirectSocket | undefined;
+}
 
 /**
  * A connection's way out over a socket. What is sent in one turn of the event loop leaves in one write at its end, or in
@@ -18,11 +26,10 @@ export class SocketTransport implements Transport {
   #ending = false;
   #reason: Error | undefined;
 
-  /** `beforeSending`: what must have happened before anything is answered. When it throws, nothing is. */
-  constructor(socket: Socket, pool: DataBuffers, beforeSending?: () => void) {
+  constructor(socket: Socket, pool: DataBuffers, { beforeSending, direct }: SendingOptions = {}) {
     this.#beforeSending = beforeSending;
     this.#socket = socket;
-    this.#queue = new SendQueue(socket, pool);
+    this.#queue = new SendQueue(socket, pool, direct);
     socket.on("drain", () => this.#listener?.drained());
     socket.on("error", (error) => {
       this.#reason ??= error;

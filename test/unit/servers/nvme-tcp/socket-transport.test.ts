@@ -2,10 +2,12 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { DataBuffers } from "../../../../src/protocols/nvme/data-buffers.js";
+import { DirectSocket } from "../../../../src/servers/direct-socket.js";
 import { SocketTransport } from "../../../../src/servers/nvme-tcp/socket-transport.js";
 import { taggedBytes } from "../../../support/random.js";
 
 const KIB = 1024;
+const MIB = 1024 * KIB;
 const ends: (() => void)[] = [];
 
 afterEach(() => {
@@ -53,7 +55,9 @@ describe("what is sent over a socket", () => {
   it("leaves at once when it is much, in order with what waited", async () => {
     const { near, received } = await connectedPair();
     const before = vi.fn();
-    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)), before);
+    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)), {
+      beforeSending: before,
+    });
     const small = taggedBytes(1, 0, KIB);
     const large = taggedBytes(2, 0, 128 * KIB);
     transport.send(small);
@@ -72,8 +76,10 @@ describe("what is sent over a socket", () => {
   it("is not sent, large or small, when what must come before it fails", async () => {
     const { near } = await connectedPair();
     const gone = vi.fn();
-    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)), () => {
-      throw new Error("the journal cannot be written");
+    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)), {
+      beforeSending: () => {
+        throw new Error("the journal cannot be written");
+      },
     });
     transport.attach({ receive: () => undefined, drained: () => undefined, disconnected: gone });
     const large = taggedBytes(2, 0, 128 * KIB);
@@ -82,5 +88,25 @@ describe("what is sent over a socket", () => {
     await once(near, "close");
     expect(transport.bytesSent).toBe(0);
     expect(gone).toHaveBeenCalledWith(expect.objectContaining({ message: "the journal cannot be written" }));
+  });
+
+  it("stays in order, and in memory until it has left, when the kernel takes only the first part of it", async () => {
+    const { near, received } = await connectedPair();
+    const direct = DirectSocket.over(near);
+    expect(direct).toBeDefined();
+    const pool = new DataBuffers((bytes) => new Uint8Array(bytes));
+    const transport = new SocketTransport(near, pool, { direct });
+    const sent: Uint8Array[] = [];
+    for (let index = 0; transport.backlog < 2 * MIB; index++) {
+      const block = pool.take(128 * KIB + 8);
+      const bytes = taggedBytes(index, 0, block.length);
+      block.set(bytes);
+      transport.send(block);
+      transport.release(block);
+      sent.push(bytes);
+    }
+    const all = Buffer.concat(sent);
+    expect((await received(all.length)).equals(all)).toBe(true);
+    expect(transport.backlog).toBe(0);
   });
 });
