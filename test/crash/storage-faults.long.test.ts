@@ -4,6 +4,7 @@ import {
   type CrashGeometry,
   ENCRYPTED_GEOMETRIES,
   EXTENDED_GEOMETRIES,
+  FILLED_GEOMETRIES,
   OLD_LAYOUT_GEOMETRIES,
   PLAIN_GEOMETRIES,
   ZONED_GEOMETRIES,
@@ -15,6 +16,7 @@ import { seedFromEnvironment } from "../support/random.js";
 const GEOMETRIES = [
   ...PLAIN_GEOMETRIES,
   ...EXTENDED_GEOMETRIES,
+  ...FILLED_GEOMETRIES,
   ...ZONED_GEOMETRIES,
   ...OLD_LAYOUT_GEOMETRIES,
   ...COMPRESSED_GEOMETRIES,
@@ -28,10 +30,19 @@ describe("a storage call that fails in the middle of a long workload", () => {
   const first = seedFromEnvironment(500);
 
   it.each(CASES)("loses nothing flushed, whichever call it is: %s, %s", async (_name, kind, geometry) => {
-    const { cacheBytes, from = 0, compressed = false, keepZoneSpace = false } = geometry;
+    const { cacheBytes, from = 0, compressed = false, filled = false, keepZoneSpace = false } = geometry;
     const image = await geometryImage(geometry);
     for (let seed = first; seed < first + 4; seed++) {
-      const options = { image, seed, steps: 60, from, compressed, keepZoneSpace, ...(cacheBytes && { cacheBytes }) };
+      const options = {
+        image,
+        seed,
+        steps: 60,
+        from,
+        compressed,
+        filled,
+        keepZoneSpace,
+        ...(cacheBytes && { cacheBytes }),
+      };
       const calls = await countCalls(options);
       for (let nth = 1; nth <= calls; nth++) await runFault(options, nth, kind);
     }

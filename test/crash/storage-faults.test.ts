@@ -3,6 +3,7 @@ import {
   COMPRESSED_GEOMETRIES,
   type CrashGeometry,
   EXTENDED_GEOMETRIES,
+  FILLED_GEOMETRIES,
   PLAIN_GEOMETRIES,
   ZONED_GEOMETRIES,
 } from "../support/crash-geometries.js";
@@ -18,6 +19,7 @@ const GEOMETRIES = [
   ...byName(EXTENDED_GEOMETRIES, "extended L2, 16 KiB", "extended L2, lazy"),
   ...byName(PLAIN_GEOMETRIES, "512-byte clusters, tiny", "refcounts that outgrow", "lazy"),
   ...byName(ZONED_GEOMETRIES, "zones smaller", "zones wider", "zones that keep"),
+  ...byName(FILLED_GEOMETRIES, "filled, 512-byte clusters, tiny", "filled, refcounts that outgrow", "filled, lazy"),
   ...byName(COMPRESSED_GEOMETRIES, "compressed, 2-bit", "compressed, zones, one"),
 ];
 const STEPS = 20;
@@ -30,13 +32,14 @@ const CASES = GEOMETRIES.flatMap((geometry) =>
 
 describe("a storage call that fails in the middle of a workload", () => {
   it.each(CASES)("loses nothing flushed, whichever call it is: %s, %s", async (_name, kind, geometry) => {
-    const { cacheBytes, from = 0, compressed = false, keepZoneSpace = false } = geometry;
+    const { cacheBytes, from = 0, compressed = false, filled = false, keepZoneSpace = false } = geometry;
     const options = {
       image: await geometryImage(geometry),
       seed: seedFromEnvironment(7),
       steps: STEPS,
       from,
       compressed,
+      filled,
       keepZoneSpace,
       ...(cacheBytes && { cacheBytes }),
     };

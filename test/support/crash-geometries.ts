@@ -17,6 +17,8 @@ export interface CrashGeometry {
   readonly keepZoneSpace?: boolean;
   /** Some writes are compressed. */
   readonly compressed?: boolean;
+  /** Parts of the disk are filled past the device. */
+  readonly filled?: boolean;
 }
 
 export const PLAIN_GEOMETRIES: readonly CrashGeometry[] = [
@@ -36,6 +38,17 @@ export const PLAIN_GEOMETRIES: readonly CrashGeometry[] = [
   { name: "64 KiB clusters", options: { size: 1024 * KIB, clusterSize: 64 * KIB } },
   { name: "preallocated tables", options: { size: 256 * KIB, clusterSize: 4 * KIB, preallocation: "metadata" } },
 ];
+
+/** Others write to the file meanwhile. The disk ends with a whole cluster, or inside one. */
+export const FILLED_GEOMETRIES: readonly CrashGeometry[] = [
+  ...PLAIN_GEOMETRIES,
+  { name: "a size that ends inside a cluster", options: { size: 130.5 * KIB, clusterSize: 4 * KIB } },
+  {
+    name: "8-bit refcounts, tiny cache",
+    options: { size: 512 * KIB, clusterSize: KIB, refcountBits: 8 },
+    cacheBytes: 4 * KIB,
+  },
+].map((geometry) => ({ ...geometry, name: `filled, ${geometry.name}`, filled: true }));
 
 /** Subclusters of 512 bytes and more, of every state. */
 export const EXTENDED_GEOMETRIES: readonly CrashGeometry[] = (

@@ -3,9 +3,11 @@ import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { type RecordingStorage, recordingStorage } from "../../src/storage/recording-storage.js";
+import type { Storage } from "../../src/storage/storage.js";
 import { CRASH_PASSPHRASE } from "./crash-geometries.js";
 import { CRASH_KINDS, type CrashKind, crashedFile } from "./crash-images.js";
 import { JitteryStorage } from "./jittery-storage.js";
+import { OpenToOthers } from "./open-to-others.js";
 import { PlainWorkload } from "./plain-workload.js";
 import { Random } from "./random.js";
 import { referenceCheck } from "./reference-check.js";
@@ -29,6 +31,8 @@ export interface CrashPlan {
   readonly unaligned?: boolean;
   /** Some writes are compressed. */
   readonly compressed?: boolean;
+  /** Parts of the disk are filled past the device. */
+  readonly filled?: boolean;
   /** Random-access requests stay at or above this byte of the disk. Default 0. */
   readonly from?: number;
   readonly cacheBytes?: number;
@@ -70,6 +74,8 @@ export interface DiskUse {
   readonly steps: number;
   readonly unaligned: boolean;
   readonly compressed?: boolean;
+  /** As in the workloads. */
+  readonly filled?: Storage | undefined;
   readonly from?: number;
   /** As in the workloads. */
   readonly onError?: (error: unknown, what: string) => void;
@@ -172,7 +178,8 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
     const history = new DiskHistory(new ReferenceImage(image));
     const memory = memoryStorage(image);
     const recorder = recordingStorage(random.chance(0.7) ? new JitteryStorage(memory, random) : memory, memory);
-    const device = await openQcow2(recorder, {
+    const filled = plan.filled === true ? new OpenToOthers(recorder) : undefined;
+    const device = await openQcow2(filled ?? recorder, {
       passphrase: CRASH_PASSPHRASE,
       ...(plan.cacheBytes && { cacheBytes: plan.cacheBytes }),
       keepZoneSpace: plan.keepZoneSpace ?? false,
@@ -185,6 +192,7 @@ export async function runCrashPlan(plan: CrashPlan): Promise<CrashTally> {
       steps: plan.steps,
       unaligned: plan.unaligned ?? false,
       compressed: plan.compressed ?? false,
+      filled,
       from: plan.from ?? 0,
     });
     if (random.chance(0.5)) await device.close();

@@ -28,7 +28,7 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
   let images = 0;
   for (let seed = firstSeed; seed < firstSeed + size.seeds; seed++) {
     const { steps, cuts } = size;
-    const { cacheBytes, from = 0, compressed = false, keepZoneSpace = false } = geometry;
+    const { cacheBytes, from = 0, compressed = false, filled = false, keepZoneSpace = false } = geometry;
     const tally = await runCrashPlan({
       image,
       seed,
@@ -37,6 +37,7 @@ export async function crashGeometry(geometry: CrashGeometry, firstSeed: number, 
       lives: 2,
       from,
       compressed,
+      filled,
       unaligned: seed % 2 === 0,
       ...(cacheBytes && { cacheBytes }),
       keepZoneSpace,

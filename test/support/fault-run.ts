@@ -7,6 +7,7 @@ import { CRASH_PASSPHRASE } from "./crash-geometries.js";
 import { crashedFile } from "./crash-images.js";
 import { DiskHistory, judgeCrash, useDisk } from "./crash-run.js";
 import { JitteryStorage } from "./jittery-storage.js";
+import { OpenToOthers } from "./open-to-others.js";
 import { Random } from "./random.js";
 import { ReferenceImage } from "./reference-image.js";
 
@@ -20,6 +21,8 @@ export interface FaultPlanOptions {
   readonly keepZoneSpace?: boolean;
   /** Some writes are compressed. */
   readonly compressed?: boolean;
+  /** Parts of the disk are filled past the device. */
+  readonly filled?: boolean;
   /** Random-access requests stay at or above this byte of the disk. Default 0. */
   readonly from?: number;
 }
@@ -81,7 +84,8 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
   try {
     // Odd seeds answer late and out of order.
     const used = options.seed % 2 === 1 ? new JitteryStorage(storage, new Random(options.seed)) : storage;
-    const device = await openQcow2(used, {
+    const filled = options.filled === true ? new OpenToOthers(used) : undefined;
+    const device = await openQcow2(filled ?? used, {
       passphrase: CRASH_PASSPHRASE,
       ...(options.cacheBytes && { cacheBytes: options.cacheBytes }),
       keepZoneSpace: options.keepZoneSpace ?? false,
@@ -92,6 +96,7 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
       steps: options.steps,
       unaligned: false,
       compressed: options.compressed ?? false,
+      filled,
       from: options.from ?? 0,
       position: () => recorder.moment(),
       random,
@@ -104,6 +109,7 @@ async function runWithPlan(options: FaultPlanOptions, plan: FaultPlan): Promise<
       steps: 5,
       unaligned: false,
       compressed: options.compressed ?? false,
+      filled,
       from: options.from ?? 0,
       position: () => recorder.moment(),
       random,

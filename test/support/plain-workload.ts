@@ -1,5 +1,7 @@
 import { isZcowError } from "../../src/base/errors.js";
 import type { BlockDevice } from "../../src/block/block-device.js";
+import type { Storage } from "../../src/storage/storage.js";
+import { type FilledPart, fillRandomly } from "./disk-fills.js";
 import { compressibleBytes, type Random, taggedBytes } from "./random.js";
 import { type DiskRecord, equalBytes, isAllZero, SECTOR } from "./sector-history.js";
 
@@ -16,6 +18,8 @@ export interface WorkloadOptions {
   readonly unaligned?: boolean;
   /** Some writes are compressed. */
   readonly compressed?: boolean;
+  /** Where the disk is stored: some of it is filled by who writes there by himself. */
+  readonly filled?: Storage | undefined;
   /** Requests stay inside [from, to). Default: the whole disk. */
   readonly from?: number;
   readonly to?: number;
@@ -29,7 +33,7 @@ interface Range {
 }
 
 const WEIGHTS = { write: 50, zeroes: 10, discard: 10, read: 12, flush: 10, batch: 8 } as const;
-type Kind = keyof typeof WEIGHTS | "compressed";
+type Kind = keyof typeof WEIGHTS | "compressed" | "fills";
 
 export class PlainWorkload {
   readonly #o: WorkloadOptions;
@@ -54,13 +58,18 @@ export class PlainWorkload {
   async step(kind: Kind = this.#randomKind()): Promise<void> {
     if (kind === "batch") return this.#batch();
     if (kind === "compressed") return this.#compressed();
+    if (kind === "fills") return this.#fills();
     if (kind === "flush") return this.flush();
     return this.#request(kind, this.#range());
   }
 
   #randomKind(): Kind {
-    const { random, compressed } = this.#o;
-    return random.weighted<Kind>(compressed === true ? { ...WEIGHTS, compressed: 40 } : { ...WEIGHTS, compressed: 0 });
+    const { random, compressed, filled } = this.#o;
+    return random.weighted<Kind>({
+      ...WEIGHTS,
+      compressed: compressed === true ? 40 : 0,
+      fills: filled === undefined ? 0 : 60,
+    });
   }
 
   async flush(): Promise<void> {
@@ -74,7 +83,7 @@ export class PlainWorkload {
     await this.#read({ offset: this.#from, length: this.#to - this.#from });
   }
 
-  #request(kind: Exclude<Kind, "batch" | "flush" | "compressed">, range: Range): Promise<void> {
+  #request(kind: Exclude<Kind, "batch" | "flush" | "compressed" | "fills">, range: Range): Promise<void> {
     if (kind === "write") return this.#write(range);
     if (kind === "zeroes") return this.#zeroes(range);
     if (kind === "discard") return this.#discard(range);
@@ -141,6 +150,85 @@ export class PlainWorkload {
       if (!known) this.#expectLive(offset + at, now, "after a compressed write that was refused");
     }
     history.changed(offset, after, { start, end: position() });
+  }
+
+  /** One or two fills, and other requests meanwhile, all of them on clusters of their own. */
+  async #fills(): Promise<void> {
+    const { random, clusterSize } = this.#o;
+    const first = Math.ceil(this.#from / clusterSize);
+    const count = Math.floor(this.#to / clusterSize) - first;
+    const jobs: Promise<void>[] = [];
+    for (let at = random.below(Math.max(1, count - 8)); at < count && jobs.length < 4; ) {
+      const clusters = Math.min(random.between(1, 10), count - at);
+      const range = { offset: (first + at) * clusterSize, length: clusters * clusterSize };
+      at += clusters;
+      if (random.chance(0.6)) {
+        if (random.chance(0.6)) await this.#discard(range);
+        jobs.push(this.#fill(range));
+      } else jobs.push(this.#request(random.weighted({ write: 6, zeroes: 1, discard: 2, read: 1 }), range));
+    }
+    if (random.chance(0.3)) jobs.push(this.flush());
+    await Promise.all(jobs);
+  }
+
+  /** In one part, or in two with a cluster between them that is left alone. */
+  async #fill({ offset, length }: Range): Promise<void> {
+    const { device, history, position, random, clusterSize, filled } = this.#o;
+    if (device.filler === undefined || filled === undefined) throw new Error("this disk cannot be filled");
+    const clusters = length / clusterSize;
+    const gap = clusters > 2 && random.chance(0.4) ? random.between(1, clusters - 2) * clusterSize : length;
+    const parts = [this.#partToFill(offset, gap)];
+    const behind = gap + clusterSize;
+    if (behind < length) parts.push(this.#partToFill(offset + behind, length - behind));
+    const filling = { filler: device.filler, storage: filled, unit: clusterSize, random };
+    const start = position();
+    const what = `fill ${parts.map((part) => `${part.offset}+${part.bytes.length}`).join(" and ")}`;
+    let isFilled = false;
+    const fill = this.#attempt(what, async () => {
+      isFilled = await fillRandomly(filling, parts).catch((error: unknown) => {
+        // The disk has nothing to do with it.
+        if (error instanceof Error && error.message === "the thread is gone") return false;
+        throw error;
+      });
+    });
+    const reads = random.chance(0.3) ? parts.map((part) => this.#readWhileFilled(part)) : [];
+    const done = await fill;
+    await Promise.all(reads);
+    if (done && !isFilled) {
+      for (const part of parts) await this.#read({ offset: part.offset, length: part.bytes.length });
+      return;
+    }
+    for (const { offset: at, bytes } of parts) {
+      history.changed(at, bytes, { start, end: done ? position() : Number.POSITIVE_INFINITY });
+    }
+  }
+
+  /** Some clusters, and some of the sectors of others, are zeros. */
+  #partToFill(offset: number, length: number): FilledPart {
+    const { random, clusterSize } = this.#o;
+    const bytes = taggedBytes(this.#writes++, offset, length);
+    for (let at = 0; at < length; at += clusterSize) {
+      if (random.chance(0.25)) bytes.fill(0, at, at + clusterSize);
+      else if (random.chance(0.3)) bytes.fill(0, at + SECTOR * random.below(clusterSize / SECTOR), at + clusterSize);
+    }
+    return { offset, bytes };
+  }
+
+  /** Each sector is as before, or as filled. */
+  async #readWhileFilled({ offset, bytes }: FilledPart): Promise<void> {
+    const { device, history } = this.#o;
+    const now = new Uint8Array(bytes.length);
+    const before = history.live.slice(offset, offset + bytes.length);
+    const what = `read ${offset}+${bytes.length} while it is filled`;
+    if (!(await this.#attempt(what, () => device.read(offset, now)))) return;
+    for (let at = 0; at < bytes.length; at += SECTOR) {
+      const seen = now.subarray(at, at + SECTOR);
+      if (equalBytes(seen, bytes.subarray(at, at + SECTOR)) || equalBytes(seen, before.subarray(at, at + SECTOR)))
+        continue;
+      if (!history.mayShow((offset + at) / SECTOR, 0, seen)) {
+        throw new Error(`${what}: wrong bytes at ${offset + at} (seed ${this.#o.random.seed})`);
+      }
+    }
   }
 
   async #zeroes(range: Range): Promise<void> {

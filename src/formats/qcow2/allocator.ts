@@ -2,7 +2,7 @@ import { ZcowError } from "../../base/errors.js";
 import { alignUp } from "../../base/integers.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { Mutex } from "../../base/mutex.js";
-import { clusterIndex, type HostOffset, hostOffset } from "../../base/units.js";
+import { clusterIndex, type HostOffset, hostOffset, MiB } from "../../base/units.js";
 import type { Storage } from "../../storage/storage.js";
 import type { DeferredFrees } from "./deferred-frees.js";
 import type { Qcow2Geometry } from "./geometry.js";
@@ -12,6 +12,9 @@ import { type ClusterRun, clusterAt, clusterStart, clustersTouched } from "./pos
 import { planGrowth, writeGrowth } from "./refcount-growth.js";
 import type { Refcounts } from "./refcounts.js";
 import { ZeroedClusters } from "./zeroed-clusters.js";
+
+/** A file that is made longer ahead of its use gets twice as long, or so many bytes longer: that waits for everybody who is writing to it. */
+const GROWTH_BYTES = 64 * MiB;
 
 export interface AllocatorParts {
   readonly storage: Storage;
@@ -93,9 +96,18 @@ export class ClusterAllocator {
     return { offset, count, fresh: this.#use(offset, count) };
   }
 
-  /** Says that the file is being made longer ahead of clusters that will be handed out. */
-  madeLonger(): void {
-    this.#isLonger = true;
+  /**
+   * Makes the file long enough for clusters that were handed out up to `end`, and longer, ahead of others: in bytes that nobody has, and that
+   * nobody is given meanwhile, since a storage may bring them to zeros late.
+   */
+  makeRoom(end: number): MaybePromise<void> {
+    const { storage } = this.#parts;
+    if (end <= storage.size()) return undefined;
+    return this.#lock.run(async () => {
+      this.#isLonger = true;
+      const from = Math.max(storage.size(), this.#freshFrom);
+      await storage.writeZeroes(from, Math.min(from, GROWTH_BYTES));
+    });
   }
 
   /** Where the file may end: what lies behind was never used. Undefined when it ends where it was left. */

@@ -1,14 +1,9 @@
-import { alignUp } from "../../base/integers.js";
 import { isPromise } from "../../base/maybe-promise.js";
-import { MiB } from "../../base/units.js";
 import type { DiskPart, FilledPlace, StorePlaces } from "../../block/block-device.js";
 import { isUnmapped } from "./allocating-now.js";
 import { acquireForEdit, linkClusters, refuseMetadata } from "./allocating-write.js";
 import type { ImageState } from "./image-state.js";
 import type { Reservation } from "./in-flight.js";
-
-/** The file is made longer by so many bytes at a time, at least: that waits for everybody who is writing to it. */
-const GROWTH_BYTES = 64 * MiB;
 
 /** Clusters in a row, on the disk, of one slice, and in the file. They belong to the filling until they are linked or given back. */
 interface FilledRun {
@@ -90,26 +85,18 @@ class Filling {
   }
 
   async store(store: StorePlaces, turn: Promise<void> | undefined): Promise<Uint8Array | undefined> {
-    const { geometry, requests, writeBack } = this.#state;
+    const { geometry, allocator, requests, writeBack } = this.#state;
     const { clusterSize } = geometry;
     const places = this.#runs.map(({ first, count, host, fresh }): FilledPlace => {
       return { offset: first * clusterSize, length: count * clusterSize, host, isZero: fresh };
     });
-    await this.#makeRoom(Math.max(0, ...places.map(({ host, length }) => host + length)));
+    // The storage has to know how long the file is, which it is not told by whoever writes.
+    await allocator.makeRoom(Math.max(0, ...places.map(({ host, length }) => host + length)));
     const storing = store(places);
     await requests.follow(storing.then(noted, noted));
     writeBack.unflushedData = true;
     await turn;
     return storing;
-  }
-
-  /** The storage has to know how long the file is, which it is not told by whoever writes. */
-  async #makeRoom(end: number): Promise<void> {
-    const { storage, allocator } = this.#state;
-    const size = storage.size();
-    if (end <= size) return;
-    allocator.madeLonger();
-    await storage.writeZeroes(size, alignUp(end, GROWTH_BYTES) - size);
   }
 
   /** Points the L2 entries at what is stored, and gives the rest back. */

@@ -3,18 +3,13 @@ import type { DiskFiller, DiskPart, FilledPlace, StorePlaces } from "../../../..
 import type { CreateQcow2Options } from "../../../../src/formats/qcow2/create-options.js";
 import type { Qcow2Device } from "../../../../src/formats/qcow2/device.js";
 import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
-import { ForwardingStorage } from "../../../../src/storage/forwarding-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../src/storage/memory-storage.js";
 import { ALL_SHAPES, expectSound, imageInMemory, shapeName } from "../../../support/engine-images.js";
+import { OpenToOthers } from "../../../support/open-to-others.js";
 import { Random } from "../../../support/random.js";
 
 const KIB = 1024;
 const CLUSTER = 64 * KIB;
-
-/** A storage whose bytes others can write as well, as those of a file. */
-class OpenToOthers extends ForwardingStorage {
-  readonly descriptor = 0;
-}
 
 interface Filled {
   readonly memory: MemoryStorage;
