@@ -3,6 +3,7 @@ import type { DiskFiller, DiskPart, FilledPlace, StorePlaces } from "../../../..
 import type { CreateQcow2Options } from "../../../../src/formats/qcow2/create-options.js";
 import type { Qcow2Device } from "../../../../src/formats/qcow2/device.js";
 import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
+import { faultStorage } from "../../../../src/storage/fault-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../src/storage/memory-storage.js";
 import { ALL_SHAPES, expectSound, imageInMemory, shapeName } from "../../../support/engine-images.js";
 import { OpenToOthers } from "../../../support/open-to-others.js";
@@ -149,6 +150,32 @@ describe("filling a disk", () => {
     expect(await filled.filler.fillParts([part], filled.store)).toBe(true);
     await expectDisk(filled);
   });
+
+  it.each(["when it is there", "while it is stored"])(
+    "is not said to be durable any more when a flush failed %s",
+    async (when) => {
+      const memory = await imageInMemory({ size: 8 * CLUSTER });
+      const storage = faultStorage(memory, {});
+      const filled = await toFill(memory, new OpenToOthers(storage));
+      const failingFlush = async (): Promise<void> => {
+        storage.plan({ rules: [{ kinds: ["flush"], fault: { type: "error" } }] });
+        await expect(filled.device.flush()).rejects.toThrow("flush");
+        storage.heal();
+      };
+      // Makes the tables, which are data that may be lost, too.
+      await filled.filler.fillParts([set(filled, { offset: 0, length: CLUSTER }, 1)], filled.store);
+      await filled.device.flush();
+      const part = set(filled, { offset: CLUSTER, length: 2 * CLUSTER }, 1);
+      const isFilled = await filled.filler.fillParts([part], async (places) => {
+        const stored = await filled.store(places);
+        if (when === "while it is stored") await failingFlush();
+        return stored;
+      });
+      expect(isFilled).toBe(true);
+      if (when === "when it is there") await failingFlush();
+      await expect(Promise.resolve(filled.device.flush())).rejects.toThrow("an earlier flush failed");
+    },
+  );
 
   it("does not hold up who needs the space of others while its own end waits", async () => {
     // An L2 table, two clusters, two of the filling: one is left.
