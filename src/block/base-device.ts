@@ -1,6 +1,7 @@
 import { ZcowError } from "../base/errors.js";
 import { isAligned } from "../base/integers.js";
 import { isPromise, type MaybePromise } from "../base/maybe-promise.js";
+import { SECTOR_SIZE } from "../base/units.js";
 import type { BlockDevice, BlockExtent, BlockLimits, WriteOptions, WriteZeroesOptions } from "./block-device.js";
 
 /** What a driver tells about its device when it constructs one. */
@@ -37,6 +38,7 @@ export abstract class BaseBlockDevice implements BlockDevice {
   #inFlight = 0;
   #idle: (() => void) | undefined;
   #closing: Promise<void> | undefined;
+  #lastGrown: Promise<void> | undefined;
 
   protected constructor(description: BlockDeviceDescription) {
     this.format = description.format;
@@ -52,9 +54,34 @@ export abstract class BaseBlockDevice implements BlockDevice {
     return this.#size;
   }
 
-  /** The disk has become larger. */
-  protected grown(size: number): void {
-    this.#size = size;
+  /** `grow` of the contract, for drivers that have it: `step` makes the disk `size` bytes long, which is more than it has. */
+  protected growBy(size: number, step: (size: number) => Promise<void>): Promise<void> {
+    this.assertOpen("grow");
+    this.assertWritable("grow");
+    const turn = (this.#lastGrown ?? Promise.resolve()).then(async () => {
+      if (size === this.#size) return;
+      this.#assertLarger(size);
+      await step(size);
+      this.#size = size;
+    });
+    this.#lastGrown = turn.catch(() => undefined);
+    return this.track(turn);
+  }
+
+  #assertLarger(size: number): void {
+    const data = { path: this.name, value: size, limit: this.#size };
+    if (!Number.isSafeInteger(size)) {
+      const text = `${this.name}: a size of ${size} bytes is no whole number up to 2^53-1`;
+      throw new ZcowError("INVALID_ARGUMENT", text, { data: { ...data, limit: Number.MAX_SAFE_INTEGER } });
+    }
+    if (size < this.#size) {
+      const text = `${this.name}: ${size} bytes are less than the ${this.#size} that the disk has, and it is in use`;
+      throw new ZcowError("SHRINK_NOT_ALLOWED", text, { data });
+    }
+    const unit = Math.max(SECTOR_SIZE, this.#alignment);
+    if (isAligned(size, unit)) return;
+    const text = `${this.name}: a size of ${size} bytes is no multiple of ${unit}`;
+    throw new ZcowError("MISALIGNED", text, { data: { ...data, limit: unit } });
   }
 
   read(offset: number, into: Uint8Array): MaybePromise<void> {

@@ -139,8 +139,9 @@ export interface BlockDevice {
   /**
    * Makes the disk `size` bytes long; what is new reads as zeros. Requests may be in flight meanwhile, and have the old size until it
    * resolves. Durable after the next flush. Calls take turns; the present size is done at once. Missing where the format cannot grow
-   * while it is open. Fails with `READ_ONLY`, `SHRINK_NOT_ALLOWED`, `MISALIGNED` for what is no whole number of sectors and request
-   * alignments, and as the storage does.
+   * while it is open, as on zoned disks. Fails with `READ_ONLY`, `INVALID_ARGUMENT`, `SHRINK_NOT_ALLOWED`, `MISALIGNED` for what is no whole
+   * number of sectors and request alignments, and as the storage does; qcow2 also with `NOT_SUPPORTED` (version 2 with snapshots),
+   * `FILE_TOO_LARGE` and `BITMAP_INCONSISTENT`. The disk has its old size then.
    */
   grow?(size: number): Promise<void>;
   /** Covers exactly [offset, offset + length), in order. */

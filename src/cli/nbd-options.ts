@@ -50,7 +50,7 @@ export const NBD_OPTIONS: readonly OptionGroup[] = [
       value("offset", "o", "BYTES", "leave out so much at the start"),
       flag("allocation-depth", "A", "metadata context qemu:allocation-depth"),
       value("bitmap", "B", "NAME", "metadata context qemu:dirty-bitmap:NAME, of a bitmap in the image"),
-      flag("resizable", undefined, "let clients that know how make raw images larger"),
+      flag("resizable", undefined, "let clients that know how make raw and qcow2 disks larger"),
       flag("zoned-writes", undefined, "let clients write to zoned images, which are read-only otherwise"),
       flag("image-opts", undefined, "IMAGE is a list of options: driver=qcow2,file.filename=PATH"),
     ],

@@ -206,6 +206,45 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory): voi
       expectBytes((await contentsOf(device)).subarray(0, 512), pattern(512, 1));
     });
 
+    it("grows while it is used, where it can, and reads as zeros behind its old end", async (test) => {
+      if (device.grow === undefined) return test.skip();
+      const [first, second] = [BLOCK_DEVICE_SIZE + 1024, 3 * 1024 * 1024];
+      const expected = new Uint8Array(second);
+      expected.set(pattern(BLOCK_DEVICE_SIZE, 4));
+      await device.write(0, pattern(BLOCK_DEVICE_SIZE, 4));
+      await device.grow(first);
+      expect(device.size).toBe(first);
+      expectBytes(await contentsOf(device), expected.subarray(0, first));
+      expected.set(pattern(1536, 8), first - 1024);
+      await Promise.all([device.write(first - 1024, pattern(1024, 8)), device.grow(second), device.grow(second)]);
+      await device.write(first, pattern(1536, 8).subarray(1024));
+      await device.write(second - 512, pattern(512, 2));
+      expected.set(pattern(512, 2), second - 512);
+      expectBytes(await contentsOf(device), expected);
+      await device.close();
+      device = await fixture.open({ readOnly: false });
+      expect(device.size).toBe(second);
+      expectBytes(await contentsOf(device), expected);
+    });
+
+    it("refuses sizes that it cannot have, and keeps its own", async (test) => {
+      if (device.grow === undefined) return test.skip();
+      await device.write(0, pattern(512, 1));
+      await expect(device.grow(BLOCK_DEVICE_SIZE - 512)).rejects.toMatchObject({ code: "SHRINK_NOT_ALLOWED" });
+      await expect(device.grow(BLOCK_DEVICE_SIZE + 1)).rejects.toMatchObject({ code: "MISALIGNED" });
+      await expect(device.grow(Number.NaN)).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
+      await device.grow(BLOCK_DEVICE_SIZE);
+      expect(device.size).toBe(BLOCK_DEVICE_SIZE);
+      await device.close();
+      const readOnly = await fixture.open({ readOnly: true });
+      expect(() => readOnly.grow?.(BLOCK_DEVICE_SIZE + 512)).toThrowError(
+        expect.objectContaining({ code: "READ_ONLY" }),
+      );
+      await readOnly.close();
+      device = await fixture.open({ readOnly: false });
+      expect(device.size).toBe(BLOCK_DEVICE_SIZE);
+    });
+
     it("closes more than once and refuses requests afterwards", async () => {
       await device.close();
       await device.close();

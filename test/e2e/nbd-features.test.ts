@@ -136,11 +136,56 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     });
   });
 
-  it("refuses --resizable for what cannot grow while it is served", async () => {
-    expect((await zcow("create", "-q", "-f", "qcow2", at("fixed.qcow2"), "1M")).code).toBe(0);
-    const { code, stderr } = await zcow("nbd", "--resizable", "-k", at("n.sock"), "-f", "qcow2", at("fixed.qcow2"));
-    expect(code).toBe(1);
-    expect(stderr).toContain("is qcow2, which cannot grow while it is served");
+  it("lets clients make a qcow2 disk larger that is served, with all that belongs to it (--resizable)", async () => {
+    await qemuImg(["create", "-q", "-f", "raw", at("below.raw"), "48M"]);
+    await qemuIo(["-f", "raw", "-c", "write -P 5 0 48M", at("below.raw")]);
+    const image = at("served.qcow2");
+    await qemuImg(["create", "-q", "-f", "qcow2", "-F", "raw", "-b", at("below.raw"), image, "20M"]);
+    await qemuImg(["bitmap", "--add", image, "b0"]);
+    await qemuImg(["snapshot", "-c", "before", image]);
+    const args = ["nbd", "--resizable", "-k", at("q.sock"), "-B", "b0", "-f", "qcow2", image];
+    const server = await serve(command.spawn(args), at("q.sock"));
+    const target = uri("q.sock");
+    const sizeOf = async () => (await runTool("nbdinfo", ["--size", target])).stdout.trim();
+    expect(await zcow("resize", "-f", "raw", target, "2G")).toMatchObject({ code: 0, stdout: "Image resized.\n" });
+    expect(await sizeOf()).toBe(String(2 ** 31));
+    const stock = await qemuIo(["-f", "raw", "-c", "write -P 9 2047M 64k", "-c", "read -P 0 20M 40M", target]);
+    expect(stock.stdout + stock.stderr).not.toMatch(/failed/);
+    expect((await runTool("nbdinfo", ["--map=qemu:dirty-bitmap:b0", target])).stdout).toMatch(/2146435072 +65536 +1/);
+    expect((await zcow("resize", "-f", "raw", target, "+1M")).code).toBe(0);
+    expect(await sizeOf()).toBe(String(2 ** 31 + 2 ** 20));
+    const smaller = await zcow("resize", "-f", "raw", "--shrink", target, "1G");
+    expect(smaller).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("cannot be made 1073741824 bytes long") as string,
+    });
+    await server.end();
+    expect((await qemuImg(["check", image])).stdout).toContain("No errors were found");
+    const read = ["-c", "read -P 5 0 20M", "-c", "read -P 0 20M 2027M", "-c", "read -P 9 2047M 64k"];
+    expect((await qemuIo(["-r", "-f", "qcow2", ...read, image])).stdout).not.toContain("failed");
+    expect((await zcow("info", "--backing-chain", image)).stdout).toContain("virtual size: 2 GiB (2148532224 bytes)");
+  });
+
+  it("refuses --resizable for what cannot grow while it is served, and to be told by the stock tool's name", async () => {
+    const zoned = ["-o", "zone.mode=host-managed,zone.size=1M"];
+    expect((await zcow("create", "-q", "-f", "qcow2", ...zoned, at("fixed.qcow2"), "4M")).code).toBe(0);
+    await qemuImg(["create", "-q", "-f", "vpc", at("fixed.vhd"), "4M"]);
+    const refused = (...args: string[]) => zcow("nbd", "--resizable", "-k", at("n.sock"), ...args);
+    const texts = [
+      await refused("--zoned-writes", "-f", "qcow2", at("fixed.qcow2")),
+      await refused("-r", "-f", "qcow2", at("fixed.qcow2")),
+      await refused("-r", "-f", "vpc", at("fixed.vhd")),
+    ].map(({ code, stderr }) => `${code} ${stderr}`);
+    expect(texts[0]).toMatch(/^1 .*is zoned: its size follows from its zones, and cannot grow while it is served/);
+    expect(texts[1]).toMatch(/^1 .*is served for reading only/);
+    expect(texts[2]).toMatch(/^1 .*is served for reading only/);
+    for (const args of [["--resizable", at("fixed.qcow2")], ["--resiz", "x"], ["--nonsense"], ["-e"], []]) {
+      const stock = await runTool("env", ["-C", at("."), "qemu-nbd", ...args]);
+      expect(await command.standIn("qemu-nbd", at("."), args)).toMatchObject({
+        code: stock.code,
+        stderr: stock.stderr,
+      });
+    }
   });
 
   it("takes the socket that systemd hands over", async () => {

@@ -1,9 +1,12 @@
 import type { ErrorCode } from "../../src/base/error-codes.js";
+import type { BlockDevice } from "../../src/block/block-device.js";
+import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { amendImage } from "../../src/jobs/amend.js";
 import { type BitmapAction, changeBitmap } from "../../src/jobs/bitmap.js";
 import { compactImage } from "../../src/jobs/compact.js";
 import { resizeImage } from "../../src/jobs/resize.js";
 import { applySnapshot, createSnapshot, deleteSnapshot } from "../../src/jobs/snapshot.js";
+import { borrowedStorage } from "../../src/storage/borrowed-storage.js";
 import { CRASH_PASSPHRASE } from "./crash-geometries.js";
 import type { ImageOperation } from "./operation-crash.js";
 import type { FeatureImage } from "./operation-images.js";
@@ -23,6 +26,18 @@ function resize(size: number, more: Partial<Parameters<typeof resizeImage>[1]> =
   return (storage) => resizeImage(storage, { ...qcow2, size, implicitFiles: "allow", passphrase, ...more });
 }
 
+/** Grows the disk as one that is open and has been written to, then closes it. */
+function growInUse(size: number): ImageOperation["run"] {
+  return async (storage, { files }) => {
+    const device: BlockDevice = await openQcow2(borrowedStorage(storage), { ...files?.(), passphrase });
+    try {
+      await device.grow?.(size);
+    } finally {
+      await device.close();
+    }
+  };
+}
+
 function amend(change: Omit<Parameters<typeof amendImage>[1], "format">): ImageOperation["run"] {
   return (storage) => amendImage(storage, { ...qcow2, passphrase, implicitFiles: "allow", ...change });
 }
@@ -40,6 +55,8 @@ const OPERATION_LIST = [
   { name: "grow by a table", run: resize(9 * 1024 * KIB), leaks: true },
   { name: "grow with metadata", run: resize(400 * KIB, { preallocation: "metadata" }), leaks: true },
   { name: "grow with space", run: resize(400 * KIB, { preallocation: "full" }), leaks: true },
+  { name: "grow in use", run: growInUse(400 * KIB), leaks: true },
+  { name: "grow in use by a table", run: growInUse(9 * 1024 * KIB), leaks: true },
   { name: "shrink", run: resize(50 * KIB + 512, { shrink: true }), inSteps: true, leaks: true },
   { name: "narrower counts", run: amend({ refcountBits: 4 }) },
   { name: "wider counts", run: amend({ refcountBits: 64 }) },
@@ -71,6 +88,8 @@ const RESIZES: readonly OperationName[] = [
   "grow by a table",
   "grow with metadata",
   "grow with space",
+  "grow in use",
+  "grow in use by a table",
   "shrink",
 ];
 const COUNTS: readonly OperationName[] = ["narrower counts", "wider counts", "lazy counts"];
@@ -89,6 +108,7 @@ function makesSense(name: OperationName, { options, snapshots, bitmaps, dataFile
   if (name.startsWith("bitmap ") && name !== "bitmap add") return bitmaps === true;
   if (name.startsWith("data file ")) return dataFile !== undefined;
   if (name.startsWith("key ")) return options.encrypt !== undefined;
+  if (name.startsWith("grow in use")) return options.zone === undefined;
   return name !== "zone layout" || options.zone !== undefined;
 }
 

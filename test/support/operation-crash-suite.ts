@@ -29,9 +29,10 @@ export function describeOperations(
     it.each(all.filter(({ refused }) => refused !== undefined))(
       "is refused and changes nothing: $operation.name, $refused",
       async ({ operation, refused }) => {
-        const { bytes } = await made;
+        const image = await made;
+        const { bytes } = image;
         const storage = memoryStorage(bytes);
-        await expect(operation.run(storage)).rejects.toThrowError(expect.objectContaining({ code: refused }));
+        await expect(operation.run(storage, image)).rejects.toThrowError(expect.objectContaining({ code: refused }));
         expect(Buffer.compare(storage.bytes(), bytes)).toBe(0);
       },
     );

@@ -24,7 +24,7 @@ import { referenceCounts } from "./reference-snapshots.js";
 /** An operation on an image that nobody else uses. */
 export interface ImageOperation {
   readonly name: string;
-  readonly run: (storage: Storage) => Promise<unknown>;
+  readonly run: (storage: Storage, image: ImageToChange) => Promise<unknown>;
   /** Clusters may be lost on the way; nothing else may. */
   readonly leaks?: boolean;
   /** Made of several steps, each of which may be the last: pieces of what the image holds may be old and others new. */
@@ -146,7 +146,7 @@ export async function cutOperation(
   const random = new Random(seed);
   const memory = memoryStorage(image.bytes);
   const recorder = recordingStorage(new JitteryStorage(memory, random), memory);
-  await operation.run(recorder);
+  await operation.run(recorder, image);
   const before = await holdingsOf(image.bytes, image);
   const after = await holdingsOf(memory.bytes(), image);
   const problems = referenceCounts(memory.bytes(), false);
@@ -175,7 +175,7 @@ export async function failOperation(
 ): Promise<number> {
   const whole = memoryStorage(image.bytes);
   const counting = faultStorage(whole, {});
-  await operation.run(counting);
+  await operation.run(counting, image);
   const before = await holdingsOf(image.bytes, image);
   const after = await holdingsOf(whole.bytes(), image);
   const calls = counting.calls();
@@ -187,7 +187,7 @@ export async function failOperation(
     const memory = memoryStorage(image.bytes);
     const storage = faultStorage(memory, { rules: [{ fault, nth }] });
     const where = `${operation.name}, seed ${seed}, ${fault.type} at call ${nth} of ${calls}`;
-    await operation.run(storage).catch((error: unknown) => {
+    await operation.run(storage, image).catch((error: unknown) => {
       if (!isZcowError(error) || error.code === "IMAGE_CORRUPT") throw new Error(where, { cause: error });
     });
     await judge(memory.bytes(), { image, operation, before, after }, where);

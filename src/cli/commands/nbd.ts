@@ -32,6 +32,7 @@ import {
   sharedOption,
   snapshotOption,
 } from "../nbd-options.js";
+import { printStockUsage, stockNbdManual } from "../nbd-stand-in.js";
 import { tlsServerOptions } from "../nbd-tls.js";
 import { logFormatOption } from "../nvme-options.js";
 import { openForCommand } from "../open.js";
@@ -53,9 +54,19 @@ const QUIET: Logger = { info: () => undefined, warn: () => undefined, error: () 
 const MILLISECONDS = 1000;
 
 export async function nbdCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(NBD_MANUAL));
+  if (!context.standIn) return run(args, NBD_MANUAL, context);
+  try {
+    return await run(args, stockNbdManual(NBD_MANUAL), context);
+  } catch (error) {
+    if (printStockUsage(error, context)) return EXIT_FAILURE;
+    throw error;
+  }
+}
+
+async function run(args: readonly string[], manual: CommandManual, context: CommandContext): Promise<number> {
+  const parsed = parseArguments(args, optionsOf(manual));
   if (isGiven(parsed, "help")) {
-    context.output.out(helpText(NBD_MANUAL, context, context.standIn ? context.program : undefined));
+    context.output.out(helpText(manual, context, context.standIn ? context.program : undefined));
     return 0;
   }
   if (isGiven(parsed, "version")) {
@@ -181,8 +192,9 @@ async function openExports(
   return exports;
 }
 
-function cannotGrow(image: string, { readOnly, format }: BlockDevice): ZcowError {
-  const why = readOnly ? "is served for reading only" : `is ${format}, which cannot grow while it is served`;
+function cannotGrow(image: string, { readOnly, format, limits }: BlockDevice): ZcowError {
+  const kind = limits.zoned === undefined ? `is ${format}, which` : "is zoned: its size follows from its zones, and";
+  const why = readOnly ? "is served for reading only" : `${kind} cannot grow while it is served`;
   return new ZcowError("NOT_SUPPORTED", `--resizable: ${image} ${why}`, { data: { path: image, option: "resizable" } });
 }
 

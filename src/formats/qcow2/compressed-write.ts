@@ -25,11 +25,11 @@ export interface CompressedSinks {
  * disk may end inside its last cluster.
  */
 export function assertCompressible(
-  { geometry, storage, data, header }: ImageState,
+  { geometry, storage, data, header, size }: ImageState,
   offset: number,
   length: number,
 ): void {
-  const { clusterSize, size } = geometry;
+  const { clusterSize } = geometry;
   const obstacle = !data.inImage
     ? "keeps its data in an external file"
     : header.current.cryptMethod !== 0

@@ -55,6 +55,14 @@ class DebuggedData implements GuestData {
     return this.#inner.erased(guest, length, unmap);
   }
 
+  makeRoom(size: number): MaybePromise<void> {
+    return this.#inner.makeRoom(size);
+  }
+
+  setEnd(size: number): void {
+    this.#inner.setEnd(size);
+  }
+
   flush(): MaybePromise<void> {
     return this.#inner.flush();
   }

@@ -44,6 +44,10 @@ export class Qcow2Device extends BaseBlockDevice implements BitmapTracking {
     };
   }
 
+  grow(size: number): Promise<void> {
+    return this.growBy(size, (to) => this.#engine.grow(to));
+  }
+
   dirtyBits(name: string): DirtyBits | undefined {
     return this.#engine.bitmaps?.bits(name);
   }

@@ -45,6 +45,8 @@ export interface Qcow2Engine {
    * `reserve`: as `forget`, but host clusters that only this disk uses stay reserved, and read as zeros.
    */
   discard(offset: number, length: number, mode: DiscardMode): MaybePromise<void>;
+  /** Makes the disk `size` bytes long, more than it has, durably; see `growing.ts`. */
+  grow(size: number): Promise<void>;
   /** Data, then refcounts, then L2 and L1 tables are durable, in that order. */
   flush(): MaybePromise<void>;
   /**

@@ -249,13 +249,22 @@ export class ClusterEngine implements Qcow2Engine {
     await this.prepareForWriting();
     this.bitmaps?.mark(offset, length);
     const write = (at: number, data: Uint8Array): MaybePromise<void> => this.write(at, data);
-    return this.#withRoom(() => writeZeroes(this.#state, offset, length, unmap, write));
+    const change = this.#withRoom(() => writeZeroes(this.#state, offset, length, unmap, write));
+    await this.#state.erasures.follow(change);
   }
 
   async discard(offset: number, length: number, mode: DiscardMode): Promise<void> {
     await this.prepareForWriting();
     this.bitmaps?.mark(offset, length);
-    return this.#withRoom(() => discard(this.#state, offset, length, mode === "hint" ? "discard-hint" : mode));
+    const erasure = mode === "hint" ? "discard-hint" : mode;
+    await this.#state.erasures.follow(this.#withRoom(() => discard(this.#state, offset, length, erasure)));
+  }
+
+  async grow(size: number): Promise<void> {
+    const { growDisk, requireGrowable } = await import("./growing.js");
+    requireGrowable(this.#state, this.bitmaps, size);
+    await this.prepareForWriting();
+    await this.#withRoom(() => growDisk(this.#state, this.bitmaps, size));
   }
 
   /** When the storage is full but freed clusters wait for a flush, flushes and tries once more. */

@@ -14,7 +14,7 @@ export class ExternalData implements GuestData {
   readonly inImage = false;
   /** The file is not ours alone: what no cluster maps may hold anything. */
   readonly freshIsZero = false;
-  readonly #diskSize: number;
+  #diskSize: number;
   readonly #isRaw: boolean;
 
   constructor(storage: Storage, diskSize: number, isRaw: boolean) {
@@ -45,6 +45,18 @@ export class ExternalData implements GuestData {
     if (room <= 0) return undefined;
     if (this.#isRaw) return this.storage.writeZeroes(guest, room, { unmap });
     return unmap && this.storage.capabilities.discard ? this.storage.discard(guest, room) : undefined;
+  }
+
+  /** The file is as long as its disk. What it has behind the end is nobody's, but a raw disk would show it, and so would the last cluster. */
+  async makeRoom(size: number): Promise<void> {
+    const had = this.storage.size();
+    const stale = Math.min(had, size) - this.#diskSize;
+    if (stale > 0) await this.storage.writeZeroes(this.#diskSize, stale, { unmap: true });
+    if (had < size) await this.storage.truncate(size);
+  }
+
+  setEnd(size: number): void {
+    this.#diskSize = size;
   }
 
   flush(): MaybePromise<void> {

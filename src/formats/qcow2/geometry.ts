@@ -2,7 +2,7 @@ import { SUBCLUSTERS } from "./limits.js";
 
 /** Everything that follows from cluster size, refcount width and entry size, computed once per image. */
 export interface Qcow2Geometry {
-  /** Virtual size in bytes. */
+  /** Virtual size in bytes; of a disk that grows while it is open, what it was when it was opened (`ImageState.size`). */
   readonly size: number;
   readonly version: 2 | 3;
   readonly clusterBits: number;

@@ -36,6 +36,13 @@ export interface GuestData {
    * `inImage` is false. `unmap`: their space may be given back.
    */
   erased(guest: number, length: number, unmap: boolean): MaybePromise<void>;
+  /**
+   * Sees to it that a disk of `size` bytes, larger than it is, has its place, and that what is new there holds nothing of before; only
+   * called where `inImage` is false. Where the disk ends is left as it is.
+   */
+  makeRoom(size: number): MaybePromise<void>;
+  /** The disk ends at byte `size` from now on. */
+  setEnd(size: number): void;
   /** Makes what was written durable, before any metadata that refers to it; the image file itself is flushed right after. */
   flush(): MaybePromise<void>;
   /** Closes what the image file does not include. Idempotent. */
@@ -70,6 +77,13 @@ export class ImageFileData implements GuestData {
   erased(): undefined {
     return undefined;
   }
+
+  /** Clusters are allocated when they are written. */
+  makeRoom(): undefined {
+    return undefined;
+  }
+
+  setEnd(): void {}
 
   /** Nothing to do: whoever flushes metadata flushes the image file. */
   flush(): undefined {

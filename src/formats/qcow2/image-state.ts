@@ -77,10 +77,16 @@ export class ImageState {
   readonly tables: L2Tables;
   readonly reservations = new Reservations();
   readonly requests = new DataRequests();
+  /** Discards and writes of zeros that are under way: where they end may be where the disk ends. */
+  readonly erasures = new DataRequests();
   readonly frees = new DeferredFrees();
   readonly padding = new Padding();
   readonly latePadding: LatePadding;
   readonly writeBack: WriteBack;
+  /** Virtual size in bytes. */
+  size: number;
+  /** Where a disk ends that may end inside a cluster, of which nobody has the rest. While it gets larger it ends nowhere. */
+  end: number;
   /** Why the image takes no writes any more. */
   refusal: ZcowError | undefined;
 
@@ -88,6 +94,8 @@ export class ImageState {
     const { storage, geometry } = input;
     this.storage = storage;
     this.geometry = geometry;
+    this.size = geometry.size;
+    this.end = geometry.size;
     this.writable = input.writable;
     this.onWarning = input.onWarning;
     this.journal = input.journal;

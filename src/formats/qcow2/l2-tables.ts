@@ -21,6 +21,8 @@ export interface L2TableParts {
 export class L2Tables {
   readonly #parts: L2TableParts;
   readonly #making = new Map<number, Promise<void>>();
+  /** Until it resolves, the L1 table stays as it is. */
+  #held: Promise<void> | undefined;
 
   constructor(parts: L2TableParts) {
     this.#parts = parts;
@@ -47,12 +49,27 @@ export class L2Tables {
     }
   }
 
+  /** Runs `step`, meanwhile no entry of the L1 table changes: who has made an L2 table waits. One step at a time. */
+  async holdingL1(step: () => Promise<void>): Promise<void> {
+    let release = nothing;
+    this.#held = new Promise((resolve) => {
+      release = resolve;
+    });
+    try {
+      await step();
+    } finally {
+      this.#held = undefined;
+      release();
+    }
+  }
+
   /** The new table is complete in the file before L1 refers to it, even in memory. */
   async #make(index: number, old: number): Promise<void> {
     const { geometry, map, owners, frees, allocator } = this.#parts;
     const { offset } = await allocator.allocate(1, true);
     try {
       await this.#fill(offset, index, old);
+      while (this.#held !== undefined) await this.#held;
     } catch (error) {
       await allocator.release(offset, 1).catch(() => undefined);
       throw error;
@@ -86,3 +103,5 @@ export class L2Tables {
     }
   }
 }
+
+const nothing = (): void => undefined;

@@ -26,11 +26,11 @@ export type RootUpdate = ReadonlyMap<number, Entry>;
  * entries that are not that far yet, the value they have in the file.
  */
 export class RootTable {
-  /** File offset, bytes. */
-  readonly at: number;
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
-  readonly entries: number;
+  /** File offset, bytes. This and the next three change by `moveTo` only. */
+  at: number;
+  bytes: Uint8Array;
+  view: DataView;
+  entries: number;
   /** Told of every entry that is set. */
   onSet: ((table: RootTable, index: number) => void) | undefined = undefined;
   /** For each entry that may differ from the file: what the file holds. */
@@ -61,6 +61,22 @@ export class RootTable {
     this.view.setUint32(index * TABLE_ENTRY_BYTES, high);
     this.view.setUint32(index * TABLE_ENTRY_BYTES + 4, low);
     this.onSet?.(this, index);
+  }
+
+  /** The same table with room for `entries`, more than it has; the new ones are 0. Whole sectors. */
+  lengthened(entries: number): Uint8Array {
+    const bytes = new Uint8Array(alignUp(entries * TABLE_ENTRY_BYTES, SECTOR));
+    bytes.set(this.bytes.subarray(0, this.entries * TABLE_ENTRY_BYTES));
+    return bytes;
+  }
+
+  /** The file has the table at `at` now, as `bytes`, with `entries` in use. Nothing may be dirty, for it would be so in another place. */
+  moveTo(at: number, bytes: Uint8Array, entries: number): void {
+    if (this.isDirty) throw new Error("a table with entries that the file does not have was moved");
+    this.at = at;
+    this.bytes = bytes;
+    this.view = viewOf(bytes);
+    this.entries = entries;
   }
 
   /** The changed entries, as they are now. */

@@ -4,7 +4,6 @@ import { KiB } from "../../base/units.js";
 import { entryHigh, entryLow, ZERO_LOW } from "./entries.js";
 import { type EntryChange, type Erasure, hidesBacking, staysReserved } from "./erasure.js";
 import { freeRun } from "./freed-runs.js";
-import type { Qcow2Geometry } from "./geometry.js";
 import type { ImageState } from "./image-state.js";
 import { isMapped, type MappingRun } from "./mapping.js";
 import { extendedChanges } from "./subcluster-erasing.js";
@@ -199,13 +198,14 @@ export async function discard(state: ImageState, offset: number, length: number,
   // Version 2 has no zero clusters, and without a mapping the backing image would show.
   if (state.geometry.version === 2 && hidesBacking(state)) return;
   const first = Math.ceil(offset / state.geometry.subclusterSize);
-  const past = wholeSubclustersTo(state.geometry, offset + length);
+  const past = wholeSubclustersTo(state, offset + length);
   if (past > first) await eraseSubclusters(state, first, past - first, erasure);
 }
 
 /** The subcluster behind the last one that ends at guest offset `end` or before it. The end of the disk ends a cluster. */
-function wholeSubclustersTo({ size, clusterSize, subclusters, subclusterSize }: Qcow2Geometry, end: number): number {
-  return end === size ? Math.ceil(end / clusterSize) * subclusters : Math.floor(end / subclusterSize);
+function wholeSubclustersTo(state: ImageState, end: number): number {
+  const { clusterSize, subclusters, subclusterSize } = state.geometry;
+  return end === state.end ? Math.ceil(end / clusterSize) * subclusters : Math.floor(end / subclusterSize);
 }
 
 /** Stores bytes at a guest offset. */
@@ -229,7 +229,7 @@ export async function writeZeroes(
   const erasure = version === 2 ? "discard-hint" : unmap ? "zero-unmap" : "zero-keep";
   const end = offset + length;
   const first = Math.ceil(offset / subclusterSize);
-  const past = wholeSubclustersTo(state.geometry, end);
+  const past = wholeSubclustersTo(state, end);
   const head = Math.min(end, first * subclusterSize);
   if (head > offset) await zeroPart(state, offset, head - offset, erasure, write);
   if (past > first) await zeroWhole(state, first, past, erasure, write);
@@ -245,7 +245,7 @@ async function zeroWhole(
   erasure: Erasure,
   write: ZeroWriter,
 ): Promise<void> {
-  const { subclusters, subclusterSize, size } = state.geometry;
+  const { subclusters, subclusterSize } = state.geometry;
   const headEnd = Math.min(past, alignUp(first, subclusters));
   const tailStart = Math.max(headEnd, alignDown(past, subclusters));
   for (const [from, to] of [
@@ -254,7 +254,7 @@ async function zeroWhole(
     [tailStart, past],
   ] as const) {
     if (from === to || (await eraseSubclusters(state, from, to - from, erasure))) continue;
-    await writeZeros(from * subclusterSize, Math.min(size, to * subclusterSize), write);
+    await writeZeros(from * subclusterSize, Math.min(state.end, to * subclusterSize), write);
   }
 }
 

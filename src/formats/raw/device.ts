@@ -1,5 +1,5 @@
 import { ZcowError } from "../../base/errors.js";
-import { alignUp, isAligned } from "../../base/integers.js";
+import { alignUp } from "../../base/integers.js";
 import type { MaybePromise } from "../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import { BaseBlockDevice } from "../../block/base-device.js";
@@ -33,7 +33,6 @@ class RawDevice extends BaseBlockDevice {
   readonly #storage: Storage;
   readonly #debug: StorageDebug | undefined;
   readonly #looksLikeImage: ((head: Uint8Array) => boolean) | undefined;
-  #lastGrown: Promise<void> = Promise.resolve();
   /** Guarded writes take turns: each judges the start that the one before left. */
   #lastGuarded: Promise<void> = Promise.resolve();
 
@@ -59,26 +58,7 @@ class RawDevice extends BaseBlockDevice {
   }
 
   grow(size: number): Promise<void> {
-    this.assertOpen("grow");
-    this.assertWritable("grow");
-    const turn = this.#lastGrown.then(() => this.#growNow(size));
-    this.#lastGrown = turn.catch(() => undefined);
-    return this.track(turn);
-  }
-
-  async #growNow(size: number): Promise<void> {
-    if (size === this.size) return;
-    const data = { path: this.name, value: size, limit: this.size };
-    if (size < this.size) {
-      const text = `${this.name}: ${size} bytes are less than the ${this.size} that the disk has, and it is in use`;
-      throw new ZcowError("SHRINK_NOT_ALLOWED", text, { data });
-    }
-    if (!isAligned(size, SECTOR_SIZE)) {
-      const text = `${this.name}: a size of ${size} bytes is no multiple of ${SECTOR_SIZE}`;
-      throw new ZcowError("MISALIGNED", text, { data: { ...data, limit: SECTOR_SIZE } });
-    }
-    await this.#storage.truncate(size);
-    this.grown(size);
+    return this.growBy(size, async (to) => this.#storage.truncate(to));
   }
 
   protected doRead(offset: number, into: Uint8Array): MaybePromise<void> {

@@ -12,22 +12,27 @@ export type BitChunk = Uint8Array | "ones" | undefined;
  * a large disk of which little was written takes little memory.
  */
 export class DirtyBits {
-  /** Bytes of the disk. */
-  readonly size: number;
   /** Bytes that one bit stands for: a power of two. */
   readonly granularity: number;
   readonly #chunkBytes: number;
-  readonly #bits: number;
+  /** Bytes of the disk. */
+  #size: number;
+  #bits: number;
   readonly #chunks: BitChunk[];
   /** Something changed since the bits were loaded or made. */
   changed = false;
 
   constructor(size: number, granularity: number, chunkBytes: number) {
-    this.size = size;
+    this.#size = size;
     this.granularity = granularity;
     this.#chunkBytes = chunkBytes;
     this.#bits = Math.ceil(size / granularity);
     this.#chunks = new Array<BitChunk>(Math.ceil(this.#bits / (chunkBytes * 8)));
+  }
+
+  /** Bytes of the disk. */
+  get size(): number {
+    return this.#size;
   }
 
   get chunkCount(): number {
@@ -91,6 +96,19 @@ export class DirtyBits {
     return bits;
   }
 
+  /** The disk has become `size` bytes large; nothing is marked in its new part, but by a bit that is half in the old. */
+  grow(size: number): void {
+    const chunkBits = this.#chunkBytes * 8;
+    const last = this.#chunks.length - 1;
+    const used = this.#bits - last * chunkBits;
+    const chunk = this.#chunks[last];
+    if (chunk !== undefined && used < chunkBits) this.#chunks[last] = cutOff(chunk, used, this.#chunkBytes);
+    this.#size = size;
+    this.#bits = Math.ceil(size / this.granularity);
+    this.#chunks.length = Math.ceil(this.#bits / chunkBits);
+    this.changed = true;
+  }
+
   /** What is marked, as runs in order that do not touch, cut at the end of the disk. */
   *ranges(): Generator<DirtyRange> {
     let start = -1;
@@ -128,6 +146,17 @@ export class DirtyBits {
     }
     return { isSet: ((byte >>> (inside % 8)) & 1) === 1, end: bit + 1 };
   }
+}
+
+/** The first `count` bits of a chunk. What was stored behind the end of a disk says nothing. */
+function cutOff(chunk: Exclude<BitChunk, undefined>, count: number, chunkBytes: number): Uint8Array {
+  const bytes = new Uint8Array(chunkBytes);
+  const whole = Math.floor(count / 8);
+  if (chunk === "ones") bytes.fill(0xff, 0, whole);
+  else bytes.set(chunk.subarray(0, whole));
+  const rest = chunk === "ones" ? 0xff : (chunk[whole] as number);
+  if (count % 8 > 0) bytes[whole] = rest & ((1 << (count % 8)) - 1);
+  return bytes;
 }
 
 function setBit(bytes: Uint8Array, bit: number): void {

@@ -64,7 +64,7 @@ interface Bitmap {
  */
 export class ImageBitmaps {
   readonly #storage: Storage;
-  readonly #size: number;
+  #size: number;
   readonly #clusterSize: number;
   /** The directory as it is in the file. */
   readonly #asLoaded: readonly BitmapEntry[];
@@ -100,8 +100,13 @@ export class ImageBitmaps {
 
   /** The directory as it is in the file. Throws `BITMAP_INCONSISTENT` unless the bits of all can be used. */
   storedEntries(): readonly BitmapEntry[] {
-    for (const { name } of this.#bitmaps) this.#usable(name);
+    this.requireUsable();
     return this.#asLoaded;
+  }
+
+  /** Throws `BITMAP_INCONSISTENT` unless the bits of all can be used. */
+  requireUsable(): void {
+    for (const { name } of this.#bitmaps) this.#usable(name);
   }
 
   /** What there is, in the order of the directory. */
@@ -120,6 +125,12 @@ export class ImageBitmaps {
     const next = new ImageBitmaps(this.#storage, header, bitmaps);
     next.#changed = true;
     return next;
+  }
+
+  /** The disk has become larger; nothing is marked in the new part. All are usable. */
+  grow(size: number): void {
+    for (const { bits } of this.#bitmaps) bits?.grow(size);
+    this.#size = size;
   }
 
   // --- recording ----------------------------------------------------------------------------------

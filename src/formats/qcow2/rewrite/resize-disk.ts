@@ -9,10 +9,13 @@ import { activeL1, replaceActiveL1 } from "../snapshots/mapping-rewrite.js";
 import type { ImageAtRest } from "./image-at-rest.js";
 import { tableOf, visitReferences } from "./table-references.js";
 
+/** What tells whether a disk can have another size. */
+type Resizable = Pick<ImageAtRest, "header" | "geometry" | "storage">;
+
 /**
  * Checks that a qcow2 disk can get `size` bytes. Throws `INVALID_ARGUMENT`, `NOT_SUPPORTED`, `FILE_TOO_LARGE`.
  */
-export function requireResizable({ header, geometry, storage }: ImageAtRest, size: number): void {
+export function requireResizable({ header, geometry, storage }: Resizable, size: number): void {
   const data = { path: storage.name, value: size };
   if (size % SECTOR_SIZE !== 0) {
     throw new ZcowError("INVALID_ARGUMENT", `The new size ${size} is not a multiple of ${SECTOR_SIZE}`, {

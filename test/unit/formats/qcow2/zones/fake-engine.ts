@@ -63,6 +63,10 @@ export class FakeEngine implements Qcow2Engine {
     return this.#call("discard", offset, () => this.disk.fill(0, offset, offset + length));
   }
 
+  grow(): Promise<void> {
+    return Promise.reject(new Error("zones do not grow"));
+  }
+
   flush(): MaybePromise<void> {
     return this.#call("flush", 0, () => undefined);
   }

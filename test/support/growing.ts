@@ -1,0 +1,39 @@
+import type { Qcow2Device } from "../../src/formats/qcow2/device.js";
+import { openQcow2 } from "../../src/formats/qcow2/open.js";
+import { borrowedStorage } from "../../src/storage/borrowed-storage.js";
+import type { Storage } from "../../src/storage/storage.js";
+import { CRASH_PASSPHRASE } from "./crash-geometries.js";
+import type { ImageToChange } from "./operation-crash.js";
+import { FEATURE_IMAGES, type FeatureImage } from "./operation-images.js";
+
+/** Plain disks, which can grow while they are open: of every feature, but for version 2 with snapshots, which do not say how large they are. */
+export const GROWING_IMAGES: readonly FeatureImage[] = FEATURE_IMAGES.filter(
+  ({ options, snapshots }) => options.zone === undefined && !(options.compat === "0.10" && snapshots === true),
+);
+
+/** Opens the disk on `storage`, which stays open when the disk is closed. */
+export async function openGrowing(storage: Storage, image: Pick<ImageToChange, "files"> = {}): Promise<Qcow2Device> {
+  const device = await openQcow2(borrowedStorage(storage), { ...image.files?.(), passphrase: CRASH_PASSPHRASE });
+  return device as Qcow2Device;
+}
+
+export async function contentsOf(device: Pick<Qcow2Device, "size" | "read">): Promise<Uint8Array> {
+  const bytes = new Uint8Array(device.size).fill(0xee);
+  await device.read(0, bytes);
+  return bytes;
+}
+
+/** `bytes` and zeros behind them, `size` bytes in all. */
+export function withZeros(bytes: Uint8Array, size: number): Uint8Array {
+  const longer = new Uint8Array(size);
+  longer.set(bytes);
+  return longer;
+}
+
+/** Throws with the first byte that differs. */
+export function expectSameBytes(found: Uint8Array, expected: Uint8Array, where: string): void {
+  if (Buffer.compare(found, expected) === 0) return;
+  const at = found.findIndex((byte, index) => byte !== expected[index]);
+  const what = at === -1 ? `${found.length} bytes` : `byte ${at} is ${found[at]}, expected ${expected[at]}`;
+  throw new Error(`${where}: ${what}, of ${expected.length}`);
+}
