@@ -53,6 +53,37 @@ describe("dirty bits", () => {
     }
   });
 
+  test("grow as the disk does, with nothing marked in its new part", () => {
+    const first = seedFromEnvironment(1);
+    for (let seed = first; seed < first + 60; seed++) {
+      const random = new Random(seed);
+      const sizes = [random.between(1, 40_000), random.between(40_000, 80_000), random.between(80_000, 300_000)];
+      const bits = new DirtyBits(sizes[0] as number, 512, random.pick([1, 2, 16]));
+      for (const size of sizes.slice(1)) {
+        for (let write = 0; write < 3; write++) bits.mark(random.below(bits.size), random.between(1, 9000));
+        const copy = bits.resized(size);
+        bits.grow(size);
+        expect([...bits.ranges()], `seed ${seed}`).toEqual([...copy.ranges()]);
+        expect([bits.size, bits.chunkCount, bits.changed]).toEqual([size, copy.chunkCount, true]);
+      }
+    }
+  });
+
+  test.each([["ones" as const], [Uint8Array.of(0xff, 0xff)]])(
+    "do not grow into what a chunk holds behind the end",
+    (chunk) => {
+      const bits = new DirtyBits(10 * 512, 512, 2);
+      bits.putChunk(0, chunk);
+      bits.grow(40 * 512);
+      expect([...bits.ranges()]).toEqual([{ offset: 0, length: 10 * 512 }]);
+      bits.mark(12 * 512, 1);
+      expect([...bits.ranges()]).toEqual([
+        { offset: 0, length: 10 * 512 },
+        { offset: 12 * 512, length: 512 },
+      ]);
+    },
+  );
+
   test("are merged across granularities", () => {
     const fine = new DirtyBits(1 << 20, 512, 512);
     fine.mark(70_000, 1);

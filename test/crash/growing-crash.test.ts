@@ -1,0 +1,3 @@
+import { describeGrowingCrash } from "../support/growing-crash.js";
+
+describeGrowingCrash(31, 1);
