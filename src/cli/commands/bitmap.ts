@@ -57,12 +57,12 @@ export async function bitmapCommand(args: readonly string[], context: CommandCon
     return 0;
   }
   const granularity = granularityOf(parsed);
+  const given = parsed.options.filter((option) => ACTIONS.some((action) => action.name === option.name));
+  checkCombination(parsed, given.length);
   const [file, name, ...more] = parsed.positionals;
   if (file === undefined || name === undefined || more.length > 0) {
     throw new UsageError("Expecting filename and bitmap name", false);
   }
-  const given = parsed.options.filter((option) => ACTIONS.some((action) => action.name === option.name));
-  checkCombination(parsed, given.length);
   const image = namedImage({ ...parsed, positionals: [file] }, await givenSecrets(parsed));
   const sourceFile = lastValue(parsed, "source-file");
   const mergeSource =

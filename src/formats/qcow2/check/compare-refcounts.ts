@@ -184,7 +184,7 @@ const ONE_STORED = new Uint32Array(Uint8Array.of(0, 1, 0, 1).buffer)[0];
 const ONE_FOUND = new Uint32Array(Uint16Array.of(1 | SEEN_COPIED, 1 | SEEN_COPIED).buffer)[0];
 
 /** From 16-bit element `from` on, which is an even one. */
-function pairsOf({ buffer, byteOffset, byteLength }: ArrayBufferView<ArrayBufferLike>, from: number): Uint32Array {
+function pairsOf({ buffer, byteOffset, byteLength }: ArrayBufferView, from: number): Uint32Array {
   return new Uint32Array(buffer, byteOffset + from * 2, Math.floor(byteLength / 4) - from / 2);
 }
 

@@ -1,6 +1,6 @@
 import { compressedLength } from "../entries.js";
 import type { CheckSession } from "./check-session.js";
-import { CHUNK_BITS, CHUNK_MASK, COUNT_MASK, SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
+import { CHUNK_BITS, CHUNK_MASK, CHUNK_SIZE, COUNT_MASK, SEEN_COPIED, SEEN_PLAIN } from "./reference-counts.js";
 import { countRegion } from "./regions.js";
 
 /**
@@ -103,10 +103,14 @@ function scanQuickly(scan: TableScan, view: DataView, at: number): void {
         }
         const element = chunk[cluster & CHUNK_MASK] as number;
         if ((element & COUNT_MASK) < inPlace) {
-          chunk[cluster & CHUNK_MASK] = (element + 1) | ((SEEN_PLAIN >>> (high >>> 31)) & seenMask);
-          allocated++;
+          const seen = (SEEN_PLAIN >>> (high >>> 31)) & seenMask;
+          chunk[cluster & CHUNK_MASK] = (element + 1) | seen;
           if (cluster !== nextCluster && nextCluster !== 0) fragmented++;
-          nextCluster = cluster + 1;
+          const most = Math.min((end - position) / 8, fileClusters - cluster);
+          const count = countRun(view, position, most, clusterSize, chunk, cluster & CHUNK_MASK, 1 | seen);
+          allocated += count;
+          nextCluster = cluster + count;
+          position += (count - 1) * 8;
           continue;
         }
       }
@@ -119,6 +123,33 @@ function scanQuickly(scan: TableScan, view: DataView, at: number): void {
     tally.allocatedClusters += allocated;
     tally.fragmentedClusters += fragmented;
   }
+}
+
+/**
+ * Counts the clusters of entries that follow the one at `position` for as long as each is in the file right behind the one before, as most are,
+ * and nothing has referred to it: they become `element`. At most `most` entries, the first one included; returns how many they are.
+ */
+function countRun(
+  view: DataView,
+  position: number,
+  most: number,
+  clusterSize: number,
+  chunk: Uint16Array,
+  index: number,
+  element: number,
+): number {
+  const high = view.getInt32(position);
+  const count = Math.min(most, CHUNK_SIZE - index);
+  let low = view.getInt32(position + 4);
+  let done = 1;
+  for (; done < count && chunk[index + done] === 0; done++) {
+    low = (low + clusterSize) | 0;
+    const at = position + done * 8;
+    // Where the lower half begins anew the upper one is another, and a cluster size does not bring it back to where it was.
+    if (view.getInt32(at + 4) !== low || view.getInt32(at) !== high || low === 0) break;
+    chunk[index + done] = element;
+  }
+  return done;
 }
 
 function scanSlowly(scan: TableScan, view: DataView, at: number): void {
