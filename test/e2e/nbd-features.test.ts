@@ -2,11 +2,14 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { openNbdStorage } from "../../src/storage/nbd/nbd-storage.js";
+import { Random, taggedBytes } from "../support/random.js";
 import { endServers, serve } from "../support/serving-process.js";
-import { findTool, qemuImg, qemuIo, runTool } from "../support/stock-tools.js";
+import { expectSameContents, findTool, qemuImg, qemuIo, runTool } from "../support/stock-tools.js";
 import { temporaryFolder } from "../support/temporary-folder.js";
 import { BuiltCommand } from "./built-command.js";
 
+const MIB = 1024 * 1024;
 const TOOLS = ["qemu-img", "qemu-io", "qemu-nbd", "nbdinfo"];
 const missing = TOOLS.filter((tool) => findTool(tool) === undefined);
 if (missing.length > 0) console.warn(`tests of NBD features are skipped: ${missing.join(", ")} not found`);
@@ -226,5 +229,48 @@ describe.skipIf(missing.length > 0 || process.env["ZCOW_WITHOUT_STOCK_TOOLS"] ==
     const reads = Array.from({ length: 60 }, (_, index) => ["-c", `read -P ${index + 1} ${index}M 1M`]).flat();
     const read = await qemuIo(["-r", ...reads, image]);
     expect([read.code, read.stdout.includes("failed")]).toEqual([0, false]);
+  });
+
+  it("has an old size or the new one when it is killed while its disk grows, and clients go on with its successor", async () => {
+    const image = at("growing.qcow2");
+    const first = 4 * MIB;
+    await qemuImg(["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image, String(first)]);
+    const start = () => command.spawn(["nbd", "--resizable", "-k", at("g.sock"), "-f", "qcow2", image]);
+    let running = start();
+    await serve(running, at("g.sock"));
+    const storage = await openNbdStorage(uri("g.sock"), { writable: true });
+    const expected = new Uint8Array(100 * MIB);
+    const random = new Random(5);
+    for (let round = 1; round <= 6; round++) {
+      const old = storage.size();
+      const jobs = Array.from({ length: 30 }, (_, index) => {
+        const bytes = taggedBytes(round, index, 8192);
+        const offset = (index * Math.floor(old / 30)) & ~511;
+        expected.set(bytes, offset);
+        return storage.write(offset, bytes);
+      });
+      const grown = [1, 2, 3].map((step) => storage.truncate(old + step * random.between(1, 5) * MIB));
+      await new Promise((resolve) => setTimeout(resolve, random.below(30)));
+      running.kill("SIGKILL");
+      await new Promise((resolve) => running.once("close", resolve));
+      expect([0, 3]).toContain((await qemuImg(["check", image])).code);
+      running = start();
+      const next = await serve(running);
+      await Promise.allSettled(grown);
+      await Promise.all(jobs);
+      const size = storage.size();
+      await storage.write(size - 512, taggedBytes(round, size, 512));
+      expected.set(taggedBytes(round, size, 512), size - 512);
+      await storage.flush();
+      if (round < 6) continue;
+      const back = new Uint8Array(size);
+      await storage.read(0, back);
+      expect(Buffer.compare(back, expected.subarray(0, size))).toBe(0);
+      await storage.close();
+      await next.end();
+      expect([0, 3]).toContain((await qemuImg(["check", image])).code);
+      writeFileSync(at("growing.raw"), expected.subarray(0, size));
+      await expectSameContents(image, "qcow2", at("growing.raw"), "raw");
+    }
   });
 });

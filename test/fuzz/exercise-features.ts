@@ -202,6 +202,7 @@ class FeatureExercise extends Exercise {
     await this.changePlain(writer, this.#random);
     await this.step("flush", () => writer.flush());
     await this.readAround(writer, this.#random);
+    await this.grow(writer, clean);
     const closed = await this.step("close", async () => {
       await writer.close();
       return true;

@@ -1,5 +1,5 @@
 import { isZcowError } from "../../src/base/errors.js";
-import { alignUp } from "../../src/base/integers.js";
+import { alignDown, alignUp } from "../../src/base/integers.js";
 import type { BlockDevice } from "../../src/block/block-device.js";
 import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js";
 import { checkQcow2 } from "../../src/formats/qcow2/check/check.js";
@@ -13,6 +13,7 @@ import { equalBytes } from "../support/sector-history.js";
  * `ZcowError`; anything else that is thrown is a finding, and so is a write that does not read back.
  */
 const MOST_EXTENTS = 2000;
+const GROWTH = 300 * 1024;
 const FULL_READ_LIMIT = 2 * 1024 * 1024;
 
 /** What happened, in a few words that depend on the image only: the same image gives the same outcome. */
@@ -92,6 +93,18 @@ export class Exercise {
     await this.step("write compressed", () => device.writeCompressed(offset, bytes));
   }
 
+  /** Makes the disk larger while it is open. In a sound image the new part reads as zeros. */
+  async grow(device: BlockDevice, sound: boolean): Promise<void> {
+    const old = device.size;
+    const size = Math.min(alignUp(old + GROWTH, 512), alignDown(Number.MAX_SAFE_INTEGER, 512));
+    await this.step("grow", () => device.grow?.(size));
+    if (device.size === old || !sound) return;
+    const behind = new Uint8Array(size - old).fill(1);
+    await device.read(old, behind);
+    if (behind.some((byte) => byte !== 0))
+      throw new Error(`the disk grew from ${old} to ${size}, and shows what is no zero`);
+  }
+
   async writeAndReadBack(device: BlockDevice, at: number, bytes: Uint8Array): Promise<void> {
     const done = await this.step("write", async () => {
       await device.write(at, bytes);
@@ -160,6 +173,7 @@ export async function exerciseImage(bytes: Uint8Array, random: Random): Promise<
     await exercise.changePlain(writer, random);
     await exercise.step("flush", () => writer.flush());
     await exercise.readAround(writer, random);
+    await exercise.grow(writer, false);
     await exercise.step("close", () => writer.close());
   }
   await exercise.checks(bytes, random);
