@@ -205,7 +205,7 @@ export class ClusterAllocator {
         this.#refuseBeyondEnd(run);
         const uncovered = refcounts.uncovered(run);
         if (uncovered !== undefined) {
-          await this.#cover(uncovered);
+          await this.#cover(uncovered, exact && wanted >= geometry.refcountsPerBlock ? run.first : uncovered);
           continue;
         }
         await refcounts.increase(run);
@@ -218,13 +218,16 @@ export class ClusterAllocator {
     }
   }
 
-  /** Makes the refcount block for `cluster`, and a larger table when the table does not reach it. */
-  async #cover(cluster: number): Promise<void> {
+  /**
+   * Makes the refcount block for `cluster`, and a larger table when the table does not reach it. The block goes to the free cluster
+   * `place`: with each block in what it counts itself, there would never be more clusters in a row than one counts.
+   */
+  async #cover(cluster: number, place: number): Promise<void> {
     const { refcounts, geometry } = this.#parts;
     const table = refcounts.table;
     if (table !== undefined && refcounts.blockIndex(cluster) >= table.entries) return this.#growTable(cluster);
-    this.#use(cluster * geometry.clusterSize, 1);
-    return refcounts.createBlock(cluster);
+    this.#use(place * geometry.clusterSize, 1);
+    return refcounts.createBlock(refcounts.blockIndex(cluster), place);
   }
 
   async #growTable(cluster: number): Promise<void> {

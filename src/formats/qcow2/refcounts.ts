@@ -176,9 +176,10 @@ export class Refcounts {
     return undefined;
   }
 
-  /** Makes the missing block that counts `cluster`, a free cluster, out of `cluster` itself: it counts itself. */
-  async createBlock(cluster: number): Promise<void> {
+  /** Makes the missing block `index` out of `cluster`, a free cluster that it counts itself, or one that another block counts. */
+  async createBlock(index: number, cluster: number): Promise<void> {
     const { storage, geometry, owners } = this.#parts;
+    const isOwn = index === this.blockIndex(cluster);
     const offset = cluster * geometry.clusterSize;
     storage.debug?.event("refblock_alloc");
     storage.debug?.event("refblock_alloc.write");
@@ -186,12 +187,16 @@ export class Refcounts {
     await storage.write(offset, new Uint8Array(geometry.clusterSize));
     this.#parts.onUnheldWrite();
     this.cache.forget(offset, geometry.clusterSize);
-    const slice = await this.#editable(this.#sliceOffset(offset, cluster));
-    this.cache.edit(slice);
-    setRefcount(slice.bytes, this.#inSlice(cluster), this.#order, 1);
-    this.cache.release(slice);
+    if (isOwn) {
+      const slice = await this.#editable(this.#sliceOffset(offset, cluster));
+      this.cache.edit(slice);
+      setRefcount(slice.bytes, this.#inSlice(cluster), this.#order, 1);
+      this.cache.release(slice);
+    } else {
+      await this.increase({ first: clusterIndex(cluster), count: 1 });
+    }
     owners.claim(OWNER_REFBLOCK, offset, geometry.clusterSize);
-    this.#loaded().set(this.blockIndex(cluster), entryHigh(offset, false), entryLow(offset, false));
+    this.#loaded().set(index, entryHigh(offset, false), entryLow(offset, false));
   }
 
   /** Adds one to each count. Every block must exist. When it fails, counts already raised are lowered again. */

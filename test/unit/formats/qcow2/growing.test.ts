@@ -144,6 +144,22 @@ describe("the L1 table of a disk that grows", () => {
     expectSameBytes(await contentsOf(again), expected, "opened again");
   });
 
+  it("takes more clusters in a row than a refcount block counts", async () => {
+    const storage = await imageInMemory(SMALL);
+    const device = await openGrowing(storage);
+    await device.write(0, taggedBytes(1, 0, SMALL.size));
+    // 256 counts in a block; 300 and 1500 clusters for the table.
+    for (const clusters of [300, 1500]) await device.grow(clusters * L1_CLUSTER_COVERS);
+    await device.write(1500 * L1_CLUSTER_COVERS - 512, taggedBytes(2, 0, 512));
+    await device.close();
+    expectCounted(storage);
+    expect(storage.size()).toBeLessThan(2 * MIB);
+    const again = await openGrowing(storage);
+    const found = new Uint8Array(512);
+    await again.read(1500 * L1_CLUSTER_COVERS - 512, found);
+    expectSameBytes(found, taggedBytes(2, 0, 512), "the end of the disk");
+  });
+
   it("is made for a disk that had no bytes at all", async () => {
     const storage = await imageInMemory({ size: 0, clusterSize: 4 * KIB });
     const device = await openGrowing(storage);
