@@ -226,8 +226,14 @@ export class ClusterAllocator {
     const { refcounts, geometry } = this.#parts;
     const table = refcounts.table;
     if (table !== undefined && refcounts.blockIndex(cluster) >= table.entries) return this.#growTable(cluster);
+    const index = refcounts.blockIndex(cluster);
+    const counting = refcounts.blockIndex(place);
+    // Its entry must not get into the file before the one of the block that counts it.
+    if (counting !== index) {
+      while (table?.isWaiting(counting) === true) await this.#parts.flush();
+    }
     this.#use(place * geometry.clusterSize, 1);
-    return refcounts.createBlock(refcounts.blockIndex(cluster), place);
+    return refcounts.createBlock(index, place);
   }
 
   async #growTable(cluster: number): Promise<void> {

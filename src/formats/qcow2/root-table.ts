@@ -48,6 +48,11 @@ export class RootTable {
     return this.#inFile.size > 0;
   }
 
+  /** The file may hold another value of entry `index`. */
+  isWaiting(index: number): boolean {
+    return this.#inFile.has(index);
+  }
+
   high(index: number): number {
     return this.view.getUint32(index * TABLE_ENTRY_BYTES);
   }
