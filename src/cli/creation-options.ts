@@ -28,14 +28,30 @@ export function unknownFileFormat(error: ZcowError, format: string): ZcowError {
   });
 }
 
-/** The creation options of `format`; a refusal is for the caller to throw, once it has said what it is about to do. */
+/**
+ * The creation options of `format`; a refusal is for the caller to throw, once it has said what it is about to do. `backing`: what options of their
+ * own say of the backing file.
+ */
 export function parseCreationOptions(
   format: string,
   all: readonly Assignment[],
   secretOf: SecretLookup,
+  backing: readonly Assignment[] = [],
 ): ParsedCreation {
   const given = withoutFileAdvice(all);
-  return format === "raw" ? parseRawOptions(given) : parseQcow2Options(given, secretOf);
+  if (format !== "raw") return parseQcow2Options([...given, ...backing], secretOf);
+  const parsed = parseRawOptions(given);
+  const [unfit] = backing;
+  if (unfit !== undefined) throw noBackingOfRaw(unfit);
+  return parsed;
+}
+
+function noBackingOfRaw([name, value]: Assignment): ZcowError {
+  const isFile = name === "backing_file";
+  return new ZcowError("UNSUPPORTED_BACKING_FILE", `raw disks have no backing ${isFile ? "file" : "format"}`, {
+    data: { option: name, value },
+    stockText: `Backing file ${isFile ? "" : "format "}not supported for file format 'raw'`,
+  });
 }
 
 /**
@@ -77,12 +93,6 @@ function parseRawOptions(given: readonly Assignment[]): ParsedCreation {
       const known = RAW_PREALLOCATIONS.find((candidate) => candidate === value);
       if (known === undefined) return { refusal: notAccepted(name, value) };
       preallocation = known;
-    } else if (name === "backing_file" || name === "backing_fmt") {
-      const what = name === "backing_file" ? "file" : "format";
-      throw new ZcowError("UNSUPPORTED_BACKING_FILE", `raw disks have no backing ${what}`, {
-        data: { option: name, value },
-        stockText: `Backing ${what} not supported for file format 'raw'`,
-      });
     } else if (name !== "size") {
       throw new ZcowError("UNKNOWN_OPTION", `raw has no creation option '${name}'`, {
         data: { option: name, value },
@@ -101,7 +111,9 @@ function notAccepted(name: string, value: string): ZcowError {
     `option ${name}: '${value}' is not one of ${RAW_PREALLOCATIONS.join(", ")}`,
     {
       data: { option: name, value },
-      stockText: `invalid parameter value: ${value}`,
+      // Known to the stock tool, of formats that have tables.
+      stockText:
+        value === "metadata" ? "Unsupported preallocation mode: metadata" : `invalid parameter value: ${value}`,
     },
   );
 }

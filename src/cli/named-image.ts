@@ -33,9 +33,23 @@ export interface NamedImage {
 
 /** The one image a command works on. Fails as {@link imageNamed}. */
 export function namedImage(parsed: ParsedArguments, secretOf: SecretLookup = unknownSecret): NamedImage {
-  const [name, ...more] = parsed.positionals;
+  return imageNamed(onlyName(parsed), parsed, secretOf, lastValue(parsed, "format"));
+}
+
+/** The one name that a command takes. */
+export function onlyName({ positionals }: ParsedArguments): string {
+  const [name, ...more] = positionals;
   if (name === undefined || more.length > 0) throw new UsageError("Expecting one image file name");
-  return imageNamed(name, parsed, secretOf, lastValue(parsed, "format"));
+  return name;
+}
+
+/**
+ * Refuses to ignore the locks of others on an image that is to be changed. To be called when it is known that there are such a node and such
+ * a format, which the stock tools look at first.
+ */
+export function refuseForcedChange({ name, forceShare }: NamedImage): void {
+  if (!forceShare) return;
+  throw new UsageError(`Could not open '${name}': force-share=on can only be used with read-only images`, false);
 }
 
 /**

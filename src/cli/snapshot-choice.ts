@@ -1,9 +1,12 @@
-import { ZcowError } from "../base/errors.js";
+import { isZcowError, ZcowError } from "../base/errors.js";
+import type { BlockDevice } from "../block/block-device.js";
 import { listSnapshots } from "../jobs/snapshot.js";
+import type { CacheMode } from "./cache-mode.js";
 import type { CommandContext } from "./context.js";
+import { withSubject } from "./failure.js";
 import { splitOptionList } from "./image-options.js";
 import { type NamedImage, withSource } from "./named-image.js";
-import { formatChoice } from "./open.js";
+import { formatChoice, openForCommand } from "./open.js";
 import { UsageError } from "./usage-error.js";
 
 /** Which internal snapshot `-l` means: one of that id or else name, or one that has all that is given. */
@@ -27,7 +30,7 @@ export function snapshotChoice(text: string | undefined): SnapshotChoice | undef
 }
 
 /** What the chosen snapshot can be opened by. Fails with `SNAPSHOT_NOT_FOUND`. */
-export async function snapshotId(
+async function snapshotId(
   { idOrName, id, name }: SnapshotChoice,
   format: string,
   image: NamedImage,
@@ -52,4 +55,46 @@ export async function snapshotId(
       data: { path, structure: "snapshot table", value: id ?? name ?? "" },
     },
   );
+}
+
+/** Opens the image of `choice` for reading, or a snapshot of it. Fails as opening does, in the words of the stock tools. */
+export async function openChosen(
+  choice: NamedImage & { readonly cache: CacheMode },
+  snapshot: SnapshotChoice | undefined,
+  context: CommandContext,
+): Promise<BlockDevice> {
+  try {
+    const disk = await openForCommand({ ...choice, readOnly: true }, context);
+    if (snapshot === undefined) return disk;
+    // What cannot be opened is told about as such, before anything is said of snapshots.
+    const { format } = disk;
+    await disk.close();
+    return await openSnapshot(snapshot, format, choice, context);
+  } catch (error) {
+    if (isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
+    throw withSubject(`Could not open '${choice.name}'`, error);
+  }
+}
+
+async function openSnapshot(
+  snapshot: SnapshotChoice,
+  format: string,
+  choice: NamedImage & { readonly cache: CacheMode },
+  context: CommandContext,
+): Promise<BlockDevice> {
+  try {
+    const id = await snapshotId(snapshot, format, choice, context);
+    return await openForCommand({ ...choice, readOnly: true, snapshot: id }, context);
+  } catch (error) {
+    if (!isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
+    const stock =
+      format === "qcow2"
+        ? "Can't find snapshot"
+        : `Block format '${format}' used by device '' does not support temporarily loading internal snapshots`;
+    throw new ZcowError(error.code, error.message, {
+      data: error.data,
+      cause: error,
+      stockText: `Failed to load snapshot: ${stock}`,
+    });
+  }
 }

@@ -86,7 +86,10 @@ async function backingOf(
   target: string,
   options: Extract<CreateImageOptions, { format: "qcow2" }>,
 ): Promise<BackingFacts | undefined> {
-  if (options.backingFile === undefined) return undefined;
+  if (options.backingFile === undefined) {
+    if (options.backingFormat !== undefined) refuseUnknownFormat(options.backingFormat);
+    return undefined;
+  }
   const { readBackingFacts, backingFormatMissing } = await import("./backing-facts.js");
   if (options.unsafeBacking === true) {
     if (options.backingFormat === undefined) throw backingFormatMissing(options.backingFile);

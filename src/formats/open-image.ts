@@ -1,6 +1,7 @@
 import { type WarningSink, ZcowError } from "../base/errors.js";
 import type { BlockDevice } from "../block/block-device.js";
 import type { OpenDeviceOptions } from "../block/format-driver.js";
+import { borrowedStorage } from "../storage/borrowed-storage.js";
 import type { FileStorageOptions } from "../storage/file-storage.js";
 import { openStorage as openNamed } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
@@ -50,6 +51,13 @@ function withSurroundings(options: OpenImageOptions): OpenImageOptions {
     openFile: (path, { writable }) => openNamed(path, { ...warning, ...file, writable }),
     ...options,
   };
+}
+
+/** Fails as opening does when what is said to be of `format` is not. A storage stays open. */
+export async function requireReadable(storage: Storage, format: FormatName): Promise<void> {
+  if (format === "raw") return;
+  const device = await openImage(borrowedStorage(storage), { format, readOnly: true, implicitFiles: "allow" });
+  await device.close();
 }
 
 /** Callers without types may leave out what has no default. */

@@ -1,10 +1,10 @@
 import { ZcowError } from "../base/errors.js";
 import type { PassphraseSource } from "../block/passphrase.js";
-import type { FormatChoice } from "../formats/open-image.js";
+import { type FormatChoice, requireReadable } from "../formats/open-image.js";
 import type { DirtyBits } from "../formats/qcow2/bitmaps/dirty-bits.js";
-import type { ImageBitmaps } from "../formats/qcow2/bitmaps/image-bitmaps.js";
+import { type ImageBitmaps, requireGranularity } from "../formats/qcow2/bitmaps/image-bitmaps.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
-import { formatDriver, probeFormat } from "../formats/registry.js";
+import { type FormatName, formatDriver, probeFormat } from "../formats/registry.js";
 import { borrowedStorage } from "../storage/borrowed-storage.js";
 import { openFileStorage } from "../storage/file-storage.js";
 import type { Storage } from "../storage/storage.js";
@@ -12,10 +12,14 @@ import type { Storage } from "../storage/storage.js";
 /** One change of a bitmap. */
 export type BitmapAction =
   | { readonly do: "remove" | "clear" | "enable" | "disable" }
-  /** `granularity`: bytes that one bit stands for, a power of two from 512 to 2 GiB; default: the cluster size. */
+  /** `granularity`: bytes that one bit stands for, a power of two from 512 to 2 GiB; default: the cluster size, from 4 to 64 KiB. */
   | { readonly do: "add"; readonly granularity?: number | undefined }
-  /** Marks what is marked in bitmap `from` of this image, or of `source`. */
-  | { readonly do: "merge"; readonly from: string; readonly source?: DirtyBits | undefined };
+  /** Marks what is marked in bitmap `from` of this image, or in `source`, which is asked for when its turn has come. */
+  | {
+      readonly do: "merge";
+      readonly from: string;
+      readonly source?: DirtyBits | (() => Promise<DirtyBits>) | undefined;
+    };
 
 /** Which bitmap is to be changed, and how. */
 export interface ChangeBitmapOptions {
@@ -24,6 +28,8 @@ export interface ChangeBitmapOptions {
   /** Done in order; when one fails those before it stay done. */
   readonly actions: readonly BitmapAction[];
   readonly passphrase?: PassphraseSource | undefined;
+  /** Called when the image is open, before the first action; nothing is done when it fails. */
+  readonly beforeActions?: (() => Promise<void>) | undefined;
 }
 
 /**
@@ -46,7 +52,7 @@ export async function changeBitmap(source: string | Storage, options: ChangeBitm
 async function changeStored(storage: Storage, options: ChangeBitmapOptions): Promise<void> {
   await requireQcow2(storage, options.format);
   const { openEngine } = await import("../formats/qcow2/open.js");
-  const { passphrase, name, actions } = options;
+  const { passphrase, name, actions, beforeActions } = options;
   const engine = await openEngine(borrowedStorage(storage), {
     readOnly: false,
     withBitmaps: true,
@@ -54,28 +60,46 @@ async function changeStored(storage: Storage, options: ChangeBitmapOptions): Pro
     passphrase,
   });
   try {
-    for (const action of actions) act(engine.bitmaps, engine.geometry.version, name, action);
+    await beforeActions?.();
+    for (const action of actions) await act(engine.bitmaps, engine.geometry.version, name, action);
   } finally {
     // Stores what was done, even when a later action failed.
     await engine.close();
   }
 }
 
-function act(bitmaps: ImageBitmaps | undefined, version: 2 | 3, name: string, action: BitmapAction): void {
+async function act(
+  bitmaps: ImageBitmaps | undefined,
+  version: 2 | 3,
+  name: string,
+  action: BitmapAction,
+): Promise<void> {
   if (bitmaps === undefined) throw new Error("the engine was opened with bitmaps");
-  try {
-    if (action.do === "add") {
-      if (version === 2) throw notInVersion2(name);
-      bitmaps.add(name, action.granularity);
-    } else if (action.do === "remove") bitmaps.remove(name);
-    else if (action.do === "clear") bitmaps.clear(name);
-    else if (action.do === "merge") {
-      bitmaps.bits(name);
-      bitmaps.merge(name, action.source ?? bitmaps.bits(action.from));
-    } else bitmaps.setEnabled(name, action.do === "enable");
-  } catch (error) {
-    throw inAction(action.do, name, error);
-  }
+  const step = (work: () => void): void => {
+    try {
+      work();
+    } catch (error) {
+      throw inAction(action.do, name, error);
+    }
+  };
+  if (action.do === "add") step(() => add(bitmaps, version, name, action.granularity));
+  else if (action.do === "remove") step(() => bitmaps.remove(name));
+  else if (action.do === "clear") step(() => bitmaps.clear(name));
+  else if (action.do === "merge") {
+    step(() => bitmaps.bits(name));
+    const source = await sourceOf(action);
+    step(() => bitmaps.merge(name, source ?? bitmaps.bits(action.from)));
+  } else step(() => bitmaps.setEnabled(name, action.do === "enable"));
+}
+
+function add(bitmaps: ImageBitmaps, version: 2 | 3, name: string, granularity: number | undefined): void {
+  if (granularity !== undefined) requireGranularity(granularity);
+  if (version === 2) throw notInVersion2(name);
+  bitmaps.add(name, granularity);
+}
+
+function sourceOf({ source }: Extract<BitmapAction, { do: "merge" }>): Promise<DirtyBits> | DirtyBits | undefined {
+  return typeof source === "function" ? source() : source;
 }
 
 function inAction(operation: string, name: string, error: unknown): unknown {
@@ -98,6 +122,7 @@ function notInVersion2(name: string): ZcowError {
 async function requireQcow2(storage: Storage, format: FormatChoice): Promise<void> {
   const driver = format === "probe" ? await probeFormat(storage) : formatDriver(format);
   if (driver.name === "qcow2") return;
+  await requireReadable(storage, driver.name as FormatName);
   throw new ZcowError("NOT_SUPPORTED", `${storage.name} is ${driver.name}, which has no bitmaps`, {
     data: { path: storage.name, value: driver.name },
     stockText: `Can't store persistent bitmaps to ${storage.name}: Operation not supported`,

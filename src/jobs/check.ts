@@ -1,13 +1,13 @@
 import { type WarningSink, ZcowError } from "../base/errors.js";
 import type { ImplicitFilePolicy } from "../block/open-policy.js";
-import type { FormatChoice } from "../formats/open-image.js";
+import { type FormatChoice, requireReadable } from "../formats/open-image.js";
 import { type CheckOptions, checkQcow2 } from "../formats/qcow2/check/check.js";
 import type { CheckResult } from "../formats/qcow2/check/check-result.js";
 import type { Qcow2Header } from "../formats/qcow2/header.js";
 import { readHeader } from "../formats/qcow2/header-read.js";
 import type { ReferencedFiles } from "../formats/qcow2/referenced-files.js";
 import { sessionOf, unfinishedSession } from "../formats/qcow2/session.js";
-import { FORMATS, formatDriver, probeFormat } from "../formats/registry.js";
+import { FORMATS, type FormatName, formatDriver, probeFormat } from "../formats/registry.js";
 import { openStorage } from "../storage/open-storage.js";
 import type { Storage } from "../storage/storage.js";
 
@@ -52,6 +52,7 @@ export async function checkImage(source: string | Storage, options: CheckImageOp
 async function checkStorage(storage: Storage, options: CheckImageOptions): Promise<ImageCheck> {
   const driver = options.format === "probe" ? await probeFormat(storage) : formatDriver(options.format);
   if (driver.name !== "qcow2") {
+    await requireReadable(storage, driver.name as FormatName);
     throw new ZcowError("CHECK_UNSUPPORTED", `${storage.name} is ${driver.name}, which has no metadata to check`, {
       data: { path: storage.name, value: driver.name },
       stockText: "This image format does not support checks",

@@ -69,7 +69,7 @@ export async function createSnapshot(source: string | Storage, options: CreateSn
 export async function applySnapshot(source: string | Storage, options: ChooseSnapshotOptions): Promise<void> {
   return withImage(source, options, async (image) => {
     const { applySnapshot: apply } = await import("../formats/qcow2/snapshots/apply-snapshot.js");
-    await apply(image, chosen(image, options, "id-or-name"));
+    await apply(image, () => chosen(image, options, "id-or-name"));
   });
 }
 

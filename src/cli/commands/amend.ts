@@ -72,13 +72,13 @@ export async function amendCommand(args: readonly string[], context: CommandCont
   if (lists.length === 0) throw new UsageError("Must specify options (-o)");
   const wantsHelp = asksForOptions(lists);
   const format = lastValue(parsed, "format");
-  if (wantsHelp && format !== undefined && parsed.positionals.length === 0) {
+  if (wantsHelp && format !== undefined) {
     requireKnown(format);
     if (format !== "qcow2") throw notAmendable(format, format);
     return printHelp(context);
   }
-  if (parsed.positionals.length !== 1) throw new UsageError("Expecting one image file name", false);
   const given = wantsHelp ? [] : lists.flatMap((list) => splitOptionList(list));
+  if (parsed.positionals.length !== 1) throw new UsageError("Expecting one image file name", false);
   givenCacheMode(lastValue(parsed, "cache"));
   const secretOf = await givenSecrets(parsed);
   const image = namedImage(parsed, secretOf);

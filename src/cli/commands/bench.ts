@@ -15,9 +15,9 @@ import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, errnoText, explain, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { type NamedImage, namedImage } from "../named-image.js";
+import { type NamedImage, namedImage, onlyName } from "../named-image.js";
 import { openForCommand } from "../open.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
 import { UsageError } from "../usage-error.js";
 
@@ -66,10 +66,10 @@ export async function benchCommand(args: readonly string[], context: CommandCont
     context.output.out(helpText(BENCH_MANUAL, context));
     return 0;
   }
-  const cache = cacheOption(parsed);
-  const aio = aioOption(parsed);
-  const options = { ...benchOptions(parsed), writeThrough: cache.writeThrough };
-  const image = namedImage(parsed, await givenSecrets(parsed));
+  for (const option of parsed.options) allOptions({ options: [option], positionals: [] });
+  const { cache, isNative, row } = allOptions(parsed);
+  const options = { ...row, writeThrough: cache.writeThrough };
+  onlyName(parsed);
   const { kind, flushInterval } = options;
   if (kind === "read" && flushInterval > 0) {
     throw new UsageError("--flush-interval is only available in write tests", false);
@@ -77,7 +77,8 @@ export async function benchCommand(args: readonly string[], context: CommandCont
   if (flushInterval > 0 && flushInterval < options.depth) {
     throw new UsageError("Flush interval can't be smaller than depth", false);
   }
-  const device = await open(image, { ...cache, aio }, kind === "read", context);
+  const image = namedImage(parsed, await givenSecrets(parsed));
+  const device = await open(image, { ...cache, isNative }, kind === "read", context);
   try {
     return await bench(device, options, context);
   } finally {
@@ -87,7 +88,15 @@ export async function benchCommand(args: readonly string[], context: CommandCont
 
 type Row = Required<Omit<BenchOptions, "writeThrough">>;
 
-/** In the order in which the options stand, as each is judged when it is read. */
+/** Fails for what is wrong with any option. */
+function allOptions(parsed: ParsedArguments): {
+  readonly cache: CacheMode;
+  readonly isNative: boolean;
+  readonly row: Row;
+} {
+  return { cache: cacheOption(parsed), isNative: asksForNative(parsed), row: benchOptions(parsed) };
+}
+
 function benchOptions(parsed: ParsedArguments): Row {
   const bytes = sizeOption(parsed, "bytes", "buffer size") ?? DEFAULT_BYTES;
   const step = sizeOption(parsed, "step", "step_size") ?? 0;
@@ -133,21 +142,25 @@ function cacheOption(parsed: ParsedArguments): CacheMode {
   return mode;
 }
 
-function aioOption(parsed: ParsedArguments): string {
-  const text = lastValue(parsed, "aio") ?? (isGiven(parsed, "native") ? "native" : "threads");
-  if (AIO_MODES.includes(text)) return text;
-  throw new UsageError(`Invalid aio option: ${text}`, false);
+/** What was asked for once stays, as with the stock tool. */
+function asksForNative(parsed: ParsedArguments): boolean {
+  const modes = allValues(parsed, "aio");
+  const unknown = modes.find((mode) => !AIO_MODES.includes(mode));
+  if (unknown !== undefined) throw new UsageError(`Invalid aio option: ${unknown}`, false);
+  return isGiven(parsed, "native") || modes.includes("native");
 }
 
 async function open(
   image: NamedImage,
-  { aio, ...cache }: CacheMode & { readonly aio: string },
+  { isNative, ...cache }: CacheMode & { readonly isNative: boolean },
   readOnly: boolean,
   context: CommandContext,
 ): Promise<BlockDevice> {
   try {
-    if (aio === "native" && !cache.direct) throw nativeWithoutDirect(image.path);
-    return await openForCommand({ ...image, readOnly, cache }, context);
+    const device = await openForCommand({ ...image, readOnly, cache }, context);
+    if (!isNative || cache.direct) return device;
+    await device.close();
+    throw nativeWithoutDirect(image.path);
   } catch (error) {
     throw withSubject(`Could not open '${image.name}'`, error);
   }

@@ -1,12 +1,14 @@
 import { ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
+import type { DirtyBits } from "../../formats/qcow2/bitmaps/dirty-bits.js";
 import { type BitmapAction, changeBitmap, readBitmap } from "../../jobs/bitmap.js";
+import { describeImage } from "../../jobs/info.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, IMAGE_OPTS_OPTION, OBJECT_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { imageOf, type NamedImage, namedImage, withSource } from "../named-image.js";
+import { type ImageSource, imageOf, type NamedImage, namedImage, withSource } from "../named-image.js";
 import { guessedRawText } from "../open.js";
 import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
@@ -65,7 +67,7 @@ export async function bitmapCommand(args: readonly string[], context: CommandCon
   }
   const image = namedImage({ ...parsed, positionals: [file] }, await givenSecrets(parsed));
   const sourceFile = lastValue(parsed, "source-file");
-  const mergeSource =
+  const mergeImage =
     sourceFile === undefined
       ? undefined
       : imageOf(sourceFile, {
@@ -74,12 +76,19 @@ export async function bitmapCommand(args: readonly string[], context: CommandCon
           forceShare: false,
           secretOf: image.secretOf,
         });
-  const actions: BitmapAction[] = [];
-  for (const option of given) actions.push(await actionOf(option, granularity, mergeSource, name, context));
+  const mergeSource = mergeImage === undefined ? undefined : new MergeSource(mergeImage, name, context);
+  const actions = given.map((option) => actionOf(option, granularity, mergeSource));
   await withSource(image, "write", context, async ({ source, format, passphrase }) => {
     try {
-      await changeBitmap(source, { format, name, actions, passphrase });
+      await changeBitmap(source, {
+        format,
+        name,
+        actions,
+        passphrase,
+        beforeActions: mergeSource && (() => mergeSource.look()),
+      });
     } catch (error) {
+      if (error !== undefined && error === mergeSource?.failure) throw error;
       const isGuess = format === "probe" && error instanceof ZcowError && error.data.value === "raw";
       if (isGuess) context.output.err(guessedRawText(image.name));
       throw inStockWords(error, given[0]?.name ?? "", name, image.name);
@@ -129,23 +138,55 @@ function checkCombination(parsed: ParsedArguments, actions: number): void {
   }
 }
 
-async function actionOf(
-  option: { readonly name: string; readonly value: string },
+function actionOf(
+  { name, value }: { readonly name: string; readonly value: string },
   granularity: number | undefined,
-  mergeSource: NamedImage | undefined,
-  target: string,
-  context: CommandContext,
-): Promise<BitmapAction> {
-  if (option.name === "add") return { do: "add", granularity };
-  if (option.name !== "merge") return { do: option.name as "remove" | "clear" | "enable" | "disable" };
-  if (mergeSource === undefined) return { do: "merge", from: option.value };
-  return withSource(mergeSource, "read", context, async ({ source, format }) => {
+  mergeSource: MergeSource | undefined,
+): BitmapAction {
+  if (name === "add") return { do: "add", granularity };
+  if (name !== "merge") return { do: name as "remove" | "clear" | "enable" | "disable" };
+  return { do: "merge", from: value, source: mergeSource && (() => mergeSource.read(value)) };
+}
+
+/** Another image, whose bitmaps are merged: looked at when the first one is wanted, as by the stock tool. */
+class MergeSource {
+  readonly #image: NamedImage;
+  readonly #target: string;
+  readonly #context: CommandContext;
+  /** Why a bitmap could not be had, in words that say so. */
+  failure: unknown;
+
+  constructor(image: NamedImage, target: string, context: CommandContext) {
+    this.#image = image;
+    this.#target = target;
+    this.#context = context;
+  }
+
+  /** Fails when it cannot be opened. */
+  async look(): Promise<void> {
+    await this.#open(({ source, format }) => describeImage(source, { format }));
+  }
+
+  read(bitmap: string): Promise<DirtyBits> {
+    return this.#open(({ source, format }) => readBitmap(source, { format, name: bitmap }));
+  }
+
+  async #open<T>(work: (found: ImageSource) => Promise<T>): Promise<T> {
     try {
-      return { do: "merge", from: option.value, source: await readBitmap(source, { format, name: option.value }) };
+      return await withSource(this.#image, "read", this.#context, (found) =>
+        work(found).catch((error: unknown) => {
+          throw this.#explained(error);
+        }),
+      );
     } catch (error) {
-      const found = error instanceof ZcowError && error.code.startsWith("BITMAP");
-      const subject = found ? `Operation merge on bitmap ${target} failed` : `Could not open '${mergeSource.name}'`;
-      throw withSubject(subject, error);
+      this.failure = error;
+      throw error;
     }
-  });
+  }
+
+  #explained(error: unknown): unknown {
+    const found = error instanceof ZcowError && error.code.startsWith("BITMAP");
+    const subject = found ? `Operation merge on bitmap ${this.#target} failed` : `Could not open '${this.#image.name}'`;
+    return withSubject(subject, error);
+  }
 }

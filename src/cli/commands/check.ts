@@ -20,7 +20,8 @@ import { explain, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { type NamedImage, namedImage, withSource } from "../named-image.js";
+import { type NamedImage, namedImage, onlyName, refuseForcedChange, withSource } from "../named-image.js";
+import { guessedRawText } from "../open.js";
 import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
@@ -75,15 +76,10 @@ export async function checkCommand(args: readonly string[], context: CommandCont
     return 0;
   }
   const repair = repairMode(parsed);
+  onlyName(parsed);
   const form = outputForm(parsed, ["human", "json"]);
-  const image = namedImage(parsed, await givenSecrets(parsed));
   givenCacheMode(lastValue(parsed, "cache"), "source cache option");
-  if (image.forceShare && repair !== undefined) {
-    throw new UsageError(
-      `Could not open '${image.name}': force-share=on can only be used with read-only images`,
-      false,
-    );
-  }
+  const image = namedImage(parsed, await givenSecrets(parsed));
   const showsProgress = isGiven(parsed, "progress") && !isGiven(parsed, "quiet") && form === "human";
   const line = showsProgress ? new ProgressLine(context, true) : undefined;
   const result = await runCheck(image, repair, context, line).finally(() => line?.end());
@@ -111,6 +107,7 @@ async function runCheck(
     repair === undefined ? "read" : "write",
     context,
     async ({ source, format, replacesFiles }) => {
+      if (repair !== undefined) refuseForcedChange(image);
       try {
         return await checkImage(source, {
           format,
@@ -123,6 +120,8 @@ async function runCheck(
         });
       } catch (error) {
         if (!isZcowError(error, "CHECK_UNSUPPORTED")) throw withSubject(`Could not open '${image.name}'`, error);
+        const isGuess = repair !== undefined && format === "probe" && error.data.value === "raw";
+        if (isGuess) context.output.err(guessedRawText(image.name));
         printError(context, explain(error, context));
         return undefined;
       }

@@ -16,7 +16,7 @@ import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { namedImage, withSource } from "../named-image.js";
+import { namedImage, onlyName, withSource } from "../named-image.js";
 import { printWarning } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
 import { ProgressLine } from "../progress.js";
@@ -50,8 +50,9 @@ export async function commitCommand(args: readonly string[], context: CommandCon
     return 0;
   }
   const rate = rateOption(parsed);
-  const image = namedImage(parsed, await givenSecrets(parsed));
+  onlyName(parsed);
   const cache = givenCacheMode(lastValue(parsed, "cache"));
+  const image = namedImage(parsed, await givenSecrets(parsed));
   const quiet = isGiven(parsed, "quiet");
   const base = lastValue(parsed, "base");
   const choice = { path: image.name, format: image.format, readOnly: false, forceShare: false, cache };

@@ -1,4 +1,5 @@
 import type { BlockDevice } from "../../block/block-device.js";
+import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { type Comparison, compareDisks } from "../../jobs/compare/compare.js";
 import type { ZoneDifference } from "../../jobs/compare/compare-zones.js";
 import { type CacheMode, givenCacheMode } from "../cache-mode.js";
@@ -64,9 +65,9 @@ export async function compareCommand(args: readonly string[], context: CommandCo
   const line = new ProgressLine(context, shown, PROGRESS_STEP_PERCENT);
   const opened: BlockDevice[] = [];
   try {
-    const [one, other] = await choices(parsed, first, second);
-    opened.push(await openOne(one, context));
-    opened.push(await openOne(other, context));
+    const choice = choiceOf(parsed, await givenSecrets(parsed));
+    opened.push(await openOne(choice(first, lastValue(parsed, "format")), context));
+    opened.push(await openOne(choice(second, lastValue(parsed, "second-format")), context));
   } catch (error) {
     await closeAll(opened);
     line.end();
@@ -86,15 +87,13 @@ interface Choice extends NamedImage {
   readonly argument: string;
 }
 
-async function choices(parsed: ParsedArguments, first: string, second: string): Promise<readonly [Choice, Choice]> {
-  const secretOf = await givenSecrets(parsed);
+/** Says what an argument and its format stand for. */
+function choiceOf(
+  parsed: ParsedArguments,
+  secretOf: SecretLookup,
+): (argument: string, format: string | undefined) => Choice {
   const cache = givenCacheMode(lastValue(parsed, "source-cache"), "source cache option");
-  const choice = (argument: string, format: string | undefined): Choice => ({
-    ...imageNamed(argument, parsed, secretOf, format),
-    cache,
-    argument,
-  });
-  return [choice(first, lastValue(parsed, "format")), choice(second, lastValue(parsed, "second-format"))];
+  return (argument, format) => ({ ...imageNamed(argument, parsed, secretOf, format), cache, argument });
 }
 
 async function openOne(choice: Choice, context: CommandContext): Promise<BlockDevice> {

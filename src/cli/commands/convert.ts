@@ -1,4 +1,4 @@
-import { isZcowError, type Warning, ZcowError } from "../../base/errors.js";
+import { type Warning, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { MiB, SECTOR_SIZE } from "../../base/units.js";
 import type { BlockDevice, ZonedLimits } from "../../block/block-device.js";
@@ -11,7 +11,7 @@ import { formatDriver } from "../../formats/registry.js";
 import { DEEP_QUEUE_THREADS, prepareForCopies, requestThreadPool } from "../../host/thread-pool.js";
 import { convertDisks } from "../../jobs/convert/convert.js";
 import type { BitmapsToCopy } from "../../jobs/convert/copy-bitmaps.js";
-import { type CacheMode, givenCacheMode } from "../cache-mode.js";
+import { type CacheMode, cacheMode, givenCacheMode } from "../cache-mode.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -24,7 +24,7 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { asksForOptions, optionHelp } from "../create-options-text.js";
-import { type Assignment, parseCreationOptions, requireFileFormat } from "../creation-options.js";
+import { type Assignment, type ParsedCreation, parseCreationOptions, requireFileFormat } from "../creation-options.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
 import { fileOfName } from "../file-name.js";
 import { helpText } from "../help-text.js";
@@ -34,7 +34,7 @@ import { imageOf, type NamedImage, withSource } from "../named-image.js";
 import { formatChoice, openForCommand } from "../open.js";
 import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
-import { type SnapshotChoice, snapshotChoice, snapshotId } from "../snapshot-choice.js";
+import { openChosen, type SnapshotChoice, snapshotChoice } from "../snapshot-choice.js";
 import { UsageError } from "../usage-error.js";
 
 export const CONVERT_MANUAL: CommandManual = {
@@ -123,9 +123,13 @@ interface Conversion {
   readonly sparseBytes: number | undefined;
   readonly piecesInFlight: number | undefined;
   readonly salvage: boolean;
-  readonly cache: CacheMode;
+  /** Judged when the target is opened. */
+  readonly cacheName: string;
   readonly sourceCache: CacheMode;
+  /** Options of `-o`. */
   readonly given: readonly Assignment[];
+  /** The backing file and its format, of options of their own. */
+  readonly backing: readonly Assignment[];
   readonly secretOf: SecretLookup;
   readonly progress: boolean;
   readonly quiet: boolean;
@@ -146,7 +150,8 @@ export async function convertCommand(args: readonly string[], context: CommandCo
     context.output.out(optionHelp(format, target, context.standIn));
     return 0;
   }
-  if (conversion.cache.direct || conversion.sourceCache.direct) requestThreadPool(DEEP_QUEUE_THREADS);
+  if (cacheMode(conversion.cacheName)?.direct === true || conversion.sourceCache.direct)
+    requestThreadPool(DEEP_QUEUE_THREADS);
   else prepareForCopies();
   if ([...conversion.sources, conversion.target].includes("-")) await convertStream(conversion, context);
   else await convert(conversion, context);
@@ -155,10 +160,8 @@ export async function convertCommand(args: readonly string[], context: CommandCo
 
 /** What is asked for; only the list of options, perhaps, which the stock tool prints before it looks for names. */
 function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversion | "option-help" {
-  const sparseBytes = sparseOption(lastValue(parsed, "sparse"));
-  const piecesInFlight = coroutines(lastValue(parsed, "coroutines"));
-  const rate = rateOption(lastValue(parsed, "rate"));
-  const snapshot = snapshotChoice(lastValue(parsed, "snapshot"));
+  for (const option of parsed.options) valuesOf({ options: [option], positionals: [] });
+  const { sparseBytes, piecesInFlight, rate, snapshot, given } = valuesOf(parsed);
   const create = !isGiven(parsed, "no-create");
   const compressed = isGiven(parsed, "compress");
   requireCombination(parsed, create, compressed);
@@ -166,9 +169,10 @@ function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversi
   const sources = parsed.positionals.slice(0, -1);
   const target = parsed.positionals.at(-1);
   if (sources.length === 0 || target === undefined) throw new UsageError("Must specify image file name", false);
-  const given = creationOptions(parsed);
   const hasBacking = given.some(([name]) => name === "backing_file") || isGiven(parsed, "backing");
-  requireSingleSource(sources, hasBacking, snapshot);
+  if (sources.length > 1 && snapshot !== undefined) {
+    throw new UsageError("No support for concatenating multiple snapshot", false);
+  }
   return {
     sources,
     target,
@@ -187,13 +191,28 @@ function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversi
     sparseBytes,
     piecesInFlight,
     salvage: isGiven(parsed, "salvage"),
-    cache: givenCacheMode(lastValue(parsed, "cache") ?? "unsafe"),
+    cacheName: lastValue(parsed, "cache") ?? "unsafe",
     sourceCache: givenCacheMode(lastValue(parsed, "source-cache") ?? "writeback", "source cache option"),
     given,
+    backing: backingOptions(parsed),
     secretOf,
     progress: isGiven(parsed, "progress") && !isGiven(parsed, "quiet"),
     quiet: isGiven(parsed, "quiet"),
     forceShare: isGiven(parsed, "force-share"),
+  };
+}
+
+type Values = Pick<Conversion, "sparseBytes" | "piecesInFlight" | "rate" | "snapshot" | "given">;
+
+/** Fails for a value that is none. */
+function valuesOf(parsed: ParsedArguments): Values {
+  const lists = allValues(parsed, "options");
+  return {
+    sparseBytes: sparseOption(lastValue(parsed, "sparse")),
+    piecesInFlight: coroutines(lastValue(parsed, "coroutines")),
+    rate: rateOption(lastValue(parsed, "rate")),
+    snapshot: snapshotChoice(lastValue(parsed, "snapshot")),
+    given: asksForOptions(lists) ? [] : lists.flatMap(splitOptionList),
   };
 }
 
@@ -202,33 +221,27 @@ function requireCombination(parsed: ParsedArguments, create: boolean, compressed
   const refuse = (text: string): never => {
     throw new UsageError(text, false);
   };
-  if (!create && isGiven(parsed, "options")) refuse("-o has no effect when skipping image creation");
-  if (isGiven(parsed, "copy-offload") && isGiven(parsed, "sparse")) {
-    refuse("Cannot enable copy offloading when -S is used");
-  }
-  if (isGiven(parsed, "copy-offload") && compressed) refuse("Cannot enable copy offloading when -c is used");
-  if (isGiven(parsed, "target-is-zero") && create) refuse("--target-is-zero requires use of -n flag");
-  if (isGiven(parsed, "target-image-opts") && create) refuse("--target-image-opts requires use of -n flag");
   if (isGiven(parsed, "skip-broken-bitmaps") && !isGiven(parsed, "bitmaps")) {
     refuse("Use of --skip-broken-bitmaps requires --bitmaps");
   }
+  if (isGiven(parsed, "copy-offload")) {
+    if (compressed) refuse("Cannot enable copy offloading when -c is used");
+    if (isGiven(parsed, "sparse")) refuse("Cannot enable copy offloading when -S is used");
+    if (isGiven(parsed, "salvage")) refuse("Cannot use copy offloading in salvaging mode");
+  }
+  if (isGiven(parsed, "target-image-opts") && create) refuse("--target-image-opts requires use of -n flag");
+  if (!create && isGiven(parsed, "options")) refuse("-o has no effect when skipping image creation");
+  if (isGiven(parsed, "target-is-zero") && create) refuse("--target-is-zero requires use of -n flag");
   const described = isGiven(parsed, "image-opts") && isGiven(parsed, "format");
   if (described || (isGiven(parsed, "target-image-opts") && isGiven(parsed, "target-format"))) {
     refuse("--image-opts and --format are mutually exclusive");
   }
 }
 
-function requireSingleSource(
-  sources: readonly string[],
-  hasBacking: boolean,
-  snapshot: SnapshotChoice | undefined,
-): void {
-  if (sources.length === 1) return;
-  if (hasBacking) {
-    const text = "Having a backing file for the target makes no sense when concatenating multiple input images";
-    throw new UsageError(text, false);
-  }
-  if (snapshot !== undefined) throw new UsageError("No support for concatenating multiple snapshot", false);
+function requireSingleSource({ sources, hasBacking }: Conversion): void {
+  if (sources.length === 1 || !hasBacking) return;
+  const text = "Having a backing file for the target makes no sense when concatenating multiple input images";
+  throw new UsageError(text, false);
 }
 
 function rateOption(text: string | undefined): number {
@@ -269,13 +282,23 @@ function coroutines(text: string | undefined): number | undefined {
   );
 }
 
-function creationOptions(parsed: ParsedArguments): Assignment[] {
-  const given = allValues(parsed, "options").flatMap(splitOptionList);
-  const backing = lastValue(parsed, "backing");
-  const backingFormat = lastValue(parsed, "backing-format");
-  if (backing !== undefined) given.push(["backing_file", backing]);
-  if (backingFormat !== undefined) given.push(["backing_fmt", backingFormat]);
-  return given;
+function backingOptions(parsed: ParsedArguments): Assignment[] {
+  const [file, format] = [lastValue(parsed, "backing"), lastValue(parsed, "backing-format")];
+  return [
+    ...(file === undefined ? [] : [["backing_file", file] as const]),
+    ...(format === undefined ? [] : [["backing_fmt", format] as const]),
+  ];
+}
+
+/** What the options of the target make. */
+function creationOf({ targetFormat, given, backing, secretOf }: Conversion): ParsedCreation {
+  // The size follows from the sources.
+  return parseCreationOptions(
+    targetFormat,
+    given.filter(([name]) => name !== "size"),
+    secretOf,
+    backing,
+  );
 }
 
 async function convert(conversion: Conversion, context: CommandContext): Promise<void> {
@@ -289,9 +312,11 @@ async function convertFiles(conversion: Conversion, line: ProgressLine, context:
   const opened: BlockDevice[] = [];
   let bitmaps: BitmapsToCopy | undefined;
   try {
-    if (!conversion.targetImageOptions) requireFileFormat(conversion.targetFormat);
     for (const name of conversion.sources) opened.push(await openSource(name, conversion, context));
     const sources = [...opened];
+    if (!conversion.targetImageOptions) requireFileFormat(conversion.targetFormat);
+    if (conversion.create) creationOf(conversion);
+    requireSingleSource(conversion);
     requireBackingFormat(conversion);
     requireCompression(conversion);
     bitmaps = await sourceBitmaps(conversion, context);
@@ -351,7 +376,7 @@ async function sendToOutput(conversion: Conversion, context: CommandContext): Pr
   const opened: BlockDevice[] = [];
   try {
     for (const name of conversion.sources) opened.push(await openSource(name, conversion, context));
-    const parsed = parseCreationOptions(conversion.targetFormat, conversion.given, conversion.secretOf);
+    const parsed = creationOf(conversion);
     if ("refusal" in parsed) throw parsed.refusal;
     const streams = await import("../convert-streams.js");
     await streams.sendToOutput(opened, conversion.targetFormat, parsed.options);
@@ -360,8 +385,8 @@ async function sendToOutput(conversion: Conversion, context: CommandContext): Pr
   }
 }
 
-function requireBackingFormat({ create, given }: Conversion): void {
-  const has = (option: string): boolean => given.some(([name]) => name === option);
+function requireBackingFormat({ create, given, backing }: Conversion): void {
+  const has = (option: string): boolean => [...given, ...backing].some(([name]) => name === option);
   if (!create || !has("backing_file") || has("backing_fmt")) return;
   throw new UsageError("Use of backing file requires explicit backing format", false);
 }
@@ -436,43 +461,8 @@ function sourceImage(name: string, { imageOptions, sourceFormat, forceShare, sec
   return imageOf(name, { isDescribed: imageOptions, format: sourceFormat, forceShare, secretOf });
 }
 
-async function openSource(name: string, conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
-  const image = sourceImage(name, conversion);
-  const choice = { ...image, readOnly: true, cache: conversion.sourceCache };
-  try {
-    const disk = await openForCommand(choice, context);
-    if (conversion.snapshot === undefined) return disk;
-    // What cannot be opened is told about as such, before anything is said of snapshots.
-    const { format } = disk;
-    await disk.close();
-    return await openSnapshot(conversion.snapshot, format, choice, context);
-  } catch (error) {
-    if (isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
-    throw withSubject(`Could not open '${name}'`, error);
-  }
-}
-
-async function openSnapshot(
-  snapshot: SnapshotChoice,
-  format: string,
-  choice: NamedImage & { readonly cache: CacheMode },
-  context: CommandContext,
-): Promise<BlockDevice> {
-  try {
-    const id = await snapshotId(snapshot, format, choice, context);
-    return await openForCommand({ ...choice, readOnly: true, snapshot: id }, context);
-  } catch (error) {
-    if (!isZcowError(error, "SNAPSHOT_NOT_FOUND")) throw error;
-    const stock =
-      format === "qcow2"
-        ? "Can't find snapshot"
-        : `Block format '${format}' used by device '' does not support temporarily loading internal snapshots`;
-    throw new ZcowError(error.code, error.message, {
-      data: error.data,
-      cause: error,
-      stockText: `Failed to load snapshot: ${stock}`,
-    });
-  }
+function openSource(name: string, conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
+  return openChosen({ ...sourceImage(name, conversion), cache: conversion.sourceCache }, conversion.snapshot, context);
 }
 
 async function createTarget(
@@ -481,12 +471,8 @@ async function createTarget(
   zones: ZonedLimits | undefined,
   context: CommandContext,
 ): Promise<void> {
-  const { target, targetFormat, given } = conversion;
-  const parsed = parseCreationOptions(
-    targetFormat,
-    given.filter(([name]) => name !== "size"),
-    conversion.secretOf,
-  );
+  const { target, targetFormat } = conversion;
+  const parsed = creationOf(conversion);
   if ("refusal" in parsed) throw parsed.refusal;
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {
@@ -529,7 +515,8 @@ function targetPassphrase({ given, secretOf }: Conversion): PassphraseSource | u
 
 /** Writes go through the thread pool: while one is on its way, the next piece is read. */
 async function openTarget(conversion: Conversion, context: CommandContext): Promise<BlockDevice> {
-  const { target, targetFormat, cache } = conversion;
+  const { target, targetFormat } = conversion;
+  const cache = givenCacheMode(conversion.cacheName);
   const image = targetImage(conversion);
   try {
     if (image.options !== undefined) {

@@ -56,6 +56,7 @@ export async function createCommand(args: readonly string[], context: CommandCon
   }
   const format = lastValue(parsed, "format") ?? "raw";
   const lists = allValues(parsed, "options");
+  const assignments = lists.flatMap((list) => (asksForOptions([list]) ? [] : splitOptionList(list)));
   const [path, sizeText, extra] = parsed.positionals;
   if (asksForOptions(lists)) {
     requireFileFormat(format);
@@ -70,10 +71,12 @@ export async function createCommand(args: readonly string[], context: CommandCon
     ...allValues(parsed, "backing-format").map((name): Assignment => ["backing_fmt", name]),
   ];
   const secretOf = await givenSecrets(parsed);
-  const given = [...lists.flatMap((list) => splitOptionList(list)), ...backing];
   try {
     const unsafe = isGiven(parsed, "unsafe");
-    await create({ path, format, given, size, unsafe, quiet: isGiven(parsed, "quiet"), secretOf }, context);
+    await create(
+      { path, format, given: assignments, backing, size, unsafe, quiet: isGiven(parsed, "quiet"), secretOf },
+      context,
+    );
     return 0;
   } catch (error) {
     throw withSubject(path, error);
@@ -99,7 +102,10 @@ function imageSize(text: string): number {
 interface Creation {
   readonly path: string;
   readonly format: string;
+  /** Options of `-o`. */
   readonly given: readonly Assignment[];
+  /** The backing file and its format, of options of their own. */
+  readonly backing: readonly Assignment[];
   /** The size given apart from the options. */
   readonly size: number | undefined;
   /** The backing file is not looked at. */
@@ -109,10 +115,10 @@ interface Creation {
 }
 
 async function create(creation: Creation, context: CommandContext): Promise<void> {
-  const { path, format, given, quiet, secretOf } = creation;
+  const { path, format, given, backing, quiet, secretOf } = creation;
   requireFileFormat(format);
   const file = fileOfName(path);
-  const parsed = parseCreationOptions(format, given, secretOf);
+  parseCreationOptions(format, given, secretOf);
   const sizeOption = given.findLast(([name]) => name === "size")?.[1];
   if (creation.size !== undefined && sizeOption !== undefined) {
     throw refusal(
@@ -120,13 +126,14 @@ async function create(creation: Creation, context: CommandContext): Promise<void
       "The image size must be specified only once",
     );
   }
+  const parsed = parseCreationOptions(format, given, secretOf, backing);
   const asked = creation.size ?? (sizeOption === undefined ? undefined : parseSize(sizeOption));
   const behind = await sizeBehind(creation, parsed);
   const size = asked ?? behind;
   if (size === undefined) {
     throw refusal("a size is needed, behind the file name or with -o size=", "Image creation needs a size parameter");
   }
-  if (!quiet) context.output.out(formattingLine(path, format, given, size));
+  if (!quiet) context.output.out(formattingLine(path, format, [...given, ...backing], size));
   if ("refusal" in parsed) throw parsed.refusal;
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {

@@ -16,7 +16,7 @@ import { helpText } from "../help-text.js";
 import { infoText, infoTree } from "../info-text.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { type ImageSource, type NamedImage, namedImage, withSource } from "../named-image.js";
+import { type ImageSource, type NamedImage, namedImage, onlyName, withSource } from "../named-image.js";
 import { isGiven, parseArguments, saying } from "../options.js";
 
 export const INFO_MANUAL: CommandManual = {
@@ -40,6 +40,7 @@ export async function infoCommand(args: readonly string[], context: CommandConte
     context.output.out(helpText(INFO_MANUAL, context));
     return 0;
   }
+  onlyName(parsed);
   const form = outputForm(parsed, ["human", "json"]);
   const image = namedImage(parsed, await givenSecrets(parsed));
   if (isGiven(parsed, "backing-chain")) {

@@ -15,7 +15,7 @@ import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, printError, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { namedImage } from "../named-image.js";
+import { namedImage, onlyName } from "../named-image.js";
 import { openForCommand } from "../open.js";
 import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
@@ -48,8 +48,10 @@ export async function mapCommand(args: readonly string[], context: CommandContex
     context.output.out(helpText(MAP_MANUAL, context));
     return 0;
   }
+  for (const option of parsed.options) requireSizes({ options: [option], positionals: [] });
   const start = sizeOption(parsed, "start-offset", "start offset") ?? 0;
   const length = sizeOption(parsed, "max-length", "max length") ?? Number.MAX_SAFE_INTEGER - start;
+  onlyName(parsed);
   const form = outputForm(parsed, ["human", "json"]);
   const image = namedImage(parsed, await givenSecrets(parsed));
   const device = await openForCommand({ ...image, readOnly: true, cache: WRITE_BACK }, context).catch((error) => {
@@ -62,6 +64,12 @@ export async function mapCommand(args: readonly string[], context: CommandContex
   } finally {
     await device.close();
   }
+}
+
+/** Each option is judged when it is read. */
+function requireSizes(parsed: ParsedArguments): void {
+  sizeOption(parsed, "start-offset", "start offset");
+  sizeOption(parsed, "max-length", "max length");
 }
 
 function sizeOption(parsed: ParsedArguments, name: string, words: string): number | undefined {

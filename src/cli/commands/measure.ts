@@ -17,16 +17,16 @@ import {
   outputForm,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { parseCreationOptions } from "../creation-options.js";
-import { explain, printError, withSubject } from "../failure.js";
+import { type Assignment, parseCreationOptions } from "../creation-options.js";
+import { explain, printError } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
 import { jsonText } from "../json.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { imageNamed, type NamedImage, withSource } from "../named-image.js";
-import { openForCommand } from "../open.js";
 import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
+import { openChosen, type SnapshotChoice, snapshotChoice } from "../snapshot-choice.js";
 import { UsageError } from "../usage-error.js";
 
 export const MEASURE_MANUAL: CommandManual = {
@@ -56,12 +56,16 @@ export async function measureCommand(args: readonly string[], context: CommandCo
     context.output.out(helpText(MEASURE_MANUAL, context));
     return 0;
   }
+  const given = allValues(parsed, "options").flatMap(splitOptionList);
+  const snapshot = snapshotChoice(lastValue(parsed, "snapshot"));
+  const size = sizeOption(parsed);
   const form = outputForm(parsed, ["human", "json"]);
-  const [name, size] = subjectOf(parsed);
+  const name = subjectOf(parsed, size);
   const secretOf = await givenSecrets(parsed);
-  const source = name === undefined ? { size } : await openSource(name, parsed, secretOf, context);
+  const source =
+    name === undefined ? { size: size ?? 0 } : await openSource(name, parsed, { snapshot, secretOf }, context);
   try {
-    const measured = await measureImage(targetOptions(parsed, secretOf, context), source);
+    const measured = await measureImage(targetOptions(parsed, given, secretOf, context), source);
     context.output.out(form === "json" ? json(measured) : human(measured));
     return 0;
   } finally {
@@ -69,10 +73,13 @@ export async function measureCommand(args: readonly string[], context: CommandCo
   }
 }
 
-/** The file name, or the size that was given in its place. */
-function subjectOf(parsed: ParsedArguments): readonly [name: string | undefined, size: number] {
-  const sizeText = lastValue(parsed, "size");
-  const size = sizeText === undefined ? undefined : sizeValue(sizeText, "image size");
+function sizeOption(parsed: ParsedArguments): number | undefined {
+  const text = lastValue(parsed, "size");
+  return text === undefined ? undefined : sizeValue(text, "image size");
+}
+
+/** The file name; undefined where the size was given in its place. */
+function subjectOf(parsed: ParsedArguments, size: number | undefined): string | undefined {
   const [name, ...more] = parsed.positionals;
   if (more.length > 0) throw new UsageError("At most one filename argument is allowed.", false);
   if (name === undefined) {
@@ -80,32 +87,21 @@ function subjectOf(parsed: ParsedArguments): readonly [name: string | undefined,
       throw new UsageError("--image-opts, -f, and -l require a filename argument.", false);
     }
     if (size === undefined) throw new UsageError("Either --size N or one filename must be specified.", false);
-    return [undefined, size];
+    return undefined;
   }
   if (size !== undefined) throw new UsageError("--size N cannot be used together with a filename.", false);
-  return [name, 0];
+  return name;
 }
 
 async function openSource(
   name: string,
   parsed: ParsedArguments,
-  secretOf: SecretLookup,
+  { snapshot, secretOf }: { readonly snapshot: SnapshotChoice | undefined; readonly secretOf: SecretLookup },
   context: CommandContext,
 ): Promise<MeasureSource & { readonly device: BlockDevice }> {
   const image = imageNamed(name, parsed, secretOf, lastValue(parsed, "format"));
-  const snapshot = snapshotName(lastValue(parsed, "snapshot"));
-  const choice = { ...image, readOnly: true, cache: WRITE_BACK, snapshot };
-  const device = await openForCommand(choice, context).catch((error: unknown) => {
-    const isSnapshot = isZcowError(error, "SNAPSHOT_NOT_FOUND");
-    throw withSubject(isSnapshot ? "Failed to load snapshot" : `Could not open '${image.name}'`, error);
-  });
+  const device = await openChosen({ ...image, cache: WRITE_BACK }, snapshot, context);
   return { device, bitmaps: await bitmapsOf(device, image, context) };
-}
-
-/** `snapshot.id=1` and `snapshot.name=x` mean what the plain id or name means. */
-function snapshotName(text: string | undefined): string | undefined {
-  if (text?.startsWith("snapshot.") !== true) return text;
-  return splitOptionList(text).find(([name]) => name === "snapshot.id" || name === "snapshot.name")?.[1] ?? text;
 }
 
 async function bitmapsOf(
@@ -121,7 +117,12 @@ async function bitmapsOf(
   return (qcow2.bitmaps ?? []).filter(({ inUse }) => !inUse);
 }
 
-function targetOptions(parsed: ParsedArguments, secretOf: SecretLookup, context: CommandContext): CreateImageOptions {
+function targetOptions(
+  parsed: ParsedArguments,
+  given: readonly Assignment[],
+  secretOf: SecretLookup,
+  context: CommandContext,
+): CreateImageOptions {
   const format = lastValue(parsed, "target-format") ?? "raw";
   try {
     requireMeasurable(format);
@@ -129,10 +130,11 @@ function targetOptions(parsed: ParsedArguments, secretOf: SecretLookup, context:
     if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
     throw new ZcowError(error.code, error.message, { data: error.data, stockText: `Unknown file format '${format}'` });
   }
-  const given = allValues(parsed, "options").flatMap(splitOptionList);
   try {
     const creation = parseCreationOptions(format, given, secretOf);
     if ("options" in creation) return creation.options;
+    // How a raw disk is allocated changes nothing of its size.
+    if (format === "raw") return { format, size: 0 };
     throw creation.refusal;
   } catch (error) {
     if (!isZcowError(error)) throw error;

@@ -72,16 +72,16 @@ export async function rebaseCommand(args: readonly string[], context: CommandCon
   const image = namedImage(parsed, await givenSecrets(parsed));
   givenCacheMode(lastValue(parsed, "cache"));
   const source = givenCacheMode(lastValue(parsed, "source-cache"), "source cache option");
-  const format = backingFormat(parsed);
   const line = new ProgressLine(context, isGiven(parsed, "progress") && !isGiven(parsed, "quiet"));
   line.start();
   const choice = { path: image.name, format: image.format, readOnly: false, forceShare: false, cache: WRITE_BACK };
   const work = withSource(image, "write", context, async (found) => {
+    const backingFormat = givenBackingFormat(parsed);
     try {
       await rebaseImage(found.source, {
         format: found.format,
         backingFile,
-        backingFormat: format,
+        backingFormat,
         unsafe,
         forceShare: image.forceShare,
         compressed: isGiven(parsed, "compress"),
@@ -106,7 +106,7 @@ function isAboutImage(error: unknown): boolean {
   return error.stockText?.startsWith("Could not open new backing file") !== true;
 }
 
-function backingFormat(parsed: ParsedArguments): string | undefined {
+function givenBackingFormat(parsed: ParsedArguments): string | undefined {
   const name = lastValue(parsed, "backing-format");
   if (name === undefined || name === "") return undefined;
   try {

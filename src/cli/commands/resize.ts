@@ -60,10 +60,10 @@ export async function resizeCommand(args: readonly string[], context: CommandCon
   const sizeText = args.at(-1);
   if (args.length < 2 || sizeText === undefined) throw new UsageError("Not enough arguments");
   const parsed = parseArguments(args.slice(0, -1), optionsOf(RESIZE_MANUAL));
-  if (parsed.positionals.length !== 1) throw new UsageError("Expecting image file name and size");
   const preallocation = preallocationMode(lastValue(parsed, "preallocation") ?? "off");
-  const image = namedImage(parsed, await givenSecrets(parsed));
+  if (parsed.positionals.length !== 1) throw new UsageError("Expecting image file name and size");
   const [sign, change] = parseChange(sizeText);
+  const image = namedImage(parsed, await givenSecrets(parsed));
   const shrink = isGiven(parsed, "shrink");
   const status = await withSource(image, "write", context, async ({ source, format, passphrase }) => {
     const info = await describeImage(source, { format, beforeWriting: true }).catch((error: unknown) => {

@@ -14,7 +14,7 @@ import type { CommandContext } from "../context.js";
 import { errnoNumber, errnoText, withSubject } from "../failure.js";
 import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
-import { type ImageSource, type NamedImage, namedImage, withSource } from "../named-image.js";
+import { type ImageSource, type NamedImage, namedImage, refuseForcedChange, withSource } from "../named-image.js";
 import { guessedRawText } from "../open.js";
 import { isGiven, type OptionSpec, parseArguments, saying } from "../options.js";
 import { snapshotListText } from "../snapshot-list.js";
@@ -58,37 +58,26 @@ export async function snapshotCommand(args: readonly string[], context: CommandC
   const asked = parsed.options.filter(({ name }) => name === "list" || ACTIONS.some((action) => action.name === name));
   if (asked.length > 1) throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'");
   const image = namedImage(parsed, await givenSecrets(parsed));
-  const action = asked[0] ?? { name: "list", value: "" };
+  // The stock tool opens the image for nothing when it is not told what to do.
+  const action = asked[0] ?? { name: context.standIn ? "nothing" : "list", value: "" };
   if (action.name === "list") {
-    await withSource(image, "inspect", context, (found) => list(found, image, asked.length > 0, context));
+    await withSource(image, "inspect", context, (found) => list(found, image, context));
     return 0;
   }
-  if (image.forceShare) {
-    throw new UsageError(
-      `Could not open '${image.name}': force-share=on can only be used with read-only images`,
-      false,
-    );
-  }
   await withSource(image, "write", context, async (found) => {
+    refuseForcedChange(image);
     const { source, format } = found;
     // What cannot be opened is told about as such, before anything is said of snapshots.
     const info = await opened(image, () => describeImage(source, { format, beforeWriting: true }));
     if (info.format === "raw" && format === "probe") context.output.err(guessedRawText(image.name));
-    await change(action.name, action.value, found, image);
+    if (action.name !== "nothing") await change(action.name, action.value, found, image);
   });
   return 0;
 }
 
-async function list(
-  { source, format }: ImageSource,
-  image: NamedImage,
-  isAsked: boolean,
-  context: CommandContext,
-): Promise<void> {
-  const options = { format, forceShare: image.forceShare };
-  // The stock tool lists nothing unless it is told to.
-  if (!isAsked && context.standIn) await opened(image, () => describeImage(source, options));
-  else context.output.out(snapshotListText(await opened(image, () => listSnapshots(source, options))));
+async function list({ source, format }: ImageSource, image: NamedImage, context: CommandContext): Promise<void> {
+  const { forceShare } = image;
+  context.output.out(snapshotListText(await opened(image, () => listSnapshots(source, { format, forceShare }))));
 }
 
 async function opened<T>(image: NamedImage, work: () => Promise<T>): Promise<T> {

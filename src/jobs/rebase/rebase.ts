@@ -6,6 +6,7 @@ import { parseReference, resolveReference } from "../../block/image-reference.js
 import type { PassphraseSource } from "../../block/passphrase.js";
 import type { FormatChoice } from "../../formats/open-image.js";
 import { openImage, warnAboutGuess } from "../../formats/open-image.js";
+import { readHeader } from "../../formats/qcow2/header-read.js";
 import { type BackingName, changeBacking } from "../../formats/qcow2/rewrite/change-backing.js";
 import { FORMATS, type FormatName, formatDriver, probeFormat } from "../../formats/registry.js";
 import { borrowedStorage } from "../../storage/borrowed-storage.js";
@@ -57,8 +58,9 @@ async function rebaseStorage(storage: Storage, options: RebaseImageOptions): Pro
   const driver = options.format === "probe" ? await probeFormat(storage) : formatDriver(options.format);
   if (options.format === "probe" && driver.name === "raw") warnAboutGuess(storage, options.onWarning);
   const name = options.backingFile ?? "";
-  if (driver.name !== "qcow2") throw noBacking(storage, driver.name, name);
-  const to = backingName(options);
+  if (driver.name === "qcow2") await readHeader(storage);
+  const to = await backingName(storage, options);
+  if (driver.name !== "qcow2") throw noBacking(storage, driver.name, options.backingFile);
   if (options.unsafe !== true) await copyDifferences(storage, to, options);
   try {
     await changeBacking(storage, to);
@@ -67,9 +69,12 @@ async function rebaseStorage(storage: Storage, options: RebaseImageOptions): Pro
   }
 }
 
-function backingName({ backingFile, backingFormat }: RebaseImageOptions): BackingName | undefined {
+async function backingName(storage: Storage, options: RebaseImageOptions): Promise<BackingName | undefined> {
+  const { backingFile, backingFormat, unsafe = false } = options;
   if (backingFile === undefined || backingFile === "") return undefined;
   if (backingFormat !== undefined) return { name: backingFile, format: formatDriver(backingFormat).name };
+  // Whether it is there comes first.
+  if (!unsafe) await requireThere(storage, backingFile, options);
   throw new ZcowError(
     "FORMAT_UNKNOWN",
     `The format of the backing file '${backingFile}' was not given, and formats are not guessed`,
@@ -80,7 +85,12 @@ function backingName({ backingFile, backingFormat }: RebaseImageOptions): Backin
   );
 }
 
-function noBacking(storage: Storage, format: string, name: string): ZcowError {
+async function requireThere(storage: Storage, backingFile: string, options: RebaseImageOptions): Promise<void> {
+  const { onWarning: _, ...silent } = options;
+  await (await openNew(storage, { name: backingFile, format: undefined }, silent)).close();
+}
+
+function noBacking(storage: Storage, format: string, name = "(null)"): ZcowError {
   return new ZcowError("NOT_SUPPORTED", `${storage.name} is ${format}, which has no backing files`, {
     data: { path: storage.name, value: format },
     stockText: `Could not change the backing file to '${name}': Operation not supported`,
@@ -127,13 +137,17 @@ async function copyDifferences(
 }
 
 /** The new backing image was named by the caller, what is behind it by itself. */
-async function openNew(storage: Storage, to: BackingName, options: RebaseImageOptions): Promise<BlockDevice> {
+async function openNew(
+  storage: Storage,
+  to: { readonly name: string; readonly format: string | undefined },
+  options: RebaseImageOptions,
+): Promise<BlockDevice> {
   const { implicitFiles, onWarning, openFile, passphrase, direct = false, forceShare = false } = options;
   try {
     const { path, format = to.format } = parseReference(resolveReference(to.name, storage.name), to.format);
     const source = openFile === undefined ? path : await openFile(path, { writable: false });
     return await openImage(source, {
-      format: formatDriver(format).name as FormatName,
+      format: format === undefined ? "probe" : (formatDriver(format).name as FormatName),
       readOnly: true,
       file: { direct, forceShare },
       passphrase: typeof passphrase === "function" ? passphrase : undefined,

@@ -1,7 +1,7 @@
 import { viewOf, writeU64 } from "../../../base/bytes.js";
 import { ZcowError } from "../../../base/errors.js";
 import { ceilDiv, isPowerOfTwo } from "../../../base/integers.js";
-import { hostOffset } from "../../../base/units.js";
+import { hostOffset, KiB } from "../../../base/units.js";
 import type { Storage } from "../../../storage/storage.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 import { EXTENSION, withExtension } from "../extensions.js";
@@ -24,7 +24,9 @@ import { DirtyBits } from "./dirty-bits.js";
 import { loadBitmaps, tableEntriesOf } from "./load-bitmaps.js";
 
 const DIRECTORY_NAME = "bitmap directory";
-const SMALLEST_DEFAULT_GRANULARITY = 4096;
+/** Between these, bytes, a bit stands for a cluster unless somebody wants otherwise. */
+const SMALLEST_DEFAULT_GRANULARITY = 4 * KiB;
+const LARGEST_DEFAULT_GRANULARITY = 64 * KiB;
 
 /** One bitmap, as far as others can take it over. */
 export interface BitmapSummary {
@@ -154,14 +156,8 @@ export class ImageBitmaps {
   // --- operations ---------------------------------------------------------------------------------
 
   /** Adds an empty bitmap that records writes. `granularity` in bytes: a power of two from 512 to 2 GiB. */
-  add(name: string, granularity = Math.max(this.#clusterSize, SMALLEST_DEFAULT_GRANULARITY)): void {
-    if (
-      !isPowerOfTwo(granularity) ||
-      granularity < 2 ** MIN_GRANULARITY_BITS ||
-      granularity > 2 ** MAX_GRANULARITY_BITS
-    ) {
-      throw refused("granularity", granularity, "Granularity must be power of 2 and at least 512");
-    }
+  add(name: string, granularity = defaultGranularity(this.#clusterSize)): void {
+    requireGranularity(granularity);
     const bytes = encodeFileName(name).length;
     if (bytes === 0) throw refused("name", name, "Bitmap name cannot be empty");
     if (bytes > MAX_BITMAP_NAME_BYTES)
@@ -318,4 +314,15 @@ function withBitmaps(header: Qcow2Header, bitmaps: BitmapDirectory | undefined):
 
 function refused(field: string, value: string | number, text: string): ZcowError {
   return new ZcowError("BITMAP_REFUSED", text, { data: { structure: "bitmap", field, value }, stockText: text });
+}
+
+/** Fails with `BITMAP_REFUSED` for what is no power of two from 512 to 2 GiB. */
+export function requireGranularity(granularity: number): void {
+  const isInRange = granularity >= 2 ** MIN_GRANULARITY_BITS && granularity <= 2 ** MAX_GRANULARITY_BITS;
+  if (isPowerOfTwo(granularity) && isInRange) return;
+  throw refused("granularity", granularity, "Granularity must be power of 2 and at least 512");
+}
+
+function defaultGranularity(clusterSize: number): number {
+  return Math.min(Math.max(clusterSize, SMALLEST_DEFAULT_GRANULARITY), LARGEST_DEFAULT_GRANULARITY);
 }

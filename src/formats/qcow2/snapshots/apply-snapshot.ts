@@ -10,14 +10,15 @@ import { pointersOfSnapshot, withPending } from "./zone-pointers.js";
 
 /**
  * Makes the disk what it was when the snapshot was taken, its size included. What was written since is lost unless another
- * snapshot has it. The snapshot stays. `snapshot` is one of the image's own.
+ * snapshot has it. The snapshot stays. `choose` gives one of the image's own; asked once it is clear that one can be applied.
  *
  * Throws `BITMAPS_IN_THE_WAY` for an image with bitmaps, which would not describe the disk any more, `QCOW2_SNAPSHOT_L1`, `QCOW2_SIZE`,
  * `IMAGE_CORRUPT`, and the codes of the storage; the image is unchanged then.
  */
-export async function applySnapshot(image: ImageAtRest, snapshot: Snapshot): Promise<void> {
+export async function applySnapshot(image: ImageAtRest, choose: () => Snapshot): Promise<void> {
   const { header, geometry } = image;
   if (header.bitmaps !== undefined) throw bitmapsInTheWay(image);
+  const snapshot = choose();
   if (header.zoned !== undefined) {
     await pointersOfSnapshot(image.storage, header, header.zoned, geometry, snapshot);
   }
