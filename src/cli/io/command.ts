@@ -20,6 +20,8 @@ export interface IoCommand {
   readonly maximum?: number;
   /** Option letters as `getopt` takes them: a colon follows letters that need a value. */
   readonly letters?: string;
+  /** By letter, judges the value of an option when it is read: throws {@link BadArguments}, or gives a text that ends the command at once, well. */
+  readonly judges?: Readonly<Record<string, (value: string) => unknown>>;
   /** Works without an open image. */
   readonly withoutImage?: boolean;
   readonly writes?: boolean;
@@ -46,9 +48,13 @@ export function usageLine(command: IoCommand): string {
   return `${command.name} ${command.synopsis === undefined ? "" : `${command.synopsis} `}-- ${command.summary}\n`;
 }
 
-export type LetterResult = { readonly args: IoArguments } | { readonly complaint: string };
+/** `answer`: what ends the command without more. */
+export type LetterResult =
+  | { readonly args: IoArguments }
+  | { readonly complaint: string }
+  | { readonly answer: string };
 
-/** Splits `words` by the option letters of `command`; options may follow operands. */
+/** Splits `words` by the option letters of `command`; options may follow operands. Throws {@link BadArguments}. */
 export function splitLetters(command: IoCommand, words: readonly string[]): LetterResult {
   const options = new Map<string, string>();
   const operands: string[] = [];
@@ -59,8 +65,8 @@ export function splitLetters(command: IoCommand, words: readonly string[]): Lett
     } else if (!word.startsWith("-") || word === "-" || command.letters === undefined) {
       operands.push(word);
     } else {
-      const complaint = takeLetters(command, word, rest, options);
-      if (complaint !== undefined) return { complaint };
+      const end = takeLetters(command, word, rest, options);
+      if (end !== undefined) return end;
     }
   }
   return { args: { options, operands } };
@@ -71,20 +77,19 @@ function takeLetters(
   word: string,
   rest: string[],
   options: Map<string, string>,
-): string | undefined {
+): Exclude<LetterResult, { readonly args: IoArguments }> | undefined {
   const letters = command.letters ?? "";
   for (let at = 1; at < word.length; at++) {
     const letter = word[at] ?? "";
     const place = letter === ":" ? -1 : letters.indexOf(letter);
-    if (place < 0) return `${command.name}: invalid option -- '${letter}'\n`;
-    if (letters[place + 1] !== ":") {
-      options.set(letter, "");
-      continue;
-    }
-    const value = at + 1 < word.length ? word.slice(at + 1) : rest.shift();
-    if (value === undefined) return `${command.name}: option requires an argument -- '${letter}'\n`;
+    if (place < 0) return { complaint: `${command.name}: invalid option -- '${letter}'\n` };
+    const isFlag = letters[place + 1] !== ":";
+    const value = isFlag ? "" : at + 1 < word.length ? word.slice(at + 1) : rest.shift();
+    if (value === undefined) return { complaint: `${command.name}: option requires an argument -- '${letter}'\n` };
     options.set(letter, value);
-    return undefined;
+    const answer = command.judges?.[letter]?.(value);
+    if (typeof answer === "string") return { answer };
+    if (!isFlag) return undefined;
   }
   return undefined;
 }

@@ -94,6 +94,7 @@ export class IoImage {
   /** The driver at the top when it is no format: then the bytes of a place are the disk. */
   get protocol(): string | undefined {
     const { driver } = this.#node;
+    if (this.#overlay !== undefined) return undefined;
     return driver === undefined || driver === this.device.format ? undefined : driver;
   }
 
@@ -114,6 +115,10 @@ export class IoImage {
   /** Changes the size of the disk; the locks on its files stay. The disk is open afterwards, whether that worked or not. */
   async resize(size: number, preallocation: Preallocation): Promise<void> {
     const format = formatDriver(this.device.format).name === "qcow2" ? "qcow2" : "raw";
+    if (preallocation !== "off") {
+      if (size === this.device.size) return;
+      if (size < this.device.size) throw preallocationOfLess(format, size, this.device.size);
+    }
     await this.device.close();
     try {
       const storage = this.#overlay ?? this.#node.storage;
@@ -201,4 +206,16 @@ async function openDisk(choice: IoChoice, node: OpenedNode, overlay: Storage | u
     await disk.close();
     throw error;
   }
+}
+
+/** In the words that the stock tool has for each format here, and not for `resize`. */
+function preallocationOfLess(format: "qcow2" | "raw", value: number, limit: number): ZcowError {
+  const stockText =
+    format === "qcow2"
+      ? "Preallocation can't be used for shrinking an image"
+      : "Cannot use preallocation for shrinking files";
+  return new ZcowError("INVALID_ARGUMENT", `Preallocation is for larger disks; ${value} is below ${limit} bytes`, {
+    data: { option: "preallocation", value, limit },
+    stockText,
+  });
 }

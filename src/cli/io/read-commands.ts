@@ -1,5 +1,5 @@
 import { BadArguments, type IoArguments, type IoCommand } from "./command.js";
-import { byteNumber, piecesLength, transferLength } from "./numbers.js";
+import { byteNumber, patternByte, piecesLength, transferLength } from "./numbers.js";
 import { patternOption, printingOptions, requireSectors } from "./request-options.js";
 import type { IoSession } from "./session.js";
 import { type ReadRequest, readRequest } from "./transfers.js";
@@ -29,10 +29,6 @@ async function readv(session: IoSession, args: IoArguments): Promise<boolean> {
 }
 
 async function aioRead(session: IoSession, args: IoArguments): Promise<boolean> {
-  if (args.options.has("i")) {
-    session.print("injecting invalid read request\n");
-    return true;
-  }
   session.addPending(readRequest(session, piecewiseRead(args)));
   return true;
 }
@@ -62,6 +58,7 @@ export const READ_COMMANDS: readonly IoCommand[] = [
     synopsis: "[-abCqv] [-P pattern [-s off] [-l len]] off len",
     summary: "reads a number of bytes at a specified offset",
     letters: "bCl:pP:qs:v",
+    judges: { P: patternByte, l: byteNumber, s: byteNumber },
     minimum: 2,
     run: read,
     explanation: [
@@ -81,6 +78,7 @@ export const READ_COMMANDS: readonly IoCommand[] = [
     synopsis: "[-Cqv] [-P pattern] off len [len..]",
     summary: "reads a number of bytes at a specified offset",
     letters: "CP:qv",
+    judges: { P: patternByte },
     minimum: 2,
     run: readv,
     explanation: [
@@ -96,6 +94,7 @@ export const READ_COMMANDS: readonly IoCommand[] = [
     synopsis: "[-Ciqv] [-P pattern] off len [len..]",
     summary: "asynchronously reads a number of bytes",
     letters: "CiP:qv",
+    judges: { P: patternByte, i: () => "injecting invalid read request\n" },
     minimum: 2,
     asynchronous: true,
     run: aioRead,

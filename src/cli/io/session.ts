@@ -183,14 +183,18 @@ export class IoSession {
       return false;
     }
     if (!this.#mayRun(command, words)) return false;
-    const split = splitLetters(command, words);
-    if ("complaint" in split) {
-      this.complain(split.complaint);
-      this.print(usageLine(command));
-      return false;
-    }
-    if (command.asynchronous !== true) this.#showFinished();
     try {
+      const split = splitLetters(command, words);
+      if ("answer" in split) {
+        this.print(split.answer);
+        return true;
+      }
+      if ("complaint" in split) {
+        this.complain(split.complaint);
+        this.print(usageLine(command));
+        return false;
+      }
+      if (command.asynchronous !== true) this.#showFinished();
       return await command.run(this, split.args);
     } catch (error) {
       if (error instanceof BadArguments) this.print(error.text ?? usageLine(command));

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { BadArguments, type IoArguments, type IoCommand } from "./command.js";
 import { transferReport } from "./figures.js";
-import { byteNumber, piecesLength, transferLength } from "./numbers.js";
+import { byteNumber, patternByte, piecesLength, transferLength } from "./numbers.js";
 import { patternOption, printingOptions, requireSectors } from "./request-options.js";
 import type { IoSession } from "./session.js";
 import { DEFAULT_PATTERN, type WriteRequest, writeRequest } from "./transfers.js";
@@ -11,9 +11,9 @@ type Options = ReadonlyMap<string, string>;
 const NOT_TOGETHER = "cannot be specified at the same time\n";
 
 async function write(session: IoSession, { options, operands }: IoArguments): Promise<boolean> {
-  checkWriteOptions(options);
   const pattern = patternOption(options);
   if (operands.length !== 2) throw new BadArguments();
+  checkWriteOptions(options);
   const offset = byteNumber(operands[0]);
   const length = options.has("n") ? byteNumber(operands[1]) : transferLength(operands[1], " without -n");
   if (options.has("b") || options.has("c")) requireSectors(offset, length);
@@ -42,14 +42,11 @@ async function writev(session: IoSession, args: IoArguments): Promise<boolean> {
 
 async function aioWrite(session: IoSession, args: IoArguments): Promise<boolean> {
   const { options, operands } = args;
+  if (operands.length < 2) throw new BadArguments();
   if (options.has("u") && !options.has("z")) throw new BadArguments("-u requires -z to be specified\n");
   if (options.has("z") && options.has("P")) throw new BadArguments(`-z and -P ${NOT_TOGETHER}`);
   if (options.has("z") && operands.length > 2) {
     throw new BadArguments("-z supports only a single length parameter\n");
-  }
-  if (options.has("i")) {
-    session.print("injecting invalid write request\n");
-    return true;
   }
   session.addPending(writeRequest(session, piecewiseWrite("aio_write", session, args)));
   return true;
@@ -130,6 +127,7 @@ export const WRITE_COMMANDS: readonly IoCommand[] = [
     synopsis: "[-bcCfnquz] [-P pattern | -s source_file] off len",
     summary: "writes a number of bytes at a specified offset",
     letters: "bcCfnpP:qs:uz",
+    judges: { P: patternByte },
     minimum: 2,
     writes: true,
     run: write,
@@ -153,6 +151,7 @@ export const WRITE_COMMANDS: readonly IoCommand[] = [
     synopsis: "[-Cfq] [-P pattern] off len [len..]",
     summary: "writes a number of bytes at a specified offset",
     letters: "CfP:q",
+    judges: { P: patternByte },
     minimum: 2,
     writes: true,
     run: writev,
@@ -169,6 +168,7 @@ export const WRITE_COMMANDS: readonly IoCommand[] = [
     synopsis: "[-Cfiquz] [-P pattern] off len [len..]",
     summary: "asynchronously writes a number of bytes",
     letters: "CfiP:quz",
+    judges: { P: patternByte, i: () => "injecting invalid write request\n" },
     minimum: 2,
     writes: true,
     asynchronous: true,
