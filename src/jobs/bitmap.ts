@@ -14,10 +14,11 @@ export type BitmapAction =
   | { readonly do: "remove" | "clear" | "enable" | "disable" }
   /** `granularity`: bytes that one bit stands for, a power of two from 512 to 2 GiB; default: the cluster size, from 4 to 64 KiB. */
   | { readonly do: "add"; readonly granularity?: number | undefined }
-  /** Marks what is marked in bitmap `from` of this image, or in `source`, which is asked for when its turn has come. */
+  /** Marks what is marked in bitmap `from` of this image, or in `source`. */
   | {
       readonly do: "merge";
       readonly from: string;
+      /** Bits of another image, or who gets them when their turn has come. */
       readonly source?: DirtyBits | (() => Promise<DirtyBits>) | undefined;
     };
 

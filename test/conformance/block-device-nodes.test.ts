@@ -28,14 +28,18 @@ describeBlockDevice("a qcow2 image whose requests are cut and widened", async ()
   };
 });
 
-describeBlockDevice("a qcow2 image that keeps what is read", async () => {
-  let storage = memoryStorage(await newImage({ size: BLOCK_DEVICE_SIZE }));
-  return {
-    open: async ({ readOnly }) => {
-      storage = memoryStorage(storage.bytes());
-      const device = await openQcow2(storage, { readOnly });
-      return readOnly ? device : copyOnRead(device);
-    },
-    imageBytes: () => storage.bytes(),
-  };
-});
+describeBlockDevice(
+  "a qcow2 image that keeps what is read",
+  async () => {
+    let storage = memoryStorage(await newImage({ size: BLOCK_DEVICE_SIZE }));
+    return {
+      open: async ({ readOnly }) => {
+        storage = memoryStorage(storage.bytes());
+        const device = await openQcow2(storage, { readOnly });
+        return readOnly ? device : copyOnRead(device);
+      },
+      imageBytes: () => storage.bytes(),
+    };
+  },
+  { grows: false },
+);
