@@ -35,7 +35,7 @@ export const BITMAP_MANUAL: CommandManual = {
       short: "g",
       long: "granularity",
       value: "SIZE",
-      about: "with --add: bytes that one bit stands for, 512 to 2G; default: the cluster size",
+      about: "with --add: bytes that one bit stands for, 512 to 2G; default: the cluster size, 4k to 64k",
     },
     {
       name: "source-file",
