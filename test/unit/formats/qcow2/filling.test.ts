@@ -177,6 +177,79 @@ describe("filling a disk", () => {
     },
   );
 
+  it("is not said to be durable any more when a flush failed after another one, both while it is stored", async () => {
+    const memory = await imageInMemory({ size: 8 * CLUSTER });
+    const storage = faultStorage(memory, {});
+    const filled = await toFill(memory, new OpenToOthers(storage));
+    const part = set(filled, { offset: CLUSTER, length: 2 * CLUSTER }, 1);
+    const isFilled = await filled.filler.fillParts([part], async (places) => {
+      await filled.device.flush();
+      const stored = await filled.store(places);
+      storage.plan({ rules: [{ kinds: ["flush"], fault: { type: "error" } }] });
+      await expect(Promise.resolve(filled.device.flush())).rejects.toThrow("flush");
+      storage.heal();
+      return stored;
+    });
+    expect(isFilled).toBe(true);
+    await expect(Promise.resolve(filled.device.flush())).rejects.toThrow("an earlier flush failed");
+  });
+
+  it.each([
+    [
+      "written",
+      7,
+      (device: Qcow2Device, at: number, length: number) => device.write(at, new Uint8Array(length).fill(7)),
+    ],
+    ["made zeros", 0, (device: Qcow2Device, at: number, length: number) => device.writeZeroes(at, length)],
+    ["discarded", 0, (device: Qcow2Device, at: number, length: number) => device.discard(at, length)],
+    [
+      "written compressed",
+      7,
+      (device: Qcow2Device, at: number, length: number) => device.writeCompressed(at, new Uint8Array(length).fill(7)),
+    ],
+  ])("comes first where the same clusters are %s meanwhile", async (how, value, change) => {
+    const filled = await imageToFill({ size: 8 * CLUSTER });
+    const part = set(filled, { offset: CLUSTER, length: 3 * CLUSTER }, 1);
+    const middle = { offset: 2 * CLUSTER, length: CLUSTER };
+    let changed: Promise<unknown> = Promise.resolve();
+    let isOver = false;
+    const isFilled = await filled.filler.fillParts([part], async (places) => {
+      const stored = await filled.store(places);
+      changed = Promise.resolve(change(filled.device, middle.offset, middle.length)).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      void changed.then(() => {
+        isOver = true;
+      });
+      for (let turns = 0; turns < 5; turns++) await new Promise((resolve) => setImmediate(resolve));
+      expect(isOver, how).toBe(false);
+      return stored;
+    });
+    expect(isFilled).toBe(true);
+    const refused = await changed;
+    if (how === "written compressed") expect(refused).toMatchObject({ code: "COMPRESSED_REWRITE" });
+    else {
+      expect(refused).toBeUndefined();
+      set(filled, middle, value);
+    }
+    await expectDisk(filled);
+  });
+
+  it("lets another filling of the same clusters do nothing meanwhile", async () => {
+    const filled = await imageToFill({ size: 8 * CLUSTER });
+    const part = set(filled, { offset: CLUSTER, length: 3 * CLUSTER }, 1);
+    let other: boolean | undefined;
+    const isFilled = await filled.filler.fillParts([part], async (places) => {
+      other = await filled.filler.fillParts([{ offset: 0, length: 2 * CLUSTER }], () =>
+        Promise.reject(new Error("never asked")),
+      );
+      return filled.store(places);
+    });
+    expect([isFilled, other]).toEqual([true, false]);
+    await expectDisk(filled);
+  });
+
   it("does not hold up who needs the space of others while its own end waits", async () => {
     // An L2 table, two clusters, two of the filling: one is left.
     const filled = await imageWithRoomFor(6);
