@@ -9,7 +9,7 @@ import { describeWithStock, runTool, temporaryDirectory } from "./stock-tools.js
 type Signal = "SIGINT" | "SIGTERM" | "SIGKILL";
 
 const MiB = 1024 * 1024;
-const FILES = ["base.qcow2", "other.qcow2", "over.qcow2", "roomy.qcow2", "data.raw"];
+const FILES = ["base.qcow2", "other.qcow2", "over.qcow2", "roomy.qcow2", "small.qcow2", "data.raw"];
 
 /** A command that takes a while, and what must be left of it wherever it ends. */
 interface Work {
@@ -21,6 +21,8 @@ interface Work {
   readonly same: readonly string[];
   /** Files that must be as before to the byte. */
   readonly untouched: readonly string[];
+  /** An image of zeros that `data.raw` is copied to: each sector is still zeros, or copied. */
+  readonly copied?: string;
 }
 
 const WORKS: readonly Work[] = [
@@ -44,6 +46,23 @@ const WORKS: readonly Work[] = [
     sound: ["roomy.qcow2"],
     same: [],
     untouched: ["data.raw"],
+  },
+  {
+    // Tables are written all the time, so that the image is really in the middle of it.
+    name: "convert -n, small clusters, tiny cache",
+    args: [
+      "convert",
+      "-n",
+      "-f",
+      "raw",
+      "--target-image-opts",
+      "data.raw",
+      "driver=qcow2,file.filename=small.qcow2,l2-cache-size=2k",
+    ],
+    sound: ["small.qcow2"],
+    same: [],
+    untouched: ["data.raw"],
+    copied: "small.qcow2",
   },
   {
     name: "commit",
@@ -109,6 +128,7 @@ export function endedMidwaySuite({ moments, everySignal }: { moments: number; ev
         qemu-io -f qcow2 -c 'write -q -P 7 1M 9M' other.qcow2
         qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 -o cluster_size=4k over.qcow2
         qemu-io -f qcow2 -c 'write -q -P 9 3M 12M' over.qcow2
+        qemu-img create -q -f qcow2 -o cluster_size=1k small.qcow2 24M
         qemu-img create -q -f qcow2 roomy.qcow2 24M
         qemu-io -f qcow2 -c 'write -q -P 1 0 12M' -c 'write -q -P 2 12M 12M' -c 'discard -q 0 12M' roomy.qcow2
         for i in over roomy; do qemu-img convert -O raw $i.qcow2 $i.expected; done`,
@@ -133,6 +153,7 @@ export function endedMidwaySuite({ moments, everySignal }: { moments: number; ev
           // Nothing holds it back: the same again, to its end. A snapshot is there twice then.
           expect((await run(command, folder, work, undefined)).status).toBe("0");
           await expectIntact(folder, stored, work);
+          if (work.copied !== undefined) expect(await sectorsLeftOut(folder, work.copied)).toBe(0);
         }
       });
     });
@@ -163,7 +184,7 @@ async function run(
   return { status: signal ?? String(code), milliseconds: performance.now() - start };
 }
 
-async function expectIntact(folder: string, stored: string, { sound, same, untouched }: Work): Promise<void> {
+async function expectIntact(folder: string, stored: string, { sound, same, untouched, copied }: Work): Promise<void> {
   for (const name of untouched) {
     expect(readFileSync(join(folder, name)).equals(readFileSync(join(stored, name))), name).toBe(true);
   }
@@ -179,6 +200,23 @@ async function expectIntact(folder: string, stored: string, { sound, same, untou
     const compared = await runTool("qemu-img", ["compare", "-F", "raw", "-f", "qcow2", join(folder, name), expected]);
     expect(compared.stdout).toContain("Images are identical.");
   }
+  if (copied !== undefined) await sectorsLeftOut(folder, copied);
+}
+
+/** Sectors of `data.raw` that the image has zeros in place of. Throws where it has anything else. */
+async function sectorsLeftOut(folder: string, image: string): Promise<number> {
+  await inShell(folder, `qemu-img convert -f qcow2 -O raw ${image} copied.raw`);
+  const data = readFileSync(join(folder, "data.raw"));
+  const copied = readFileSync(join(folder, "copied.raw"));
+  expect(copied.length).toBe(data.length);
+  let leftOut = 0;
+  for (let at = 0; at < data.length; at += 512) {
+    const sector = copied.subarray(at, at + 512);
+    if (sector.equals(data.subarray(at, at + 512))) continue;
+    if (sector.some((byte) => byte !== 0)) throw new Error(`${image} holds at ${at} what nobody wrote there`);
+    leftOut += 1;
+  }
+  return leftOut;
 }
 
 async function inShell(folder: string, script: string): Promise<void> {
