@@ -127,6 +127,8 @@ export class ZoneDurability {
     const entries = Array.from(zones, (zone) => [zone, this.#model.committedPointer(zone)] as const);
     try {
       await this.#flushEngine();
+      // Where no table had changed nobody has yet, and an older record must not take back what the entries are about to say.
+      this.#engine.journal?.commit();
       await this.#commit(entries);
     } catch (error) {
       this.#model.markDirty(zones);

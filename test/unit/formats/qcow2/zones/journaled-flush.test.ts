@@ -1,0 +1,39 @@
+import { expect, it } from "vitest";
+import { isZonedDevice, type ZonedDevice } from "../../../../../src/block/zoned-device.js";
+import { createQcow2 } from "../../../../../src/formats/qcow2/create.js";
+import { openQcow2 } from "../../../../../src/formats/qcow2/open.js";
+import { borrowedStorage } from "../../../../../src/storage/borrowed-storage.js";
+import { ChangeJournal } from "../../../../../src/storage/change-journal.js";
+import { type MemoryStorage, memoryStorage } from "../../../../../src/storage/memory-storage.js";
+import { MemoryJournal } from "../../../../support/memory-journal.js";
+
+const KIB = 1024;
+
+async function open(storage: MemoryStorage, journal: ChangeJournal): Promise<ZonedDevice> {
+  const device = await openQcow2(borrowedStorage(storage), { journal });
+  if (!isZonedDevice(device)) throw new Error("not zoned");
+  return device;
+}
+
+it("keeps the write pointer of a flush that changed no tables when the process is killed after it", async () => {
+  const storage = memoryStorage();
+  await createQcow2(storage, { size: 256 * KIB, zone: { mode: "host-managed", size: 64 * KIB } });
+  const place = new MemoryJournal();
+  const journal = new ChangeJournal(place);
+  const device = await open(storage, journal);
+  await device.append(0, new Uint8Array(KIB).fill(1));
+  await device.flush();
+  // To a cluster that is mapped by now: nothing but the pointer changes.
+  await device.append(0, new Uint8Array(KIB).fill(2));
+  journal.commit();
+  await device.append(0, new Uint8Array(KIB).fill(3));
+  await device.flush();
+  const killed = { file: storage.clone(), journal: place.load() };
+  await device.close();
+  const next = await open(killed.file, new ChangeJournal(new MemoryJournal(killed.journal)));
+  expect(next.report()[0]?.writePointer).toBe(3 * KIB);
+  const bytes = new Uint8Array(KIB);
+  await next.read(2 * KIB, bytes);
+  expect(new Set(bytes)).toEqual(new Set([3]));
+  await next.close();
+});
