@@ -161,11 +161,11 @@ export class NvmeTcpServer {
   /** `accepted` is paused. */
   #serve(accepted: Socket, peer: PeerInfo): void {
     // Reads happen in later turns, when the transport is there.
-    const receive = (chunk: Uint8Array): void => transport.receive(chunk);
+    const receive = (chunk: Uint8Array, isLast = false): void => transport.receive(chunk, isLast);
     const own = readIntoOwnBuffer(accepted, receive);
     const transport = this.#connect(own ?? accepted, peer, own && DirectSocket.over(own));
     if (own !== undefined) return;
-    accepted.on("data", receive);
+    accepted.on("data", (chunk: Uint8Array) => receive(chunk));
     accepted.resume();
   }
 

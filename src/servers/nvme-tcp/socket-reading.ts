@@ -23,9 +23,13 @@ const sharedBuffer = process.platform === "win32" ? undefined : new Uint8Array(R
  * a fresh buffer per read. `net.Server` has no option for it, so the handle moves to a new socket; `undefined`
  * when this version of Node does not have what that takes, and `accepted` is as it was.
  *
- * `accepted` must be paused since it was accepted (`pauseOnConnect`). `receive` may use the chunk during the call only.
+ * `accepted` must be paused since it was accepted (`pauseOnConnect`). `receive` may use the chunk during the call only; its
+ * second argument says that the socket held no more.
  */
-export function readIntoOwnBuffer(accepted: Socket, receive: (chunk: Uint8Array) => void): Socket | undefined {
+export function readIntoOwnBuffer(
+  accepted: Socket,
+  receive: (chunk: Uint8Array, isLast: boolean) => void,
+): Socket | undefined {
   const holder = accepted as unknown as SocketWithHandle;
   const handle = holder[HANDLE];
   if (typeof handle?.readStart !== "function" || typeof handle.useUserBuffer !== "function") return undefined;
@@ -34,7 +38,7 @@ export function readIntoOwnBuffer(accepted: Socket, receive: (chunk: Uint8Array)
     onread: {
       buffer: sharedBuffer ?? new Uint8Array(READ_BYTES),
       callback: (bytes, buffer) => {
-        receive(buffer.subarray(0, bytes));
+        receive(buffer.subarray(0, bytes), bytes < buffer.length);
         return true;
       },
     },

@@ -12,8 +12,9 @@ export interface SendingOptions {
 }
 
 /**
- * A connection's way out over a socket. What is sent in one turn of the event loop leaves in one write at its end, or in
- * several when it is much: a system call costs as much as several small commands.
+ * A connection's way out over a socket. What is sent while the socket is read leaves in one write when it has nothing more to
+ * read, and what is sent otherwise at the end of the turn of the event loop; in several writes when it is much: a system
+ * call costs as much as several small commands.
  */
 export class SocketTransport implements Transport {
   /** Bytes taken from the network. */
@@ -23,6 +24,7 @@ export class SocketTransport implements Transport {
   readonly #beforeSending: (() => void) | undefined;
   #listener: TransportListener | undefined;
   #scheduled = false;
+  #reading = false;
   #ending = false;
   #reason: Error | undefined;
 
@@ -50,10 +52,15 @@ export class SocketTransport implements Transport {
     this.#listener = listener;
   }
 
-  /** Bytes from the peer. */
-  receive(chunk: Uint8Array): void {
+  /** Bytes from the peer. `isLast`: no more of them wait, so the host gets to work before other connections are served. */
+  receive(chunk: Uint8Array, isLast = false): void {
     this.bytesReceived += chunk.length;
+    this.#reading = true;
     this.#listener?.receive(chunk);
+    this.#reading = false;
+    if (this.#queue.isEmpty) return;
+    if (isLast) this.#flush();
+    else this.#schedule();
   }
 
   send(bytes: Uint8Array): void {
@@ -61,12 +68,7 @@ export class SocketTransport implements Transport {
     // What is released with it may follow it.
     if (this.#queue.isLong) this.#flush();
     this.#queue.put(bytes);
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      this.#flush();
-    });
+    if (!this.#reading) this.#schedule();
   }
 
   release(block: Uint8Array): void {
@@ -96,6 +98,15 @@ export class SocketTransport implements Transport {
   destroy(reason: Error): void {
     this.#reason ??= reason;
     this.#socket.destroy();
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#flush();
+    });
   }
 
   #flush(): void {

@@ -73,6 +73,39 @@ describe("what is sent over a socket", () => {
     expect(before).toHaveBeenCalledTimes(2);
   });
 
+  it("leaves with the last bytes that the socket held, and not with those before them", async () => {
+    const { near, received } = await connectedPair();
+    const before = vi.fn();
+    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)), {
+      beforeSending: before,
+    });
+    const answer = taggedBytes(1, 0, 24);
+    transport.attach({
+      receive: () => transport.send(answer),
+      drained: () => undefined,
+      disconnected: () => undefined,
+    });
+    transport.receive(new Uint8Array(72), false);
+    expect([before.mock.calls.length, transport.bytesSent]).toEqual([0, 0]);
+    transport.receive(new Uint8Array(72), true);
+    expect([before.mock.calls.length, transport.bytesSent]).toEqual([1, 2 * answer.length]);
+    expect((await received(2 * answer.length)).equals(Buffer.concat([answer, answer]))).toBe(true);
+    expect(before).toHaveBeenCalledTimes(1);
+  });
+
+  it("leaves at the end of the turn when more was to be read and it never came", async () => {
+    const { near, received } = await connectedPair();
+    const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)));
+    const answer = taggedBytes(1, 0, 24);
+    transport.attach({
+      receive: () => transport.send(answer),
+      drained: () => undefined,
+      disconnected: () => undefined,
+    });
+    transport.receive(new Uint8Array(72), false);
+    expect((await received(answer.length)).equals(Buffer.from(answer))).toBe(true);
+  });
+
   it("is not sent, large or small, when what must come before it fails", async () => {
     const { near } = await connectedPair();
     const gone = vi.fn();
