@@ -1,15 +1,19 @@
 import { expect, it } from "vitest";
+import type { MaybePromise } from "../../../../../src/base/maybe-promise.js";
 import { isZonedDevice, type ZonedDevice } from "../../../../../src/block/zoned-device.js";
 import { createQcow2 } from "../../../../../src/formats/qcow2/create.js";
+import { readHeader } from "../../../../../src/formats/qcow2/header-read.js";
 import { openQcow2 } from "../../../../../src/formats/qcow2/open.js";
 import { borrowedStorage } from "../../../../../src/storage/borrowed-storage.js";
 import { ChangeJournal } from "../../../../../src/storage/change-journal.js";
+import { ForwardingStorage } from "../../../../../src/storage/forwarding-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../../src/storage/memory-storage.js";
+import type { Storage } from "../../../../../src/storage/storage.js";
 import { MemoryJournal } from "../../../../support/memory-journal.js";
 
 const KIB = 1024;
 
-async function open(storage: MemoryStorage, journal: ChangeJournal): Promise<ZonedDevice> {
+async function open(storage: Storage, journal: ChangeJournal): Promise<ZonedDevice> {
   const device = await openQcow2(borrowedStorage(storage), { journal });
   if (!isZonedDevice(device)) throw new Error("not zoned");
   return device;
@@ -35,5 +39,48 @@ it("keeps the write pointer of a flush that changed no tables when the process i
   const bytes = new Uint8Array(KIB);
   await next.read(2 * KIB, bytes);
   expect(new Set(bytes)).toEqual(new Set([3]));
+  await next.close();
+});
+
+/** Calls `beforeWrite` before each write to what is at `at`. */
+class WatchedStorage extends ForwardingStorage {
+  beforeWrite: () => void = () => undefined;
+  readonly #at: number;
+
+  constructor(inner: MemoryStorage, at: number) {
+    super(inner);
+    this.#at = at;
+  }
+
+  override write(at: number, from: Uint8Array): MaybePromise<void> {
+    if (at <= this.#at && this.#at < at + from.length) this.beforeWrite();
+    return super.write(at, from);
+  }
+}
+
+it("keeps a write pointer in the journal until it is in the table, whoever shortens the journal meanwhile", async () => {
+  const file = memoryStorage();
+  await createQcow2(file, { size: 256 * KIB, zone: { mode: "host-managed", size: 64 * KIB } });
+  const { zoned } = await readHeader(file, { writable: true });
+  const place = new MemoryJournal();
+  const journal = new ChangeJournal(place);
+  const storage = new WatchedStorage(file, zoned?.tableOffset ?? Number.NaN);
+  const device = await open(storage, journal);
+  await device.append(0, new Uint8Array(KIB).fill(1));
+  await device.flush();
+  await device.append(0, new Uint8Array(KIB).fill(2));
+  journal.commit();
+  let killed: { file: MemoryStorage; journal: Uint8Array | undefined } | undefined;
+  storage.beforeWrite = () => {
+    // As a write-back does that ends now.
+    journal.checkpoint();
+    killed = { file: file.clone(), journal: place.load() };
+  };
+  await device.flush();
+  storage.beforeWrite = () => undefined;
+  await device.close();
+  expect(killed).toBeDefined();
+  const next = await open(killed?.file as MemoryStorage, new ChangeJournal(new MemoryJournal(killed?.journal)));
+  expect(next.report()[0]?.writePointer).toBe(2 * KIB);
   await next.close();
 });
