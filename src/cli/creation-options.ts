@@ -4,12 +4,19 @@ import { type CreateImageOptions, requireCreatable } from "../formats/create-ima
 import { OPTION_SPECS } from "../formats/qcow2/create-options.js";
 import { parseCreateOptions, type SecretLookup } from "../formats/qcow2/create-options-parse.js";
 import { RAW_PREALLOCATIONS, type RawPreallocation } from "../formats/raw/create.js";
+import { asksForOptions } from "./create-options-text.js";
+import { splitOptionList } from "./image-options.js";
 
 /** One `NAME=VALUE` of `-o`. */
 export type Assignment = readonly [name: string, value: string];
 
 /** What the options make, or why they make nothing. */
 export type ParsedCreation = { readonly options: CreateImageOptions } | { readonly refusal: unknown };
+
+/** All assignments of the lists of `-o`; lists that ask which options there are have none. */
+export function givenAssignments(lists: readonly string[]): Assignment[] {
+  return lists.flatMap((list) => (asksForOptions([list]) ? [] : splitOptionList(list)));
+}
 
 /** Fails as the stock tool does when there is no format of that name to make images in. */
 export function requireFileFormat(format: string): void {

@@ -124,6 +124,11 @@ export function lastValue(parsed: ParsedArguments, name: string): string | undef
   return parsed.options.findLast((option) => option.name === name)?.value;
 }
 
+/** Has `judge` look at each option alone, as it comes: of several wrong ones, stock tools complain of the first. */
+export function judgeInOrder(parsed: ParsedArguments, judge: (one: ParsedArguments) => unknown): void {
+  for (const option of parsed.options) judge({ options: [option], positionals: [] });
+}
+
 export function isGiven(parsed: ParsedArguments, name: string): boolean {
   return parsed.options.some((option) => option.name === name);
 }

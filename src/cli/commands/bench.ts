@@ -17,7 +17,15 @@ import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { type NamedImage, namedImage, onlyName } from "../named-image.js";
 import { openForCommand } from "../open.js";
-import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import {
+  allValues,
+  isGiven,
+  judgeInOrder,
+  lastValue,
+  type ParsedArguments,
+  parseArguments,
+  saying,
+} from "../options.js";
 import { sizeValue } from "../size-option.js";
 import { UsageError } from "../usage-error.js";
 
@@ -66,7 +74,7 @@ export async function benchCommand(args: readonly string[], context: CommandCont
     context.output.out(helpText(BENCH_MANUAL, context));
     return 0;
   }
-  for (const option of parsed.options) allOptions({ options: [option], positionals: [] });
+  judgeInOrder(parsed, allOptions);
   const { cache, isNative, row } = allOptions(parsed);
   const options = { ...row, writeThrough: cache.writeThrough };
   onlyName(parsed);

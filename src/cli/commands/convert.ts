@@ -24,15 +24,28 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { asksForOptions, optionHelp } from "../create-options-text.js";
-import { type Assignment, type ParsedCreation, parseCreationOptions, requireFileFormat } from "../creation-options.js";
+import {
+  type Assignment,
+  givenAssignments,
+  type ParsedCreation,
+  parseCreationOptions,
+  requireFileFormat,
+} from "../creation-options.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
 import { fileOfName } from "../file-name.js";
 import { helpText } from "../help-text.js";
-import { splitOptionList } from "../image-options.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { imageOf, type NamedImage, withSource } from "../named-image.js";
 import { formatChoice, openForCommand } from "../open.js";
-import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import {
+  allValues,
+  isGiven,
+  judgeInOrder,
+  lastValue,
+  type ParsedArguments,
+  parseArguments,
+  saying,
+} from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { openChosen, type SnapshotChoice, snapshotChoice } from "../snapshot-choice.js";
 import { UsageError } from "../usage-error.js";
@@ -160,7 +173,7 @@ export async function convertCommand(args: readonly string[], context: CommandCo
 
 /** What is asked for; only the list of options, perhaps, which the stock tool prints before it looks for names. */
 function conversionOf(parsed: ParsedArguments, secretOf: SecretLookup): Conversion | "option-help" {
-  for (const option of parsed.options) valuesOf({ options: [option], positionals: [] });
+  judgeInOrder(parsed, valuesOf);
   const { sparseBytes, piecesInFlight, rate, snapshot, given } = valuesOf(parsed);
   const create = !isGiven(parsed, "no-create");
   const compressed = isGiven(parsed, "compress");
@@ -206,13 +219,12 @@ type Values = Pick<Conversion, "sparseBytes" | "piecesInFlight" | "rate" | "snap
 
 /** Fails for a value that is none. */
 function valuesOf(parsed: ParsedArguments): Values {
-  const lists = allValues(parsed, "options");
   return {
     sparseBytes: sparseOption(lastValue(parsed, "sparse")),
     piecesInFlight: coroutines(lastValue(parsed, "coroutines")),
     rate: rateOption(lastValue(parsed, "rate")),
     snapshot: snapshotChoice(lastValue(parsed, "snapshot")),
-    given: asksForOptions(lists) ? [] : lists.flatMap(splitOptionList),
+    given: givenAssignments(allValues(parsed, "options")),
   };
 }
 

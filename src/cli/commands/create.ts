@@ -6,11 +6,16 @@ import { isRemoteName } from "../../storage/open-storage.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, OBJECT_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { asksForOptions, formattingLine, optionHelp } from "../create-options-text.js";
-import { type Assignment, type ParsedCreation, parseCreationOptions, requireFileFormat } from "../creation-options.js";
+import {
+  type Assignment,
+  givenAssignments,
+  type ParsedCreation,
+  parseCreationOptions,
+  requireFileFormat,
+} from "../creation-options.js";
 import { errnoText, printError, withSubject } from "../failure.js";
 import { fileOfName } from "../file-name.js";
 import { helpText } from "../help-text.js";
-import { splitOptionList } from "../image-options.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
@@ -56,7 +61,7 @@ export async function createCommand(args: readonly string[], context: CommandCon
   }
   const format = lastValue(parsed, "format") ?? "raw";
   const lists = allValues(parsed, "options");
-  const assignments = lists.flatMap((list) => (asksForOptions([list]) ? [] : splitOptionList(list)));
+  const given = givenAssignments(lists);
   const [path, sizeText, extra] = parsed.positionals;
   if (asksForOptions(lists)) {
     requireFileFormat(format);
@@ -73,10 +78,7 @@ export async function createCommand(args: readonly string[], context: CommandCon
   const secretOf = await givenSecrets(parsed);
   try {
     const unsafe = isGiven(parsed, "unsafe");
-    await create(
-      { path, format, given: assignments, backing, size, unsafe, quiet: isGiven(parsed, "quiet"), secretOf },
-      context,
-    );
+    await create({ path, format, given, backing, size, unsafe, quiet: isGiven(parsed, "quiet"), secretOf }, context);
     return 0;
   } catch (error) {
     throw withSubject(path, error);

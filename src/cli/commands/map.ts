@@ -17,7 +17,7 @@ import { helpText } from "../help-text.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { namedImage, onlyName } from "../named-image.js";
 import { openForCommand } from "../open.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { isGiven, judgeInOrder, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 export const MAP_MANUAL: CommandManual = {
@@ -48,9 +48,8 @@ export async function mapCommand(args: readonly string[], context: CommandContex
     context.output.out(helpText(MAP_MANUAL, context));
     return 0;
   }
-  for (const option of parsed.options) requireSizes({ options: [option], positionals: [] });
-  const start = sizeOption(parsed, "start-offset", "start offset") ?? 0;
-  const length = sizeOption(parsed, "max-length", "max length") ?? Number.MAX_SAFE_INTEGER - start;
+  judgeInOrder(parsed, partOf);
+  const { start, length } = partOf(parsed);
   onlyName(parsed);
   const form = outputForm(parsed, ["human", "json"]);
   const image = namedImage(parsed, await givenSecrets(parsed));
@@ -66,10 +65,10 @@ export async function mapCommand(args: readonly string[], context: CommandContex
   }
 }
 
-/** Each option is judged when it is read. */
-function requireSizes(parsed: ParsedArguments): void {
-  sizeOption(parsed, "start-offset", "start offset");
-  sizeOption(parsed, "max-length", "max length");
+/** The part of the disk to show, bytes. */
+function partOf(parsed: ParsedArguments): { readonly start: number; readonly length: number } {
+  const start = sizeOption(parsed, "start-offset", "start offset") ?? 0;
+  return { start, length: sizeOption(parsed, "max-length", "max length") ?? Number.MAX_SAFE_INTEGER - start };
 }
 
 function sizeOption(parsed: ParsedArguments, name: string, words: string): number | undefined {

@@ -20,8 +20,10 @@ export interface IoCommand {
   readonly maximum?: number;
   /** Option letters as `getopt` takes them: a colon follows letters that need a value. */
   readonly letters?: string;
-  /** By letter, judges the value of an option when it is read: throws {@link BadArguments}, or gives a text that ends the command at once, well. */
+  /** By letter, judges the value of an option when it is read: throws {@link BadArguments}. */
   readonly judges?: Readonly<Record<string, (value: string) => unknown>>;
+  /** By letter, what the command answers to an option that ends it at once, well. */
+  readonly answers?: Readonly<Record<string, string>>;
   /** Works without an open image. */
   readonly withoutImage?: boolean;
   readonly writes?: boolean;
@@ -87,8 +89,9 @@ function takeLetters(
     const value = isFlag ? "" : at + 1 < word.length ? word.slice(at + 1) : rest.shift();
     if (value === undefined) return { complaint: `${command.name}: option requires an argument -- '${letter}'\n` };
     options.set(letter, value);
-    const answer = command.judges?.[letter]?.(value);
-    if (typeof answer === "string") return { answer };
+    command.judges?.[letter]?.(value);
+    const answer = command.answers?.[letter];
+    if (answer !== undefined) return { answer };
     if (!isFlag) return undefined;
   }
   return undefined;

@@ -1,5 +1,4 @@
 import { alignDown, alignUp, ceilDiv } from "../../base/integers.js";
-import { isPromise } from "../../base/maybe-promise.js";
 import { SECTOR_SIZE } from "../../base/units.js";
 import type { BlockExtent } from "../../block/block-device.js";
 import { isUnmapped } from "./allocating-now.js";
@@ -67,8 +66,7 @@ export async function growDisk(state: ImageState, bitmaps: ImageBitmaps | undefi
 
 async function makeRoom({ data, writeBack }: ImageState, size: number): Promise<void> {
   if (data.inImage) return;
-  const wait = data.makeRoom(size);
-  if (isPromise(wait)) await wait;
+  await data.makeRoom(size);
   data.setEnd(size);
   writeBack.unflushedData = true;
 }
@@ -113,10 +111,8 @@ async function replaceL1(
   // Entries in use are written where they are, as they are; what the file has behind them may be anything.
   const from = at === l1.at ? alignDown(l1.entries * TABLE_ENTRY_BYTES, SECTOR_SIZE) : 0;
   storage.debug?.event("l1_grow.write_table");
-  const written = storage.write(at + from, bytes.subarray(from));
-  if (isPromise(written)) await written;
-  const flushed = writeBack.barrier();
-  if (isPromise(flushed)) await flushed;
+  await storage.write(at + from, bytes.subarray(from));
+  await writeBack.barrier();
   storage.debug?.event("l1_grow.activate_table");
   await header.update((current) => ({ ...current, l1TableOffset: at, l1Size: entries }));
   owners.release(OWNER_L1, l1.at, l1.entries * TABLE_ENTRY_BYTES);
@@ -136,8 +132,7 @@ async function clear(state: ImageState, from: number, to: number): Promise<void>
   const shows = async ({ offset, length, kind }: BlockExtent): Promise<boolean> => {
     if (kind === "unallocated" || offset >= lastCluster) return true;
     const bytes = new Uint8Array(Math.min(length, lastCluster - offset));
-    const wait = reader.read(offset, bytes);
-    if (isPromise(wait)) await wait;
+    await reader.read(offset, bytes);
     return bytes.some((byte) => byte !== 0) || length > bytes.length;
   };
   for await (const extent of imageExtents(state, from, alignUp(to, clusterSize) - from)) {

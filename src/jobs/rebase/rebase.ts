@@ -58,6 +58,7 @@ async function rebaseStorage(storage: Storage, options: RebaseImageOptions): Pro
   const driver = options.format === "probe" ? await probeFormat(storage) : formatDriver(options.format);
   if (options.format === "probe" && driver.name === "raw") warnAboutGuess(storage, options.onWarning);
   const name = options.backingFile ?? "";
+  // A damaged image is complained of before the new backing file, which comes before other formats.
   if (driver.name === "qcow2") await readHeader(storage);
   const to = await backingName(storage, options);
   if (driver.name !== "qcow2") throw noBacking(storage, driver.name, options.backingFile);
