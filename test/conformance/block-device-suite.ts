@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { BlockDevice } from "../../src/block/block-device.js";
 import { collect } from "../support/collect.js";
+import { contentsOf, expectSameBytes } from "../support/disk-bytes.js";
 import { Random } from "../support/random.js";
 
 /** A fresh device of {@link BLOCK_DEVICE_SIZE} zeros that takes writes anywhere, and the way to open it again. */
@@ -22,18 +23,6 @@ function pattern(length: number, seed: number): Uint8Array {
   return Uint8Array.from({ length }, (_, index) => 1 + ((index * 13 + seed * 57) % 255));
 }
 
-async function contentsOf(device: BlockDevice): Promise<Uint8Array> {
-  const bytes = new Uint8Array(device.size).fill(0xee);
-  await device.read(0, bytes);
-  return bytes;
-}
-
-function expectBytes(found: Uint8Array, expected: Uint8Array): void {
-  if (Buffer.compare(found, expected) === 0) return;
-  const at = found.findIndex((byte, index) => byte !== expected[index]);
-  expect.fail(`byte ${at} is ${found[at]}, expected ${expected[at]}`);
-}
-
 /** The promises of the block device contract, for any disk that takes random writes. `grows`: it can get larger while it is open. */
 export function describeBlockDevice(name: string, make: BlockDeviceFactory, { grows = true } = {}): void {
   describe(`${name} keeps the block device contract`, () => {
@@ -52,7 +41,7 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
     it("has the size it was made with and reads as zeros", async () => {
       expect(device.size).toBe(BLOCK_DEVICE_SIZE);
       expect(device.readOnly).toBe(false);
-      expectBytes(await contentsOf(device), new Uint8Array(BLOCK_DEVICE_SIZE));
+      expectSameBytes(await contentsOf(device), new Uint8Array(BLOCK_DEVICE_SIZE));
     });
 
     it.each([
@@ -66,7 +55,7 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
       const expected = new Uint8Array(BLOCK_DEVICE_SIZE);
       expected.set(pattern(length, 3), offset);
       await device.write(offset, pattern(length, 3));
-      expectBytes(await contentsOf(device), expected);
+      expectSameBytes(await contentsOf(device), expected);
     });
 
     it("keeps what was written over close and reopen", async () => {
@@ -74,14 +63,14 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
       const before = await contentsOf(device);
       await device.close();
       device = await fixture.open({ readOnly: false });
-      expectBytes(await contentsOf(device), before);
+      expectSameBytes(await contentsOf(device), before);
     });
 
     it.each([true, false])("reads zeros after writing zeroes (unmap %s)", async (unmap) => {
       await device.write(0, pattern(BLOCK_DEVICE_SIZE, 7));
       await device.writeZeroes(512, 100 * 1024, { unmap });
       const expected = pattern(BLOCK_DEVICE_SIZE, 7).fill(0, 512, 512 + 100 * 1024);
-      expectBytes(await contentsOf(device), expected);
+      expectSameBytes(await contentsOf(device), expected);
     });
 
     it("keeps everything outside a discarded range", async () => {
@@ -89,8 +78,8 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
       await device.discard(65536, 65536);
       const found = await contentsOf(device);
       const expected = pattern(BLOCK_DEVICE_SIZE, 9);
-      expectBytes(found.subarray(0, 65536), expected.subarray(0, 65536));
-      expectBytes(found.subarray(131_072), expected.subarray(131_072));
+      expectSameBytes(found.subarray(0, 65536), expected.subarray(0, 65536));
+      expectSameBytes(found.subarray(131_072), expected.subarray(131_072));
     });
 
     it("agrees with a plain array over many random requests", async () => {
@@ -111,10 +100,10 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
         } else {
           const bytes = new Uint8Array(length);
           await device.read(offset, bytes);
-          expectBytes(bytes, shadow.subarray(offset, offset + length));
+          expectSameBytes(bytes, shadow.subarray(offset, offset + length));
         }
       }
-      expectBytes(await contentsOf(device), shadow);
+      expectSameBytes(await contentsOf(device), shadow);
     });
 
     it("serves many requests at once", async () => {
@@ -127,7 +116,7 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
           return bytes;
         }),
       );
-      for (const [index, bytes] of found.entries()) expectBytes(bytes, pattern(4096, index));
+      for (const [index, bytes] of found.entries()) expectSameBytes(bytes, pattern(4096, index));
     });
 
     it("covers exactly the range that is asked for with its extents, in order", async () => {
@@ -154,7 +143,7 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
         if (!extent.zero) continue;
         const bytes = new Uint8Array(extent.length).fill(0xee);
         await device.read(extent.offset, bytes);
-        expectBytes(bytes, new Uint8Array(extent.length));
+        expectSameBytes(bytes, new Uint8Array(extent.length));
       }
     });
 
@@ -166,7 +155,7 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
         expect(extent.kind).toBe("data");
         const at = extent.hostOffset ?? Number.NaN;
         const stored = fixture.imageBytes().subarray(at, at + extent.length);
-        expectBytes(stored, expected.subarray(extent.offset, extent.offset + extent.length));
+        expectSameBytes(stored, expected.subarray(extent.offset, extent.offset + extent.length));
       }
     });
 
@@ -183,7 +172,7 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
         await expect(call(() => device.writeZeroes(offset, length))).rejects.toMatchObject(refused);
         await expect(call(() => device.discard(offset, length))).rejects.toMatchObject(refused);
       }
-      expectBytes(await contentsOf(device), new Uint8Array(BLOCK_DEVICE_SIZE));
+      expectSameBytes(await contentsOf(device), new Uint8Array(BLOCK_DEVICE_SIZE));
     });
 
     it("answers requests of length zero anywhere on the disk", async () => {
@@ -203,7 +192,7 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
       await expect(call(() => device.writeZeroes(0, 512))).rejects.toMatchObject({ code: "READ_ONLY" });
       await expect(call(() => device.discard(0, 512))).rejects.toMatchObject({ code: "READ_ONLY" });
       await device.flush();
-      expectBytes((await contentsOf(device)).subarray(0, 512), pattern(512, 1));
+      expectSameBytes((await contentsOf(device)).subarray(0, 512), pattern(512, 1));
     });
 
     it("grows while it is used, where it can, and reads as zeros behind its old end", async () => {
@@ -215,17 +204,17 @@ export function describeBlockDevice(name: string, make: BlockDeviceFactory, { gr
       await device.write(0, pattern(BLOCK_DEVICE_SIZE, 4));
       await device.grow(first);
       expect(device.size).toBe(first);
-      expectBytes(await contentsOf(device), expected.subarray(0, first));
+      expectSameBytes(await contentsOf(device), expected.subarray(0, first));
       expected.set(pattern(1536, 8), first - 1024);
       await Promise.all([device.write(first - 1024, pattern(1024, 8)), device.grow(second), device.grow(second)]);
       await device.write(first, pattern(1536, 8).subarray(1024));
       await device.write(second - 512, pattern(512, 2));
       expected.set(pattern(512, 2), second - 512);
-      expectBytes(await contentsOf(device), expected);
+      expectSameBytes(await contentsOf(device), expected);
       await device.close();
       device = await fixture.open({ readOnly: false });
       expect(device.size).toBe(second);
-      expectBytes(await contentsOf(device), expected);
+      expectSameBytes(await contentsOf(device), expected);
     });
 
     it("refuses sizes that it cannot have, and keeps its own", async () => {

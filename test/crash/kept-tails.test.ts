@@ -10,10 +10,12 @@ import { type MemoryStorage, memoryStorage } from "../../src/storage/memory-stor
 import { recordingStorage } from "../../src/storage/recording-storage.js";
 import type { Storage } from "../../src/storage/storage.js";
 import { CRASH_KINDS, crashedFile } from "../support/crash-images.js";
+import { joined } from "../support/disk-bytes.js";
 import { MemoryJournal } from "../support/memory-journal.js";
 import { Random } from "../support/random.js";
 import { referenceCheck } from "../support/reference-check.js";
 import { ReferenceImage } from "../support/reference-image.js";
+import { isAllZero, SECTOR } from "../support/sector-history.js";
 
 /**
  * Zones that keep their clusters when they are reset: what the clusters held before (`STALE`) is not overwritten when the start of one is,
@@ -24,7 +26,6 @@ const KIB = 1024;
 const CLUSTER = 4 * KIB;
 const ZONE = 32 * KIB;
 const ZONES = 5;
-const SECTOR = 512;
 const STALE = 0x99;
 
 async function open(storage: Storage, options: OpenQcow2Options = {}): Promise<ZonedDevice> {
@@ -107,13 +108,6 @@ async function use(
   await expectContents(device, written, `seed ${random.seed}, before the end`);
 }
 
-function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(a.length + b.length);
-  bytes.set(a);
-  bytes.set(b, a.length);
-  return bytes;
-}
-
 /** Every zone begins with what is expected, and shows zeros past its pointer. */
 async function expectContents(device: ZonedDevice, contents: Contents, where: string): Promise<void> {
   for (const { index, start, writePointer } of device.report()) {
@@ -122,8 +116,7 @@ async function expectContents(device: ZonedDevice, contents: Contents, where: st
     const expected = contents[index] as Uint8Array;
     expect(writePointer - start, `${where}, pointer of zone ${index}`).toBeGreaterThanOrEqual(expected.length);
     expect(Buffer.compare(bytes.subarray(0, expected.length), expected), `${where}, zone ${index}`).toBe(0);
-    const past = bytes.subarray(writePointer - start);
-    expect(Buffer.compare(past, new Uint8Array(past.length)), `${where}, past the pointer of zone ${index}`).toBe(0);
+    expect(isAllZero(bytes.subarray(writePointer - start)), `${where}, past the pointer of zone ${index}`).toBe(true);
     expect(bytes.includes(STALE), `${where}, zone ${index}`).toBe(false);
   }
 }

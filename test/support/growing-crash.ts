@@ -13,7 +13,7 @@ import { type RecordingStorage, recordingStorage } from "../../src/storage/recor
 import type { Storage } from "../../src/storage/storage.js";
 import { CRASH_PASSPHRASE } from "./crash-geometries.js";
 import { CRASH_KINDS, type CrashKind, crashedFile } from "./crash-images.js";
-import { contentsOf, withZeros } from "./growing.js";
+import { contentsOf, withZeros } from "./disk-bytes.js";
 import { JitteryStorage } from "./jittery-storage.js";
 import { PlainWorkload } from "./plain-workload.js";
 import { Random, seedFromEnvironment, taggedBytes } from "./random.js";

@@ -16,24 +16,3 @@ export async function openGrowing(storage: Storage, image: Pick<ImageToChange, "
   const device = await openQcow2(borrowedStorage(storage), { ...image.files?.(), passphrase: CRASH_PASSPHRASE });
   return device as Qcow2Device;
 }
-
-export async function contentsOf(device: Pick<Qcow2Device, "size" | "read">): Promise<Uint8Array> {
-  const bytes = new Uint8Array(device.size).fill(0xee);
-  await device.read(0, bytes);
-  return bytes;
-}
-
-/** `bytes` and zeros behind them, `size` bytes in all. */
-export function withZeros(bytes: Uint8Array, size: number): Uint8Array {
-  const longer = new Uint8Array(size);
-  longer.set(bytes);
-  return longer;
-}
-
-/** Throws with the first byte that differs. */
-export function expectSameBytes(found: Uint8Array, expected: Uint8Array, where: string): void {
-  if (Buffer.compare(found, expected) === 0) return;
-  const at = found.findIndex((byte, index) => byte !== expected[index]);
-  const what = at === -1 ? `${found.length} bytes` : `byte ${at} is ${found[at]}, expected ${expected[at]}`;
-  throw new Error(`${where}: ${what}, of ${expected.length}`);
-}

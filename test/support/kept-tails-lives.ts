@@ -8,10 +8,12 @@ import { ChangeJournal } from "../../src/storage/change-journal.js";
 import { type MemoryStorage, memoryStorage } from "../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../src/storage/recording-storage.js";
 import { CRASH_KINDS, crashedFile } from "./crash-images.js";
+import { joined } from "./disk-bytes.js";
 import { MemoryJournal } from "./memory-journal.js";
 import { Random } from "./random.js";
 import { referenceCheck } from "./reference-check.js";
 import { ReferenceImage } from "./reference-image.js";
+import { isAllZero, SECTOR } from "./sector-history.js";
 
 /**
  * One image through many processes that keep the clusters of zones they reset: each ends by closing it, by a power cut, or killed with a
@@ -24,7 +26,6 @@ const CLUSTER = 4 * KIB;
 const ZONE = 32 * KIB;
 const CAPACITY = ZONE - 3 * KIB;
 const ZONES = 5;
-const SECTOR = 512;
 const EPOCHS = 24;
 const qcow2 = { format: "qcow2" } as const;
 
@@ -188,7 +189,7 @@ export class KeptTailsLives {
       const written = Math.min(writePointer - start, CAPACITY);
       expect(written, `${where}, pointer of zone ${index}`).toBeGreaterThanOrEqual(zone.durable.length);
       expect(Buffer.compare(bytes.subarray(0, zone.durable.length), zone.durable), `${where}, zone ${index}`).toBe(0);
-      expect(isZeros(bytes.subarray(written)), `${where}, past the pointer of zone ${index}`).toBe(true);
+      expect(isAllZero(bytes.subarray(written)), `${where}, past the pointer of zone ${index}`).toBe(true);
       for (const view of [bytes, mapped.readGuest(start, ZONE)]) {
         const stale = [...new Set(view)].filter((byte) => byte !== 0 && !zone.allowed.has(byte));
         expect(stale, `${where}, bytes of zone ${index} from before its reset`).toEqual([]);
@@ -207,7 +208,7 @@ export class KeptTailsLives {
         const bytes = new Uint8Array(ZONE);
         await snapshot.read(index * ZONE, bytes);
         const isSame = Buffer.compare(bytes.subarray(0, expected.length), expected) === 0;
-        expect(isSame && isZeros(bytes.subarray(expected.length)), `${where}, zone ${index} of ${name}`).toBe(true);
+        expect(isSame && isAllZero(bytes.subarray(expected.length)), `${where}, zone ${index} of ${name}`).toBe(true);
       }
       await snapshot.close();
     }
@@ -249,15 +250,4 @@ function settle(zone: KnownZone): void {
 function zoned(device: Awaited<ReturnType<typeof openQcow2>>): ZonedDevice {
   if (!isZonedDevice(device)) throw new Error("not zoned");
   return device;
-}
-
-function isZeros(bytes: Uint8Array): boolean {
-  return bytes.every((byte) => byte === 0);
-}
-
-function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(a.length + b.length);
-  bytes.set(a);
-  bytes.set(b, a.length);
-  return bytes;
 }
