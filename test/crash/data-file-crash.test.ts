@@ -4,11 +4,10 @@ import type { CreateQcow2Options } from "../../src/formats/qcow2/create-options.
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { faultStorage } from "../../src/storage/fault-storage.js";
 import { memoryStorage } from "../../src/storage/memory-storage.js";
-import { type RecordingStorage, recordingStorage } from "../../src/storage/recording-storage.js";
-import { CRASH_KINDS, type CrashKind, crashedFile } from "../support/crash-images.js";
+import { CRASH_KINDS } from "../support/crash-images.js";
 import { DiskHistory, judgeCrash, useDisk } from "../support/crash-run.js";
-import { JitteryStorage } from "../support/jittery-storage.js";
 import { Random, seedFromEnvironment } from "../support/random.js";
+import { type ImageFiles, RecordedFiles } from "../support/recorded-files.js";
 import { ReferenceImage } from "../support/reference-image.js";
 
 /** An image and its data file lose power together: what the mapping and the write pointers promise must be in the data file. */
@@ -26,29 +25,10 @@ const IMAGES: readonly (readonly [name: string, options: CreateQcow2Options])[] 
   ["zones in a raw data file", { size: 256 * KIB, clusterSize: 4 * KIB, dataFileRaw: true, zone }],
 ];
 
-interface Files {
-  readonly image: Uint8Array;
-  readonly data: Uint8Array;
-}
-
-async function newFiles(options: CreateQcow2Options): Promise<Files> {
+async function newFiles(options: CreateQcow2Options): Promise<ImageFiles> {
   const [image, data] = [memoryStorage(), memoryStorage()];
   await createQcow2(image, { ...options, dataFile: "data" }, { dataFile: data });
   return { image: image.bytes(), data: data.bytes() };
-}
-
-/** Both files as they are when power fails at `moment`. */
-function crashed(
-  files: Files,
-  recorders: readonly [image: RecordingStorage, data: RecordingStorage],
-  moment: number,
-  kind: CrashKind,
-  random: Random,
-): Files {
-  const [image, data] = recorders.map(({ changes, flushes }, index) =>
-    crashedFile({ initial: index === 0 ? files.image : files.data, changes, flushes }, moment, kind, random),
-  ) as [Uint8Array, Uint8Array];
-  return { image, data };
 }
 
 describe("an image with an external data file", () => {
@@ -57,14 +37,10 @@ describe("an image with an external data file", () => {
     for (let seed = first; seed < first + 2; seed++) {
       const random = new Random(seed);
       const files = await newFiles(options);
-      const clock = { now: 0 };
-      const record = (bytes: Uint8Array): RecordingStorage => {
-        const memory = memoryStorage(bytes);
-        return recordingStorage(new JitteryStorage(memory, random), memory, clock);
-      };
-      const recorders = [record(files.image), record(files.data)] as const;
+      const recorded = new RecordedFiles(files, random);
+      const { clock } = recorded;
       const history = new DiskHistory(new ReferenceImage(files.image, files.data));
-      const device = await openQcow2(recorders[0], { dataFile: recorders[1] });
+      const device = await openQcow2(recorded.image, { dataFile: recorded.data });
       await useDisk({
         device,
         history,
@@ -74,13 +50,12 @@ describe("an image with an external data file", () => {
         unaligned: options.zone === undefined && seed % 2 === 0,
       });
       if (random.chance(0.5)) await device.close();
-      const flushes = recorders.flatMap((recorder) => recorder.flushMoments());
-      const moments = random.shuffled(flushes).slice(0, 6);
+      const moments = random.shuffled(recorded.flushMoments()).slice(0, 6);
       while (moments.length < 10) moments.push(random.below(clock.now + 1));
       for (const moment of moments) {
         for (const kind of CRASH_KINDS) {
           const where = `seed ${seed}, power cut at ${moment} of ${clock.now}, ${kind}`;
-          const left = crashed(files, recorders, moment, kind, random);
+          const left = recorded.crashed(moment, kind, random);
           expect(await judgeCrash(left.image, history, moment, left.data), where).toEqual([]);
           if (options.dataFileRaw === true && options.zone === undefined)
             expect(history.sectors.judge(left.data.subarray(0, history.randomBytes), moment), where).toEqual([]);
@@ -93,19 +68,18 @@ describe("an image with an external data file", () => {
     const files = await newFiles(options);
     const run = async (seed: number, nth: number): Promise<number> => {
       const random = new Random(seed);
-      const clock = { now: 0 };
-      const image = recordingStorage(memoryStorage(files.image), undefined, clock);
-      const data = recordingStorage(memoryStorage(files.data), undefined, clock);
-      const failing = faultStorage(data, nth === 0 ? {} : { rules: [{ fault: { type: "error" }, nth }] });
+      const recorded = new RecordedFiles(files);
+      const { clock } = recorded;
+      const failing = faultStorage(recorded.data, nth === 0 ? {} : { rules: [{ fault: { type: "error" }, nth }] });
       const history = new DiskHistory(new ReferenceImage(files.image, files.data));
       const onError = (error: unknown, what: string): void => {
         if (failing.faults.length === 0) throw new Error(`${what} failed before any fault`, { cause: error });
       };
-      const device = await openQcow2(image, { dataFile: failing });
+      const device = await openQcow2(recorded.image, { dataFile: failing });
       await useDisk({ device, history, random, position: () => clock.now, steps: 15, unaligned: false, onError });
       await device.close().catch((error: unknown) => onError(error, "close"));
       for (const kind of ["killed", "flushed", "sectors"] as const) {
-        const left = crashed(files, [image, data], clock.now, kind, random);
+        const left = recorded.crashed(clock.now, kind, random);
         expect(await judgeCrash(left.image, history, clock.now, left.data), `call ${nth}, ${kind}`).toEqual([]);
       }
       return failing.calls();

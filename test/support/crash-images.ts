@@ -45,6 +45,12 @@ export function crashedFile(history: CallHistory, moment: number, kind: CrashKin
   return disk.bytes.slice(0, disk.size);
 }
 
+/** For each write of a header at the start of the file: the moment at which it may be there, and the first at which it is complete. */
+export function momentsAroundHeaders({ changes }: Pick<CallHistory, "changes">): (readonly [number, number])[] {
+  const headers = changes.filter(({ at, kind }) => at === 0 && kind === "write");
+  return headers.map(({ started, completed = started }) => [started + 1, completed + 1]);
+}
+
 function durableUpTo(flushes: readonly RecordedFlush[], moment: number): number {
   let latest = 0;
   for (const { started, completed } of flushes) {

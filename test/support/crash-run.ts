@@ -5,12 +5,12 @@ import { memoryStorage } from "../../src/storage/memory-storage.js";
 import { type RecordingStorage, recordingStorage } from "../../src/storage/recording-storage.js";
 import type { Storage } from "../../src/storage/storage.js";
 import { CRASH_PASSPHRASE } from "./crash-geometries.js";
-import { CRASH_KINDS, type CrashKind, crashedFile } from "./crash-images.js";
+import { CRASH_KINDS, type CrashKind, crashedFile, momentsAroundHeaders } from "./crash-images.js";
 import { JitteryStorage } from "./jittery-storage.js";
 import { OpenToOthers } from "./open-to-others.js";
 import { PlainWorkload } from "./plain-workload.js";
 import { Random } from "./random.js";
-import { referenceCheck } from "./reference-check.js";
+import { recoveredProblems, referenceCheck } from "./reference-check.js";
 import { ReferenceImage } from "./reference-image.js";
 import { FlushLog, SectorHistory } from "./sector-history.js";
 import { ZoneHistory } from "./zone-history.js";
@@ -138,9 +138,7 @@ export async function judgeCrash(
   const problems = await judgeContents(device, history, moment);
   await useALittle(device);
   await device.close();
-  const afterwards = referenceCheck(storage.bytes());
-  if (afterwards.dirty) problems.push("the image is still dirty after a clean close");
-  return [...problems, ...afterwards.corruptions.map((text) => `recovered image: ${text}`)];
+  return [...problems, ...recoveredProblems(storage.bytes())];
 }
 
 /** The recovered disk must work: writes and zones of the recovered image are used once, without judging again. */
@@ -159,10 +157,7 @@ async function useALittle(device: BlockDevice): Promise<void> {
 
 /** Many moments around flushes, some around changes of the header, which are rare and matter most, the others anywhere. */
 function chooseMoments(recorder: RecordingStorage, random: Random, cuts: number): number[] {
-  const headers = recorder.changes.filter((change) => change.at === 0 && change.kind === "write");
-  const aroundHeaders = random
-    .shuffled(headers)
-    .flatMap(({ started, completed = started }) => [started + 1, completed + 1]);
+  const aroundHeaders = random.shuffled(momentsAroundHeaders(recorder)).flat();
   const boundaries = random.shuffled(recorder.flushMoments()).slice(0, Math.ceil(cuts / 2));
   boundaries.push(...aroundHeaders.slice(0, Math.ceil(cuts / 4)));
   const others = Array.from({ length: cuts - boundaries.length }, () => random.below(recorder.moment() + 1));

@@ -9,15 +9,14 @@ import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { openRaw } from "../../src/formats/raw/device.js";
 import { borrowedStorage } from "../../src/storage/borrowed-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../src/storage/memory-storage.js";
-import { type RecordingStorage, recordingStorage } from "../../src/storage/recording-storage.js";
 import type { Storage } from "../../src/storage/storage.js";
 import { CRASH_PASSPHRASE } from "./crash-geometries.js";
-import { CRASH_KINDS, type CrashKind, crashedFile } from "./crash-images.js";
+import { CRASH_KINDS, type CrashKind, momentsAroundHeaders } from "./crash-images.js";
 import { contentsOf, withZeros } from "./disk-bytes.js";
-import { JitteryStorage } from "./jittery-storage.js";
 import { PlainWorkload } from "./plain-workload.js";
 import { Random, seedFromEnvironment, taggedBytes } from "./random.js";
-import { referenceCheck } from "./reference-check.js";
+import { type ImageFiles, RecordedFiles } from "./recorded-files.js";
+import { recoveredProblems, referenceCheck } from "./reference-check.js";
 import { FlushLog, SECTOR, SectorHistory, type Span } from "./sector-history.js";
 import { stockCheck } from "./stock-check.js";
 import { hasStockTools, temporaryDirectory } from "./stock-tools.js";
@@ -70,17 +69,12 @@ const DISKS: readonly Growing[] = [
   { name: "raw data file", options: { size: 162.5 * KIB, clusterSize: 4 * KIB }, sizes: SIZES, dataFile: "raw" },
 ];
 
-interface Files {
-  readonly image: Uint8Array;
-  readonly data: Uint8Array;
-}
-
 /** A size that the disk was to get, and when. */
 interface Growth extends Span {
   readonly size: number;
 }
 
-async function newFiles({ options, behind, dataFile }: Growing): Promise<Files> {
+async function newFiles({ options, behind, dataFile }: Growing): Promise<ImageFiles> {
   const [image, data] = [memoryStorage(), memoryStorage()];
   const files = {
     ...(behind === undefined ? {} : { backingFile: "behind.raw", backingFormat: "raw" }),
@@ -106,7 +100,7 @@ async function open(disk: Growing, image: Storage, data: Storage, behind: Memory
 /** Everything that is wrong with what a crash at `moment` left. */
 async function judge(
   disk: Growing,
-  left: Files,
+  left: ImageFiles,
   history: SectorHistory,
   growths: readonly Growth[],
   moment: number,
@@ -127,9 +121,7 @@ async function judge(
     problems.push("another growth shows what it should not");
   await device.write(0, new Uint8Array(1024).fill(0x77));
   await device.close();
-  const afterwards = referenceCheck(storage.bytes());
-  if (afterwards.dirty) problems.push("the image is still dirty after a clean close");
-  return [...problems, ...afterwards.corruptions.map((text) => `recovered image: ${text}`)];
+  return [...problems, ...recoveredProblems(storage.bytes())];
 }
 
 /** `seeds` loads of each disk. */
@@ -143,14 +135,9 @@ export function describeGrowingCrash(firstSeed: number, seeds: number): void {
       const first = seedFromEnvironment(firstSeed);
       for (let seed = first; seed < first + seeds; seed++) {
         const random = new Random(seed);
-        const files = await newFiles(disk);
-        const clock = { now: 0 };
-        const record = (bytes: Uint8Array): RecordingStorage => {
-          const memory = memoryStorage(bytes);
-          return recordingStorage(new JitteryStorage(memory, random), memory, clock);
-        };
-        const [image, data] = [record(files.image), record(files.data)];
-        const device = await open(disk, image, data, behind);
+        const files = new RecordedFiles(await newFiles(disk), random);
+        const { clock } = files;
+        const device = await open(disk, files.image, files.data, behind);
         const largest = disk.sizes.at(-1) as number;
         const history = new SectorHistory(largest, withZeros(await contentsOf(device), largest), new FlushLog());
         const growths: Growth[] = [{ start: -1, end: -1, size: device.size }];
@@ -184,21 +171,8 @@ export function describeGrowingCrash(firstSeed: number, seeds: number): void {
           clusterSize: SECTOR,
         }).verify();
         if (random.chance(0.5)) await device.close();
-        for (const [moment, kind] of chosen(random, [image, data], growths, clock.now)) {
-          const left = {
-            image: crashedFile(
-              { initial: files.image, changes: image.changes, flushes: image.flushes },
-              moment,
-              kind,
-              random,
-            ),
-            data: crashedFile(
-              { initial: files.data, changes: data.changes, flushes: data.flushes },
-              moment,
-              kind,
-              random,
-            ),
-          };
+        for (const [moment, kind] of chosen(random, files, growths, clock.now)) {
+          const left = files.crashed(moment, kind, random);
           const where = `seed ${seed}, power cut at ${moment} of ${clock.now}, ${kind}`;
           expect(await judge(disk, left, history, growths, moment, behind), where).toEqual([]);
           if (hasStockTools && disk.dataFile === undefined && random.chance(0.03))
@@ -212,17 +186,16 @@ export function describeGrowingCrash(firstSeed: number, seeds: number): void {
 /** Moments around flushes, most of them while the disk grew, and others. */
 function chosen(
   random: Random,
-  recorders: readonly RecordingStorage[],
+  files: RecordedFiles,
   growths: readonly Growth[],
   last: number,
 ): (readonly [number, CrashKind])[] {
-  const flushes = random.shuffled(recorders.flatMap((recorder) => recorder.flushMoments()));
+  const flushes = random.shuffled(files.flushMoments());
   const whileGrowing = flushes.filter((moment) =>
     growths.some(({ start, end }) => start <= moment && moment <= end + 1),
   );
   // Few, and what they leave matters most.
-  const headers = recorders.flatMap(({ changes }) => changes.filter(({ at, kind }) => at === 0 && kind === "write"));
-  const aroundHeaders = headers.flatMap(({ started, completed = started }) => [started + 1, completed + 1]);
+  const aroundHeaders = files.recorders.flatMap(momentsAroundHeaders).flat();
   const moments = [...aroundHeaders, ...whileGrowing.slice(0, CUTS), ...flushes.slice(0, CUTS / 2)];
   while (moments.length < 3 * CUTS) moments.push(random.below(last + 1));
   return moments.flatMap((moment) => CRASH_KINDS.map((kind) => [moment, kind] as const));

@@ -194,3 +194,10 @@ export function referenceCheck(bytes: Uint8Array): ReferenceVerdict {
   walk.counts(dirty);
   return { corruptions: walk.corruptions, leaks: walk.leaks, dirty };
 }
+
+/** What is wrong with an image that was recovered from a crash, used, and closed. */
+export function recoveredProblems(bytes: Uint8Array): string[] {
+  const { dirty, corruptions } = referenceCheck(bytes);
+  const problems = corruptions.map((text) => `recovered image: ${text}`);
+  return dirty ? ["the image is still dirty after a clean close", ...problems] : problems;
+}
