@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { readBitmap } from "../../src/jobs/bitmap.js";
 import { ourQemuImg } from "../support/stand-in-here.js";
 import { describeWithStock, qemuImg, runTool, type ToolResult, temporaryDirectory } from "../support/stock-tools.js";
+import { wordsOf } from "../support/tool-lines.js";
 
 /** The same conversion by the stock tool and by ours, on inputs made alike: the same words, the same status, the same disk. */
 
@@ -42,10 +43,6 @@ const IMAGES = [
   "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized a.raw a.vmdk",
   "qemu-img convert -f raw -O vhdx a.raw a.vhdx",
 ];
-
-function wordsOf(line: string): string[] {
-  return [...line.matchAll(/'([^']*)'|(\S+)/g)].map((match) => match[1] ?? match[2] ?? "");
-}
 
 describeWithStock("converting", () => {
   const root = temporaryDirectory();

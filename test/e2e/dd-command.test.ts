@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { BothFolders, wordsOf } from "../support/both-folders.js";
+import { BothFolders } from "../support/both-folders.js";
 import { describeWithStock, runTool } from "../support/stock-tools.js";
+import { wordsOf } from "../support/tool-lines.js";
 
 describeWithStock("copying a part with dd", () => {
   const folders = new BothFolders();

@@ -10,6 +10,7 @@ import {
   type ToolResult,
   temporaryDirectory,
 } from "../support/stock-tools.js";
+import { withoutTimes, wordsOf } from "../support/tool-lines.js";
 import { BuiltCommand } from "./built-command.js";
 
 type Tool = "qemu-img" | "qemu-io";
@@ -34,18 +35,6 @@ const IMAGES = [
   "truncate -s 2M leak.qcow2",
   "cp frag.qcow2 bad.qcow2",
 ];
-
-/** Rates and times differ from run to run; everything else must be equal to the letter. */
-function withoutTimes(text: string): string {
-  return text
-    .replaceAll(/\([0-9.]+ (?:bytes|[KMGTPE]iB)\/sec and [0-9.]+ ops\/sec\)/g, "(RATE)")
-    .replaceAll(/ops; (?:[0-9.]+ sec|[0-9:.]+) /g, "ops; TIME ");
-}
-
-/** Shell-like words: quotes keep spaces together. */
-function wordsOf(line: string): string[] {
-  return [...line.matchAll(/'([^']*)'|(\S+)/g)].map((match) => match[1] ?? match[2] ?? "");
-}
 
 describeWithStock("standing in for the stock tools, the command prints and exits as they do", () => {
   const root = temporaryDirectory();
@@ -87,16 +76,14 @@ describeWithStock("standing in for the stock tools, the command prints and exits
     return standInHere(tool, args);
   }
 
-  const shown = ({ stdout, stderr, code }: ToolResult): ToolResult => ({ stdout: withoutTimes(stdout), stderr, code });
-
   async function expectSame(tool: Tool, args: readonly string[]): Promise<void> {
     const [stock, own] = await bothRun(tool, args);
-    expect(shown(own)).toEqual(shown(stock));
+    expect(withoutTimes(own)).toEqual(withoutTimes(stock));
   }
 
   async function expectSameOnInput(args: readonly string[], stdin: string): Promise<void> {
     const stock = await runTool("env", ["-C", theirs, findTool("qemu-io") ?? "qemu-io", ...args], stdin);
-    expect(shown(await command.standIn("qemu-io", ours, args, stdin))).toEqual(shown(stock));
+    expect(withoutTimes(await command.standIn("qemu-io", ours, args, stdin))).toEqual(withoutTimes(stock));
   }
 
   it.each([

@@ -3,9 +3,9 @@ import { once } from "node:events";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openImage } from "../../src/formats/open-image.js";
 import { nativeCalls } from "../../src/host/native.js";
-import { wordsOf } from "../support/side-by-side.js";
 import { standInHere } from "../support/stand-in-here.js";
 import { describeWithStock, runTool, type ToolResult, temporaryDirectory } from "../support/stock-tools.js";
+import { wordsOf } from "../support/tool-lines.js";
 
 /** What changes `disk.qcow2`, or a file that takes its place. */
 const WRITERS = [

@@ -3,11 +3,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { ourQemuImg } from "./stand-in-here.js";
 import { runTool, type ToolResult, temporaryDirectory } from "./stock-tools.js";
-
-/** Shell-like words: quotes keep spaces together. */
-export function wordsOf(line: string): string[] {
-  return [...line.matchAll(/'([^']*)'|(\S+)/g)].map((match) => match[1] ?? match[2] ?? "");
-}
+import { wordsOf } from "./tool-lines.js";
 
 /**
  * Two folders with the same images, made twice and not copied: in one the stock qemu-img works, in the other ours, with the same

@@ -5,6 +5,7 @@ import { Random } from "./random.js";
 import { COMMAND_LINE_IMAGES, randomCommandLine } from "./random-command-lines.js";
 import { SideBySide } from "./side-by-side.js";
 import { runTool, type ToolResult } from "./stock-tools.js";
+import { withoutRunTimesAndDates } from "./tool-lines.js";
 
 /** Runs random command lines with the stock tool and with ours, each on fresh copies of the same images. */
 export class CommandLineSuite {
@@ -35,7 +36,7 @@ export class CommandLineSuite {
         cpSync(this.#fresh, folder, { recursive: true });
       }
       const { stock, own } = await this.#both.bothRun(line);
-      expect(withoutTimes(own), `seed ${seed}: ${line}`).toEqual(withoutTimes(stock));
+      expect(comparable(own), `seed ${seed}: ${line}`).toEqual(comparable(stock));
       if (changes && stock.code === 0) await this.#expectSameImages(`seed ${seed}: ${line}`);
     }
   }
@@ -64,13 +65,8 @@ async function shownBy(folder: string, name: string): Promise<string[]> {
   return [info.stdout.replaceAll(/^disk size: .*$|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/gm, ""), sum.stdout];
 }
 
-function withoutTimes({ stdout, stderr, code }: ToolResult): ToolResult {
-  return {
-    code,
-    stdout: stdout
-      .replaceAll(/in [0-9.]+ seconds/g, "in T seconds")
-      .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, "DATE"),
-    // The stock tool ends some hints without a new line.
-    stderr: stderr.trimEnd(),
-  };
+/** What may not differ. */
+function comparable(result: ToolResult): ToolResult {
+  // The stock tool ends some hints without a new line.
+  return { ...withoutRunTimesAndDates(result), stderr: result.stderr.trimEnd() };
 }

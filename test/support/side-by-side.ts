@@ -3,21 +3,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { standInHere } from "./stand-in-here.js";
 import { runTool, type ToolResult } from "./stock-tools.js";
-
-/** Rates and times differ from run to run; everything else must be equal to the letter. */
-export function withoutTimes(text: string): string {
-  return text
-    .replaceAll(/\([0-9.]+ (?:bytes|[KMGTPE]iB)\/sec and [0-9.]+ ops\/sec\)/g, "(RATE)")
-    .replaceAll(/ops; (?:[0-9.]+ sec|[0-9:.]+) /g, "ops; TIME ")
-    .replaceAll(/,\d:\d\d:\d\d\.\d\d,[\d.]+,[\d.]+$/gm, ",TIMES");
-}
-
-/** Shell-like words: quotes keep spaces together. */
-export function wordsOf(line: string): string[] {
-  return [...line.matchAll(/'([^']*)'|(\S+)/g)].map((match) => match[1] ?? match[2] ?? "");
-}
-
-const shown = ({ stdout, stderr, code }: ToolResult): ToolResult => ({ stdout: withoutTimes(stdout), stderr, code });
+import { withoutTimes, wordsOf } from "./tool-lines.js";
 
 /** Two folders with the same files: the stock tools work in one, we in the other. */
 export class SideBySide {
@@ -46,7 +32,7 @@ export class SideBySide {
     // By its name: the messages of some options begin with the name that the program was called by.
     const stock = await runTool("env", ["-C", this.theirs, tool, ...args]);
     process.chdir(this.ours);
-    return { stock: shown(stock), own: shown(await standInHere(tool, args)) };
+    return { stock: withoutTimes(stock), own: withoutTimes(await standInHere(tool, args)) };
   }
 
   async expectSame(line: string): Promise<void> {
