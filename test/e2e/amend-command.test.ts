@@ -1,40 +1,30 @@
-import { copyFileSync, mkdirSync } from "node:fs";
-import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
-import { ourQemuImg } from "../support/stand-in-here.js";
-import {
-  describeWithStock,
-  expectCleanCheck,
-  expectSameContents,
-  qemuImg,
-  qemuIo,
-  type ToolResult,
-  temporaryDirectory,
-} from "../support/stock-tools.js";
+import { CopiedImages } from "../support/copied-images.js";
+import { describeWithStock, expectCleanCheck, expectSameContents, qemuImg } from "../support/stock-tools.js";
 
 /** `amend`, beside the stock tool on a copy of the same file. */
 
 describeWithStock("amend, beside the stock tool", () => {
-  const root = temporaryDirectory();
+  const images = new CopiedImages();
 
   beforeAll(async () => {
-    const run = async (...args: string[]): Promise<void> => expect((await qemuImg(args)).code, args.join(" ")).toBe(0);
-    const image = (name: string): string => join(root, name);
-    await run("create", "-q", "-f", "qcow2", image("a.qcow2"), "8M");
-    await qemuIo(["-c", "write -P 3 0 3M", "-c", "write -z 64k 64k", "-c", "write -z 5M 256k", image("a.qcow2")]);
-    copyFileSync(image("a.qcow2"), image("kept.qcow2"));
-    await run("snapshot", "-c", "first", image("kept.qcow2"));
-    await qemuIo(["-c", "write -z 1M 64k", "-c", "write -P 9 2M 64k", image("kept.qcow2")]);
-    await run("create", "-q", "-f", "qcow2", "-o", "compat=0.10", image("v2.qcow2"), "8M");
-    await qemuIo(["-c", "write -P 3 0 3M", image("v2.qcow2")]);
-    copyFileSync(image("v2.qcow2"), image("v2s.qcow2"));
-    await run("snapshot", "-c", "first", image("v2s.qcow2"));
-    await run("create", "-q", "-f", "qcow2", "-o", "cluster_size=512,refcount_bits=1", image("small.qcow2"), "1M");
-    await qemuIo(["-c", "write -P 5 0 1M", image("small.qcow2")]);
-    await run("create", "-q", "-f", "qcow2", "-o", "extended_l2=on", image("ext.qcow2"), "1M");
-    await run("create", "-q", "-f", "raw", image("r.raw"), "1M");
-    copyFileSync(image("kept.qcow2"), image("resized.qcow2"));
-    await run("resize", "-q", image("resized.qcow2"), "9M");
+    await images.make(
+      "qemu-img create -q -f qcow2 a.qcow2 8M",
+      "qemu-io -c 'write -P 3 0 3M' -c 'write -z 64k 64k' -c 'write -z 5M 256k' a.qcow2",
+      "cp a.qcow2 kept.qcow2",
+      "qemu-img snapshot -c first kept.qcow2",
+      "qemu-io -c 'write -z 1M 64k' -c 'write -P 9 2M 64k' kept.qcow2",
+      "qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 8M",
+      "qemu-io -c 'write -P 3 0 3M' v2.qcow2",
+      "cp v2.qcow2 v2s.qcow2",
+      "qemu-img snapshot -c first v2s.qcow2",
+      "qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=1 small.qcow2 1M",
+      "qemu-io -c 'write -P 5 0 1M' small.qcow2",
+      "qemu-img create -q -f qcow2 -o extended_l2=on ext.qcow2 1M",
+      "qemu-img create -q -f raw r.raw 1M",
+      "cp kept.qcow2 resized.qcow2",
+      "qemu-img resize -q resized.qcow2 9M",
+    );
   });
 
   it.each([
@@ -84,24 +74,9 @@ describeWithStock("amend, beside the stock tool", () => {
     "amend -o data_file=x a.qcow2",
     "amend -o data_file_raw=on a.qcow2",
   ])("prints, exits and leaves the image alike: %s", async (line) => {
-    const results: ToolResult[] = [];
-    const images: string[] = [];
-    for (const run of [qemuImg, ourQemuImg]) {
-      const folder = join(root, `${results.length}`);
-      mkdirSync(folder, { recursive: true });
-      const args = line.split(" ").map((word) => {
-        if (!/\.(qcow2|raw)$/.test(word)) return word;
-        copyFileSync(join(root, word), join(folder, word));
-        images.push(join(folder, word));
-        return join(folder, word);
-      });
-      const { stdout, stderr, code } = await run(args);
-      const plain = (text: string): string => text.replaceAll(folder, "DIR");
-      results.push({ stdout: plain(stdout), stderr: plain(stderr), code });
-    }
-    expect(results[1]).toEqual(results[0]);
-    const [theirs, own] = images;
-    if (theirs === undefined || own === undefined || own.endsWith(".raw")) return;
+    const copies = await images.expectSame(line);
+    if (copies === undefined || copies.own.endsWith(".raw")) return;
+    const { own, theirs } = copies;
     await expectCleanCheck(own);
     await expectSameContents(own, "qcow2", theirs, "qcow2");
     const described = async (path: string): Promise<unknown> => {
@@ -111,7 +86,7 @@ describeWithStock("amend, beside the stock tool", () => {
     expect(await described(own)).toEqual(await described(theirs));
     if (/kept|resized|v2s/.test(line)) {
       // Not beside the stock tool: its downgrade zeroes clusters that the snapshot still needs.
-      const original = join(root, own.slice(own.lastIndexOf("/") + 1));
+      const original = images.path(own.slice(own.lastIndexOf("/") + 1));
       for (const path of [original, own]) {
         const converted = await qemuImg(["convert", "-f", "qcow2", "-l", "first", "-O", "raw", path, `${path}.first`]);
         expect(converted.code, converted.stderr).toBe(0);

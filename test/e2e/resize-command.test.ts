@@ -1,48 +1,39 @@
-import { copyFileSync, mkdirSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { statSync } from "node:fs";
 import { beforeAll, expect, it } from "vitest";
 import { describeImage, readBitmap } from "../../src/index.js";
+import { CopiedImages } from "../support/copied-images.js";
 import { ourQemuImg } from "../support/stand-in-here.js";
-import {
-  describeWithStock,
-  expectCleanCheck,
-  expectSameContents,
-  qemuImg,
-  qemuIo,
-  type ToolResult,
-  temporaryDirectory,
-} from "../support/stock-tools.js";
+import { describeWithStock, expectCleanCheck, expectSameContents, qemuImg, qemuIo } from "../support/stock-tools.js";
 
 /** `resize`, beside the stock tool on a copy of the same file. */
 
 describeWithStock("resize, beside the stock tool", () => {
-  const root = temporaryDirectory();
+  const images = new CopiedImages();
 
   beforeAll(async () => {
-    const run = async (...args: string[]): Promise<void> => expect((await qemuImg(args)).code, args.join(" ")).toBe(0);
-    const image = (name: string): string => join(root, name);
-    await run("create", "-q", "-f", "qcow2", image("a.qcow2"), "8M");
-    await qemuIo(["-c", "write -P 3 1M 3M", "-c", "write -P 4 7M 1M", image("a.qcow2")]);
-    copyFileSync(image("a.qcow2"), image("kept.qcow2"));
-    await run("snapshot", "-c", "first", image("kept.qcow2"));
-    await run("create", "-q", "-f", "qcow2", "-o", "compat=0.10", image("v2.qcow2"), "8M");
-    copyFileSync(image("v2.qcow2"), image("v2s.qcow2"));
-    await run("snapshot", "-c", "first", image("v2s.qcow2"));
-    await run("create", "-q", "-f", "qcow2", "-o", "cluster_size=512", image("small.qcow2"), "1M");
-    await qemuIo(["-c", "write -P 5 0 1M", image("small.qcow2")]);
-    await run("create", "-q", "-f", "raw", image("r.raw"), "1M");
-    await run("create", "-q", "-f", "raw", image("base.raw"), "4M");
-    await qemuIo(["-f", "raw", "-c", "write -P 7 0 4M", image("base.raw")]);
-    await run("create", "-q", "-f", "qcow2", "-b", image("base.raw"), "-F", "raw", image("over.qcow2"), "1M");
-    await run("create", "-q", "-f", "qcow2", "-b", image("base.raw"), "-F", "raw", image("odd.qcow2"), "1049088");
-    const subclusters = ["-o", "extended_l2=on", "-b", image("base.raw"), "-F", "raw"];
-    await run("create", "-q", "-f", "qcow2", ...subclusters, image("oddsub.qcow2"), "1049088");
-    await qemuIo(["-c", "write -P 9 1048576 512", image("oddsub.qcow2")]);
-    copyFileSync(image("a.qcow2"), image("marked.qcow2"));
-    await run("bitmap", "--add", image("marked.qcow2"), "one");
-    await run("bitmap", "--add", "-g", "512", image("marked.qcow2"), "two");
-    await qemuIo(["-c", "write -P 6 2M 64k", "-c", "write -P 6 7M 1M", image("marked.qcow2")]);
-    await run("bitmap", "--disable", image("marked.qcow2"), "two");
+    await images.make(
+      "qemu-img create -q -f qcow2 a.qcow2 8M",
+      "qemu-io -c 'write -P 3 1M 3M' -c 'write -P 4 7M 1M' a.qcow2",
+      "cp a.qcow2 kept.qcow2",
+      "qemu-img snapshot -c first kept.qcow2",
+      "qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 8M",
+      "cp v2.qcow2 v2s.qcow2",
+      "qemu-img snapshot -c first v2s.qcow2",
+      "qemu-img create -q -f qcow2 -o cluster_size=512 small.qcow2 1M",
+      "qemu-io -c 'write -P 5 0 1M' small.qcow2",
+      "qemu-img create -q -f raw r.raw 1M",
+      "qemu-img create -q -f raw base.raw 4M",
+      "qemu-io -f raw -c 'write -P 7 0 4M' base.raw",
+      "qemu-img create -q -f qcow2 -b base.raw -F raw over.qcow2 1M",
+      "qemu-img create -q -f qcow2 -b base.raw -F raw odd.qcow2 1049088",
+      "qemu-img create -q -f qcow2 -o extended_l2=on -b base.raw -F raw oddsub.qcow2 1049088",
+      "qemu-io -c 'write -P 9 1048576 512' oddsub.qcow2",
+      "cp a.qcow2 marked.qcow2",
+      "qemu-img bitmap --add marked.qcow2 one",
+      "qemu-img bitmap --add -g 512 marked.qcow2 two",
+      "qemu-io -c 'write -P 6 2M 64k' -c 'write -P 6 7M 1M' marked.qcow2",
+      "qemu-img bitmap --disable marked.qcow2 two",
+    );
   });
 
   /** What the bitmaps of an image mark, as text. */
@@ -115,25 +106,9 @@ describeWithStock("resize, beside the stock tool", () => {
     "resize -f raw --preallocation=falloc r.raw 2M",
     "resize -f raw --preallocation=full r.raw 2M",
   ])("prints, exits and leaves the disk alike: %s", async (line) => {
-    const results: ToolResult[] = [];
-    const images: string[] = [];
-    for (const run of [qemuImg, ourQemuImg]) {
-      const folder = join(root, `${results.length}`);
-      mkdirSync(folder, { recursive: true });
-      const args = line.split(" ").map((word) => {
-        const name = word.replace("driver=qcow2,file.filename=", "");
-        if (!/\.(qcow2|raw)$/.test(name)) return word;
-        copyFileSync(join(root, name), join(folder, name));
-        images.push(join(folder, name));
-        return word.replace(name, join(folder, name));
-      });
-      const { stdout, stderr, code } = await run(args);
-      const plain = (text: string): string => text.replaceAll(folder, "DIR");
-      results.push({ stdout: plain(stdout), stderr: plain(stderr), code });
-    }
-    expect(results[1]).toEqual(results[0]);
-    const [theirs, own] = images;
-    if (theirs === undefined || own === undefined) return;
+    const copies = await images.expectSame(line);
+    if (copies === undefined) return;
+    const { own, theirs } = copies;
     const format = own.endsWith(".raw") ? "raw" : "qcow2";
     if (format === "raw") expect(statSync(own).size).toBe(statSync(theirs).size);
     else await expectCleanCheck(own);
@@ -152,7 +127,7 @@ describeWithStock("resize, beside the stock tool", () => {
       for (const raw of ["off", "on"]) {
         const maps: string[] = [];
         for (const run of [qemuImg, ourQemuImg]) {
-          const [path, data] = [join(root, "data.qcow2"), join(root, "data.raw")];
+          const [path, data] = [images.path("data.qcow2"), images.path("data.raw")];
           await qemuImg(["create", "-q", "-f", "qcow2", "-o", `data_file=${data},data_file_raw=${raw}`, path, "4M"]);
           await qemuIo(["-c", "write -P 3 0 128k", path]);
           expect((await run(["resize", "-q", `--preallocation=${preallocation}`, path, "6M"])).stderr).toBe("");
@@ -168,7 +143,7 @@ describeWithStock("resize, beside the stock tool", () => {
   it("gives an encrypted image room that reads as zeros, and makes it smaller", async () => {
     for (const format of ["luks", "aes"]) {
       for (const compat of ["0.10", "1.1"]) {
-        const path = join(root, `${format}-${compat}.qcow2`);
+        const path = images.path(`${format}-${compat}.qcow2`);
         const secret = ["--object", "secret,id=s,data=abc"];
         const opened = ["--image-opts", `driver=qcow2,file.filename=${path},encrypt.key-secret=s`];
         const creation = `compat=${compat},encrypt.format=${format},encrypt.key-secret=s`;
@@ -190,7 +165,7 @@ describeWithStock("resize, beside the stock tool", () => {
   });
 
   it("takes the external data file along", async () => {
-    const [path, data] = [join(root, "ext.qcow2"), join(root, "ext.raw")];
+    const [path, data] = [images.path("ext.qcow2"), images.path("ext.raw")];
     const made = ["create", "-q", "-f", "qcow2", "-o", `data_file=${data},data_file_raw=on`, path, "4M"];
     expect((await qemuImg(made)).code).toBe(0);
     await qemuIo(["-c", "write -P 3 0 4M", path]);
@@ -207,7 +182,7 @@ describeWithStock("resize, beside the stock tool", () => {
   });
 
   it("makes the file smaller with the disk", async () => {
-    const path = join(root, "cut.qcow2");
+    const path = images.path("cut.qcow2");
     await qemuImg(["create", "-q", "-f", "qcow2", path, "64M"]);
     await qemuIo(["-c", "write -P 3 0 64M", path]);
     expect((await ourQemuImg(["resize", "-q", "--shrink", path, "8M"])).code).toBe(0);
@@ -216,7 +191,7 @@ describeWithStock("resize, beside the stock tool", () => {
   });
 
   it("what was cut off does not come back when the disk grows again, to the byte", async () => {
-    const path = join(root, "again.qcow2");
+    const path = images.path("again.qcow2");
     await qemuImg(["create", "-q", "-f", "qcow2", path, "1M"]);
     await qemuIo(["-c", "write -P 3 0 1M", path]);
     expect((await ourQemuImg(["resize", "-q", "--shrink", path, "100k"])).code).toBe(0);

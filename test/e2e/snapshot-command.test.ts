@@ -1,31 +1,31 @@
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync, writeFileSync } from "node:fs";
 import { beforeAll, expect, it } from "vitest";
+import { CopiedImages } from "../support/copied-images.js";
 import { ourQemuImg } from "../support/stand-in-here.js";
-import { describeWithStock, qemuImg, qemuIo, type ToolResult, temporaryDirectory } from "../support/stock-tools.js";
+import { describeWithStock, qemuImg } from "../support/stock-tools.js";
 
 /** `snapshot` and the snapshots in `info`, beside the stock tool on a copy of the same file. */
 
 describeWithStock("snapshot, beside the stock tool", () => {
-  const root = temporaryDirectory();
+  const images = new CopiedImages();
 
   beforeAll(async () => {
-    const run = async (...args: string[]): Promise<void> => expect((await qemuImg(args)).code, args.join(" ")).toBe(0);
-    const image = (name: string): string => join(root, name);
-    await run("create", "-q", "-f", "qcow2", image("a.qcow2"), "4M");
-    await qemuIo(["-c", "write -P 3 0 1M", image("a.qcow2")]);
-    await run("snapshot", "-c", "first", image("a.qcow2"));
-    await run("snapshot", "-c", "a name that is wider than its column", image("a.qcow2"));
-    await run("snapshot", "-c", "", image("a.qcow2"));
-    await run("snapshot", "-c", "1", image("a.qcow2"));
-    await run("create", "-q", "-f", "qcow2", "-o", "refcount_bits=1", image("narrow.qcow2"), "1M");
-    await qemuIo(["-c", "write 0 64k", image("narrow.qcow2")]);
-    await run("create", "-q", "-f", "qcow2", "-b", image("a.qcow2"), "-F", "qcow2", image("over.qcow2"));
-    await run("snapshot", "-c", "one", image("over.qcow2"));
-    await run("create", "-q", "-f", "qcow2", "-o", `data_file=${image("df.raw")}`, image("df.qcow2"), "1M");
-    copyFileSync(image("a.qcow2"), image("marked.qcow2"));
-    await run("bitmap", "--add", image("marked.qcow2"), "b");
-    await run("create", "-q", "-f", "raw", image("r.raw"), "1M");
+    await images.make(
+      "qemu-img create -q -f qcow2 a.qcow2 4M",
+      "qemu-io -c 'write -P 3 0 1M' a.qcow2",
+      "qemu-img snapshot -c first a.qcow2",
+      "qemu-img snapshot -c 'a name that is wider than its column' a.qcow2",
+      "qemu-img snapshot -c '' a.qcow2",
+      "qemu-img snapshot -c 1 a.qcow2",
+      "qemu-img create -q -f qcow2 -o refcount_bits=1 narrow.qcow2 1M",
+      "qemu-io -c 'write 0 64k' narrow.qcow2",
+      "qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 over.qcow2",
+      "qemu-img snapshot -c one over.qcow2",
+      "qemu-img create -q -f qcow2 -o data_file=df.raw df.qcow2 1M",
+      "cp a.qcow2 marked.qcow2",
+      "qemu-img bitmap --add marked.qcow2 b",
+      "qemu-img create -q -f raw r.raw 1M",
+    );
     damaged("extra.qcow2", (table) => table.setUint32(36, 2000));
     damaged("misplaced.qcow2", (table) => table.setBigUint64(0, 12_345n));
     damaged("large.qcow2", (table) => table.setUint32(8, 0x7fff_ffff));
@@ -37,10 +37,10 @@ describeWithStock("snapshot, beside the stock tool", () => {
   });
 
   function damaged(name: string, change: (table: DataView) => void): void {
-    const bytes = readFileSync(join(root, "a.qcow2"));
+    const bytes = readFileSync(images.path("a.qcow2"));
     const at = Number(bytes.readBigUInt64BE(64));
     change(new DataView(bytes.buffer, bytes.byteOffset + at));
-    writeFileSync(join(root, name), bytes);
+    writeFileSync(images.path(name), bytes);
   }
 
   it.each([
@@ -79,30 +79,14 @@ describeWithStock("snapshot, beside the stock tool", () => {
     "snapshot -q -d 1 a.qcow2",
     "snapshot -d first marked.qcow2",
   ])("prints and exits alike: %s", async (line) => {
-    const results: ToolResult[] = [];
-    const lists: string[] = [];
-    for (const [index, run] of [qemuImg, ourQemuImg].entries()) {
-      const folder = join(root, `${results.length}`);
-      mkdirSync(folder, { recursive: true });
-      const args = line.split(" ").map((word) => {
-        const name = word.replace("driver=qcow2,file.filename=", "");
-        if (!/\.(qcow2|raw)$/.test(name)) return word;
-        copyFileSync(join(root, name), join(folder, name));
-        return word.replace(name, join(folder, name));
-      });
-      const { stdout, stderr, code } = await run(args);
-      const plain = (text: string): string => text.replaceAll(folder, "DIR");
-      results.push({ stdout: plain(stdout), stderr: plain(stderr), code });
-      const image = args.at(-1)?.replace("driver=qcow2,file.filename=", "") ?? "";
-      if (image.startsWith(folder)) lists.push((await qemuImg(["snapshot", "-l", image])).stdout);
-      expect(index).toBe(results.length - 1);
-    }
-    expect(results[1]).toEqual(results[0]);
-    expect(lists[1]).toEqual(lists[0]);
+    const copies = await images.expectSame(line);
+    if (copies === undefined) return;
+    const listed = async (path: string): Promise<string> => (await qemuImg(["snapshot", "-l", path])).stdout;
+    expect(await listed(copies.own)).toBe(await listed(copies.theirs));
   });
 
   it.each(["a.qcow2", "over.qcow2", "times.qcow2"])("info tells of the snapshots alike: %s", async (name) => {
-    const path = join(root, name);
+    const path = images.path(name);
     for (const form of ["human", "json"]) {
       const args = ["info", `--output=${form}`, path];
       expect(await ourQemuImg(args)).toEqual(await qemuImg(args));
