@@ -3,7 +3,7 @@ import type { DiskFiller, DiskPart, FilledPlace, StorePlaces } from "../../../..
 import type { CreateQcow2Options } from "../../../../src/formats/qcow2/create-options.js";
 import type { Qcow2Device } from "../../../../src/formats/qcow2/device.js";
 import { openQcow2 } from "../../../../src/formats/qcow2/open.js";
-import { faultStorage } from "../../../../src/storage/fault-storage.js";
+import { type FaultStorage, faultStorage } from "../../../../src/storage/fault-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../src/storage/memory-storage.js";
 import { ALL_SHAPES, expectSound, imageInMemory, shapeName } from "../../../support/engine-images.js";
 import { OpenToOthers } from "../../../support/open-to-others.js";
@@ -82,6 +82,13 @@ async function write(filled: Filled, part: DiskPart, value: number): Promise<voi
   await filled.device.write(offset, new Uint8Array(length).fill(value));
 }
 
+/** A flush that fails because the one of `storage` below does; those after it find the storage working. */
+async function failingFlush({ device }: Filled, storage: FaultStorage): Promise<void> {
+  storage.plan({ rules: [{ kinds: ["flush"], fault: { type: "error" } }] });
+  await expect(Promise.resolve(device.flush())).rejects.toThrow("flush");
+  storage.heal();
+}
+
 describe("filling a disk", () => {
   it.each(ALL_SHAPES.map((shape) => ({ name: shapeName(shape), shape })))(
     "stores parts, leaves zeros out, and is sound: $name",
@@ -157,22 +164,17 @@ describe("filling a disk", () => {
       const memory = await imageInMemory({ size: 8 * CLUSTER });
       const storage = faultStorage(memory, {});
       const filled = await toFill(memory, new OpenToOthers(storage));
-      const failingFlush = async (): Promise<void> => {
-        storage.plan({ rules: [{ kinds: ["flush"], fault: { type: "error" } }] });
-        await expect(filled.device.flush()).rejects.toThrow("flush");
-        storage.heal();
-      };
       // Makes the tables, which are data that may be lost, too.
       await filled.filler.fillParts([set(filled, { offset: 0, length: CLUSTER }, 1)], filled.store);
       await filled.device.flush();
       const part = set(filled, { offset: CLUSTER, length: 2 * CLUSTER }, 1);
       const isFilled = await filled.filler.fillParts([part], async (places) => {
         const stored = await filled.store(places);
-        if (when === "while it is stored") await failingFlush();
+        if (when === "while it is stored") await failingFlush(filled, storage);
         return stored;
       });
       expect(isFilled).toBe(true);
-      if (when === "when it is there") await failingFlush();
+      if (when === "when it is there") await failingFlush(filled, storage);
       await expect(Promise.resolve(filled.device.flush())).rejects.toThrow("an earlier flush failed");
     },
   );
@@ -185,9 +187,7 @@ describe("filling a disk", () => {
     const isFilled = await filled.filler.fillParts([part], async (places) => {
       await filled.device.flush();
       const stored = await filled.store(places);
-      storage.plan({ rules: [{ kinds: ["flush"], fault: { type: "error" } }] });
-      await expect(Promise.resolve(filled.device.flush())).rejects.toThrow("flush");
-      storage.heal();
+      await failingFlush(filled, storage);
       return stored;
     });
     expect(isFilled).toBe(true);
