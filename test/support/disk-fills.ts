@@ -1,5 +1,6 @@
 import type { DiskFiller, FilledPlace, StorePlaces } from "../../src/block/block-device.js";
 import type { Storage } from "../../src/storage/storage.js";
+import { pause } from "./jittery-storage.js";
 import type { Random } from "./random.js";
 import { isAllZero, SECTOR } from "./sector-history.js";
 
@@ -28,7 +29,7 @@ interface Piece {
 /** What `fillParts` says. Stores nothing, or only a part, now and then. */
 export function fillRandomly(filling: Filling, parts: readonly FilledPart[]): Promise<boolean> {
   const { filler, random } = filling;
-  const turn = random.chance(0.5) ? undefined : later(random);
+  const turn = random.chance(0.5) ? undefined : pause(random);
   const store: StorePlaces = (places) => storeRandomly(filling, places, parts);
   return filler.fillParts(
     parts.map(({ offset, bytes }) => ({ offset, length: bytes.length })),
@@ -76,11 +77,6 @@ function bytesOf({ offset, length }: FilledPlace, parts: readonly FilledPart[]):
 }
 
 async function lateWrite(storage: Storage, at: number, bytes: Uint8Array, random: Random): Promise<void> {
-  await later(random);
+  await pause(random);
   await storage.write(at, bytes);
-}
-
-async function later(random: Random): Promise<void> {
-  if (random.chance(0.2)) await new Promise((resolve) => setImmediate(resolve));
-  for (let left = random.below(12); left > 0; left--) await Promise.resolve();
 }

@@ -74,15 +74,16 @@ export class JitteryStorage implements Storage {
   }
 
   async #lateWork(act: () => MaybePromise<void>): Promise<void> {
-    await this.#pause();
+    await pause(this.#random);
     await act();
-    await this.#pause();
+    await pause(this.#random);
   }
+}
 
-  async #pause(): Promise<void> {
-    const turns = this.#random.weighted({ none: 3, microtask: 4, few: 2, turn: 1 });
-    if (turns === "turn") return new Promise((resolve) => setImmediate(resolve));
-    const count = turns === "none" ? 0 : turns === "microtask" ? 1 : this.#random.between(2, 12);
-    for (let i = 0; i < count; i++) await Promise.resolve();
-  }
+/** As long as a busy disk takes: no time, some turns of the microtask queue, or one of the event loop. */
+export async function pause(random: Random): Promise<void> {
+  const turns = random.weighted({ none: 3, microtask: 4, few: 2, turn: 1 });
+  if (turns === "turn") return new Promise((resolve) => setImmediate(resolve));
+  const count = turns === "none" ? 0 : turns === "microtask" ? 1 : random.between(2, 12);
+  for (let i = 0; i < count; i++) await Promise.resolve();
 }
