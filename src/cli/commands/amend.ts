@@ -6,6 +6,7 @@ import { type AmendImageOptions, amendImage } from "../../jobs/amend.js";
 import { describeImage, type ImageInfo } from "../../jobs/info.js";
 import { amendOptionHelp, STOCK_AMENDABLE } from "../amend-options-text.js";
 import { givenCacheMode } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
@@ -19,13 +20,12 @@ import type { CommandContext } from "../context.js";
 import { asksForOptions } from "../create-options-text.js";
 import { unknownFileFormat } from "../creation-options.js";
 import { withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
 import { keySlotChange } from "../key-slot-options.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { type ImageSource, type NamedImage, namedImage, withSource } from "../named-image.js";
 import { guessedRawText } from "../open.js";
-import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
+import { allValues, isGiven, lastValue, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
@@ -63,11 +63,8 @@ export const AMEND_MANUAL: CommandManual = {
 const LAYOUT = "zone.layout";
 
 export async function amendCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(AMEND_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(AMEND_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, AMEND_MANUAL, context);
+  if (parsed === undefined) return 0;
   const lists = allValues(parsed, "options");
   if (lists.length === 0) throw new UsageError("Must specify options (-o)");
   const wantsHelp = asksForOptions(lists);

@@ -2,6 +2,7 @@ import { ZcowError } from "../../base/errors.js";
 import type { BlockDevice } from "../../block/block-device.js";
 import { type BenchOptions, benchDisk } from "../../jobs/bench/bench.js";
 import { type CacheMode, cacheMode, WRITE_BACK } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -13,19 +14,10 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, errnoText, explain, printError, withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { type NamedImage, namedImage, onlyName } from "../named-image.js";
 import { openForCommand } from "../open.js";
-import {
-  allValues,
-  isGiven,
-  judgeInOrder,
-  lastValue,
-  type ParsedArguments,
-  parseArguments,
-  saying,
-} from "../options.js";
+import { allValues, isGiven, judgeInOrder, lastValue, type ParsedArguments, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
 import { UsageError } from "../usage-error.js";
 
@@ -69,11 +61,8 @@ const MAX_BYTE = 255;
 const AIO_MODES = ["threads", "native", "io_uring"];
 
 export async function benchCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(BENCH_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(BENCH_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, BENCH_MANUAL, context);
+  if (parsed === undefined) return 0;
   judgeInOrder(parsed, allOptions);
   const { cache, isNative, row } = allOptions(parsed);
   const options = { ...row, writeThrough: cache.writeThrough };

@@ -3,14 +3,14 @@ import { parseSize } from "../../base/size-text.js";
 import type { DirtyBits } from "../../formats/qcow2/bitmaps/dirty-bits.js";
 import { type BitmapAction, changeBitmap, readBitmap } from "../../jobs/bitmap.js";
 import { describeImage } from "../../jobs/info.js";
+import { commandArguments } from "../command-arguments.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, IMAGE_OPTS_OPTION, OBJECT_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { type ImageSource, imageOf, type NamedImage, namedImage, withSource } from "../named-image.js";
 import { guessedRawText } from "../open.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { isGiven, lastValue, type OptionSpec, type ParsedArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 const ACTIONS: readonly OptionSpec[] = [
@@ -53,11 +53,8 @@ export const BITMAP_MANUAL: CommandManual = {
 };
 
 export async function bitmapCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(BITMAP_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(BITMAP_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, BITMAP_MANUAL, context);
+  if (parsed === undefined) return 0;
   const granularity = granularityOf(parsed);
   const given = parsed.options.filter((option) => ACTIONS.some((action) => action.name === option.name));
   checkCombination(parsed, given.length);

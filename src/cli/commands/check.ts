@@ -3,6 +3,7 @@ import { fixedPoint } from "../../base/size-text.js";
 import { type CheckFinding, checkExitCode } from "../../formats/qcow2/check/check-result.js";
 import { checkImage, type ImageCheck } from "../../jobs/check.js";
 import { givenCacheMode } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -17,12 +18,11 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { explain, printError, withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { type NamedImage, namedImage, onlyName, refuseForcedChange, withSource } from "../named-image.js";
 import { guessedRawText } from "../open.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { isGiven, lastValue, type OptionSpec, type ParsedArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
@@ -70,11 +70,8 @@ const EXIT_NOT_CHECKABLE = 63;
 
 export async function checkCommand(args: readonly string[], context: CommandContext): Promise<number> {
   const manual = context.standIn ? STOCK_CHECK_MANUAL : CHECK_MANUAL;
-  const parsed = parseArguments(args, optionsOf(manual));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(manual, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, manual, context);
+  if (parsed === undefined) return 0;
   const repair = repairMode(parsed);
   onlyName(parsed);
   const form = outputForm(parsed, ["human", "json"]);

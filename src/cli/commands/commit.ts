@@ -3,6 +3,7 @@ import { parseSize } from "../../base/size-text.js";
 import { commitImage } from "../../jobs/commit/commit.js";
 import { describeImage } from "../../jobs/info.js";
 import { givenCacheMode } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
@@ -14,11 +15,10 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage, onlyName, withSource } from "../named-image.js";
 import { printWarning } from "../open.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
@@ -44,11 +44,8 @@ export const COMMIT_MANUAL: CommandManual = {
 };
 
 export async function commitCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(COMMIT_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(COMMIT_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, COMMIT_MANUAL, context);
+  if (parsed === undefined) return 0;
   const rate = rateOption(parsed);
   onlyName(parsed);
   const cache = givenCacheMode(lastValue(parsed, "cache"));

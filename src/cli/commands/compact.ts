@@ -1,6 +1,7 @@
 import { formatSize } from "../../base/size-text.js";
 import type { CompactResult } from "../../formats/qcow2/compact/compact.js";
 import { compactImage } from "../../jobs/compact.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
@@ -14,11 +15,10 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage, withSource } from "../named-image.js";
-import { isGiven, parseArguments, saying } from "../options.js";
+import { isGiven, saying } from "../options.js";
 
 export const COMPACT_MANUAL: CommandManual = {
   name: "compact",
@@ -39,11 +39,8 @@ export const COMPACT_MANUAL: CommandManual = {
 };
 
 export async function compactCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(COMPACT_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(COMPACT_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, COMPACT_MANUAL, context);
+  if (parsed === undefined) return 0;
   const form = outputForm(parsed, ["human", "json"]);
   const image = namedImage(parsed, await givenSecrets(parsed));
   const isQuiet = isGiven(parsed, "quiet");

@@ -3,6 +3,7 @@ import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { type Comparison, compareDisks } from "../../jobs/compare/compare.js";
 import type { ZoneDifference } from "../../jobs/compare/compare-zones.js";
 import { type CacheMode, givenCacheMode } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -15,11 +16,10 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { errnoText, explain, printError, reportFailure, withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { imageNamed, type NamedImage } from "../named-image.js";
 import { openForCommand } from "../open.js";
-import { flagOption, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { flagOption, isGiven, lastValue, type ParsedArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
@@ -52,11 +52,8 @@ const EXIT_UNREADABLE = 4;
 const PROGRESS_STEP_PERCENT = 2;
 
 export async function compareCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(COMPARE_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(COMPARE_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, COMPARE_MANUAL, context);
+  if (parsed === undefined) return 0;
   const [first, second, ...more] = parsed.positionals;
   if (first === undefined || second === undefined || more.length > 0) {
     throw new UsageError("Expecting two image file names");

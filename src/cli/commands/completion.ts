@@ -1,10 +1,9 @@
+import { commandArguments } from "../command-arguments.js";
 import type { CommandTable } from "../command-table.js";
 import { HELP_OPTION } from "../common-options.js";
 import { SHELLS, type Shell, shellScript } from "../completion/shell-script.js";
 import type { Command } from "../context.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
-import { isGiven, parseArguments } from "../options.js";
+import type { CommandManual } from "../manual.js";
 import { UsageError } from "../usage-error.js";
 
 export const COMPLETION_MANUAL: CommandManual = {
@@ -31,11 +30,8 @@ export const COMPLETION_MANUAL: CommandManual = {
 /** The command, which completes those of `commands`. */
 export function completionCommand(commands: CommandTable): Command {
   return async (args, context) => {
-    const parsed = parseArguments(args, optionsOf(COMPLETION_MANUAL));
-    if (isGiven(parsed, "help")) {
-      context.output.out(helpText(COMPLETION_MANUAL, context));
-      return 0;
-    }
+    const parsed = commandArguments(args, COMPLETION_MANUAL, context);
+    if (parsed === undefined) return 0;
     const [name, ...more] = parsed.positionals;
     const shell = SHELLS.find((known): known is Shell => known === name);
     if (shell === undefined || more.length > 0) throw new UsageError(`Expecting one of ${SHELLS.join(", ")}`);

@@ -1,12 +1,12 @@
 import { realpathSync } from "node:fs";
 import { controlRequest } from "../../servers/control/control-client.js";
 import { FAULT_OPERATIONS, FAULT_STATUSES } from "../../servers/control/fault-rules.js";
+import { commandArguments } from "../command-arguments.js";
 import { HELP_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
-import { isGiven, lastValue, type OptionSpec, type ParsedArguments, parseArguments } from "../options.js";
+import type { CommandManual } from "../manual.js";
+import { lastValue, type OptionSpec, type ParsedArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { countArgument } from "../zone-image.js";
 
@@ -58,11 +58,8 @@ function option(name: string, value: string, about: string, choices: readonly st
 const COMMANDS = ["status", "zone-report", "inject", "clear-faults"];
 
 export async function controlCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(CONTROL_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(CONTROL_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, CONTROL_MANUAL, context);
+  if (parsed === undefined) return 0;
   const [socket, command, image, ...more] = parsed.positionals;
   if (socket === undefined || command === undefined) throw new UsageError("control: Expecting a socket and a command");
   if (!COMMANDS.includes(command)) throw new UsageError(`Command not found: control ${command}`);

@@ -12,6 +12,7 @@ import { DEEP_QUEUE_THREADS, prepareForCopies, requestThreadPool } from "../../h
 import { convertDisks } from "../../jobs/convert/convert.js";
 import type { BitmapsToCopy } from "../../jobs/convert/copy-bitmaps.js";
 import { type CacheMode, cacheMode, givenCacheMode } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -33,19 +34,10 @@ import {
 } from "../creation-options.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
 import { fileOfName } from "../file-name.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { imageOf, type NamedImage, withSource } from "../named-image.js";
 import { formatChoice, openForCommand } from "../open.js";
-import {
-  allValues,
-  isGiven,
-  judgeInOrder,
-  lastValue,
-  type ParsedArguments,
-  parseArguments,
-  saying,
-} from "../options.js";
+import { allValues, isGiven, judgeInOrder, lastValue, type ParsedArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { openChosen, type SnapshotChoice, snapshotChoice } from "../snapshot-choice.js";
 import { UsageError } from "../usage-error.js";
@@ -150,11 +142,8 @@ interface Conversion {
 }
 
 export async function convertCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(CONVERT_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(CONVERT_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, CONVERT_MANUAL, context);
+  if (parsed === undefined) return 0;
   const conversion = conversionOf(parsed, await givenSecrets(parsed));
   if (conversion === "option-help") {
     const format = lastValue(parsed, "target-format") ?? "raw";

@@ -3,6 +3,7 @@ import { parseSize } from "../../base/size-text.js";
 import { createImage } from "../../formats/create-image.js";
 import type { SecretLookup } from "../../formats/qcow2/create-options-parse.js";
 import { isRemoteName } from "../../storage/open-storage.js";
+import { commandArguments } from "../command-arguments.js";
 import { FORMAT_OPTION, givenSecrets, HELP_OPTION, OBJECT_OPTION, QUIET_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { asksForOptions, formattingLine, optionHelp } from "../create-options-text.js";
@@ -15,9 +16,8 @@ import {
 } from "../creation-options.js";
 import { errnoText, printError, withSubject } from "../failure.js";
 import { fileOfName } from "../file-name.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
-import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
+import type { CommandManual } from "../manual.js";
+import { allValues, isGiven, lastValue, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 export const CREATE_MANUAL: CommandManual = {
@@ -54,11 +54,8 @@ export const CREATE_MANUAL: CommandManual = {
 const LARGEST_SIZE = 2 ** 63;
 
 export async function createCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(CREATE_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(CREATE_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, CREATE_MANUAL, context);
+  if (parsed === undefined) return 0;
   const format = lastValue(parsed, "format") ?? "raw";
   const lists = allValues(parsed, "options");
   const given = givenAssignments(lists);

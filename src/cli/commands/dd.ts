@@ -5,6 +5,7 @@ import { openImage } from "../../formats/open-image.js";
 import type { FormatName } from "../../formats/registry.js";
 import { copyRange } from "../../jobs/dd/copy-range.js";
 import { WRITE_BACK } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -16,11 +17,10 @@ import {
 import type { CommandContext } from "../context.js";
 import { errnoText, printError, withSubject } from "../failure.js";
 import { fileOfName } from "../file-name.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { imageNamed, type NamedImage } from "../named-image.js";
 import { openForCommand } from "../open.js";
-import { isGiven, lastValue, parseArguments, saying } from "../options.js";
+import { lastValue, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
 import { UsageError } from "../usage-error.js";
 
@@ -62,11 +62,8 @@ interface Copy {
 }
 
 export async function ddCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(DD_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(DD_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, DD_MANUAL, context);
+  if (parsed === undefined) return 0;
   const copy = copyOf(parsed.positionals);
   const image = imageNamed(copy.input, parsed, await givenSecrets(parsed), lastValue(parsed, "format"));
   const source = await openSource(image, context);

@@ -4,6 +4,7 @@ import { borrowedStorage } from "../../storage/borrowed-storage.js";
 import { openFileStorage } from "../../storage/file-storage.js";
 import { removeFile } from "../../storage/remove-file.js";
 import type { Storage } from "../../storage/storage.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -15,10 +16,9 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { printError, withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { type ImageSource, imageNamed, type NamedImage, withSource } from "../named-image.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 export const DUMP_MANUAL: CommandManual = {
@@ -45,11 +45,8 @@ export const DUMP_MANUAL: CommandManual = {
 };
 
 export async function dumpCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(DUMP_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(DUMP_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, DUMP_MANUAL, context);
+  if (parsed === undefined) return 0;
   const [from, to, ...more] = parsed.positionals;
   if (from === undefined || to === undefined || more.length > 0) throw new UsageError("Expecting two file names");
   if (isGiven(parsed, "restore")) {

@@ -1,5 +1,6 @@
 import { isZcowError } from "../../base/errors.js";
 import { type DescribeImageOptions, describeImage, type ImageInfo } from "../../jobs/info.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -12,12 +13,11 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
 import { infoText, infoTree } from "../info-text.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { type ImageSource, type NamedImage, namedImage, onlyName, withSource } from "../named-image.js";
-import { isGiven, parseArguments, saying } from "../options.js";
+import { isGiven, saying } from "../options.js";
 
 export const INFO_MANUAL: CommandManual = {
   name: "info",
@@ -35,11 +35,8 @@ export const INFO_MANUAL: CommandManual = {
 };
 
 export async function infoCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(INFO_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(INFO_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, INFO_MANUAL, context);
+  if (parsed === undefined) return 0;
   onlyName(parsed);
   const form = outputForm(parsed, ["human", "json"]);
   const image = namedImage(parsed, await givenSecrets(parsed));

@@ -1,6 +1,7 @@
 import { parseSize } from "../../base/size-text.js";
 import { inspectImage } from "../../jobs/inspect/inspect.js";
 import type { InspectReport } from "../../jobs/inspect/report.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -13,12 +14,11 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
 import { inspectText, inspectTree } from "../inspect-text.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage, withSource } from "../named-image.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { lastValue, type ParsedArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 /** By verdict. 1 is left for what could not be inspected. */
@@ -48,11 +48,8 @@ export const INSPECT_MANUAL: CommandManual = {
 };
 
 export async function inspectCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(INSPECT_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(INSPECT_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, INSPECT_MANUAL, context);
+  if (parsed === undefined) return 0;
   const form = outputForm(parsed, ["human", "json"]);
   const maxVirtualSize = maxSize(parsed);
   const image = namedImage(parsed, await givenSecrets(parsed));

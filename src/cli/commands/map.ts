@@ -1,6 +1,7 @@
 import { parseSize } from "../../base/size-text.js";
 import { type MapEntry, mapImage } from "../../jobs/map.js";
 import { WRITE_BACK } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -13,11 +14,10 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, printError, withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage, onlyName } from "../named-image.js";
 import { openForCommand } from "../open.js";
-import { isGiven, judgeInOrder, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { judgeInOrder, lastValue, type ParsedArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
 export const MAP_MANUAL: CommandManual = {
@@ -43,11 +43,8 @@ export const MAP_MANUAL: CommandManual = {
 };
 
 export async function mapCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(MAP_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(MAP_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, MAP_MANUAL, context);
+  if (parsed === undefined) return 0;
   judgeInOrder(parsed, partOf);
   const { start, length } = partOf(parsed);
   onlyName(parsed);

@@ -6,6 +6,7 @@ import type { MeasuredBitmap, Measurement } from "../../formats/qcow2/measure.js
 import { describeImage } from "../../jobs/info.js";
 import { type MeasureSource, measureImage, requireMeasurable } from "../../jobs/measure/measure.js";
 import { WRITE_BACK } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -19,12 +20,11 @@ import {
 import type { CommandContext } from "../context.js";
 import { type Assignment, parseCreationOptions } from "../creation-options.js";
 import { explain, printError } from "../failure.js";
-import { helpText } from "../help-text.js";
 import { splitOptionList } from "../image-options.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { imageNamed, type NamedImage, withSource } from "../named-image.js";
-import { allValues, isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { allValues, isGiven, lastValue, type ParsedArguments, saying } from "../options.js";
 import { sizeValue } from "../size-option.js";
 import { openChosen, type SnapshotChoice, snapshotChoice } from "../snapshot-choice.js";
 import { UsageError } from "../usage-error.js";
@@ -51,11 +51,8 @@ export const MEASURE_MANUAL: CommandManual = {
 };
 
 export async function measureCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(MEASURE_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(MEASURE_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, MEASURE_MANUAL, context);
+  if (parsed === undefined) return 0;
   const given = allValues(parsed, "options").flatMap(splitOptionList);
   const snapshot = snapshotChoice(lastValue(parsed, "snapshot"));
   const size = sizeOption(parsed);

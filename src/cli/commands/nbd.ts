@@ -13,12 +13,12 @@ import type { ListenAddress } from "../../servers/nbd/listen-address.js";
 import type { HandedOver } from "../../servers/nbd/server.js";
 import { NbdService } from "../../servers/nbd/service.js";
 import { type Logger, lineLogger } from "../../servers/nvme-tcp/logger.js";
+import { commandArguments } from "../command-arguments.js";
 import { unknownSecret } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { reportReady, runDetached } from "../detach.js";
 import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { imageOf, type NamedImage, withSource } from "../named-image.js";
 import { listCommand } from "../nbd-list.js";
 import {
@@ -36,7 +36,7 @@ import { printStockUsage, stockNbdManual } from "../nbd-stand-in.js";
 import { tlsServerOptions } from "../nbd-tls.js";
 import { logFormatOption } from "../nvme-options.js";
 import { openForCommand } from "../open.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments } from "../options.js";
 import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
 import { versionText } from "../version.js";
@@ -64,11 +64,8 @@ export async function nbdCommand(args: readonly string[], context: CommandContex
 }
 
 async function run(args: readonly string[], manual: CommandManual, context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(manual));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(manual, context, context.standIn ? context.program : undefined));
-    return 0;
-  }
+  const parsed = commandArguments(args, manual, context, context.standIn ? context.program : undefined);
+  if (parsed === undefined) return 0;
   if (isGiven(parsed, "version")) {
     context.output.out(versionText(context));
     return 0;

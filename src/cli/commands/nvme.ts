@@ -8,11 +8,11 @@ import { NvmeService, type SubsystemToServe } from "../../servers/nvme-tcp/servi
 import { serviceControl } from "../../servers/nvme-tcp/service-control.js";
 import { serviceMetrics } from "../../servers/nvme-tcp/service-metrics.js";
 import { WRITE_BACK } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import { givenSecrets } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE, explain, printError } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage } from "../named-image.js";
 import {
   accessOptions,
@@ -29,7 +29,7 @@ import {
 } from "../nvme-options.js";
 import { servingText, warnIfOpen } from "../nvme-text.js";
 import { formatChoice, printWarning } from "../open.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments } from "../options.js";
 import { stopSignal } from "../stop-signal.js";
 import { UsageError } from "../usage-error.js";
 
@@ -45,11 +45,8 @@ export const NVME_MANUAL: CommandManual = {
 const DEFAULT_METRICS_PORT = 9420;
 
 export async function nvmeCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(NVME_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(NVME_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, NVME_MANUAL, context);
+  if (parsed === undefined) return 0;
   if (parsed.positionals.length === 0) throw new UsageError("nvme: Expecting at least one image file name");
   const log = lineLogger(logFormatOption(parsed), (line) => context.output.err(line));
   const { host, port } = listenOption(parsed);

@@ -2,6 +2,7 @@ import { isZcowError, ZcowError } from "../../base/errors.js";
 import { formatDriver } from "../../formats/registry.js";
 import { rebaseImage } from "../../jobs/rebase/rebase.js";
 import { givenCacheMode, WRITE_BACK } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -14,11 +15,10 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage, withSource } from "../named-image.js";
 import { printWarning } from "../open.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
 
@@ -58,11 +58,8 @@ export const REBASE_MANUAL: CommandManual = {
 };
 
 export async function rebaseCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(REBASE_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(REBASE_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, REBASE_MANUAL, context);
+  if (parsed === undefined) return 0;
   const unsafe = isGiven(parsed, "unsafe");
   const backingFile = lastValue(parsed, "backing");
   if (parsed.positionals.length !== 1) throw new UsageError("Expecting one image file name");

@@ -2,6 +2,7 @@ import { isZcowError, ZcowError } from "../../base/errors.js";
 import { decodeFileName, encodeFileName } from "../../formats/qcow2/file-name.js";
 import { describeImage } from "../../jobs/info.js";
 import { applySnapshot, createSnapshot, deleteSnapshot, listSnapshots } from "../../jobs/snapshot.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   givenSecrets,
@@ -12,11 +13,10 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { errnoNumber, errnoText, withSubject } from "../failure.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { type ImageSource, type NamedImage, namedImage, refuseForcedChange, withSource } from "../named-image.js";
 import { guessedRawText } from "../open.js";
-import { isGiven, type OptionSpec, parseArguments, saying } from "../options.js";
+import { type OptionSpec, saying } from "../options.js";
 import { snapshotListText } from "../snapshot-list.js";
 import { UsageError } from "../usage-error.js";
 
@@ -50,11 +50,8 @@ export const SNAPSHOT_MANUAL: CommandManual = {
 const NAME_BYTES = 255;
 
 export async function snapshotCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(SNAPSHOT_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(SNAPSHOT_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, SNAPSHOT_MANUAL, context);
+  if (parsed === undefined) return 0;
   const asked = parsed.options.filter(({ name }) => name === "list" || ACTIONS.some((action) => action.name === name));
   if (asked.length > 1) throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'");
   const image = namedImage(parsed, await givenSecrets(parsed));

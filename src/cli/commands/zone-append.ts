@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { SECTOR_SIZE } from "../../base/units.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
@@ -10,11 +11,10 @@ import {
   outputForm,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage } from "../named-image.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { lastValue, type ParsedArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";
 
@@ -46,11 +46,8 @@ export const ZONE_APPEND_MANUAL: CommandManual = {
 const LONGEST = 2 ** 31 - SECTOR_SIZE;
 
 export async function zoneAppendCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(ZONE_APPEND_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(ZONE_APPEND_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, ZONE_APPEND_MANUAL, context);
+  if (parsed === undefined) return 0;
   const form = outputForm(parsed, ["human", "json"]);
   const [path, zone, ...more] = parsed.positionals;
   if (path === undefined || zone === undefined || more.length > 0) {

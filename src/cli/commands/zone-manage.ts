@@ -1,5 +1,6 @@
 import type { ZonedDevice } from "../../block/zoned-device.js";
 import type { ZoneDescriptor } from "../../zoned/zone-state.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORMAT_OPTION,
   givenSecrets,
@@ -9,10 +10,9 @@ import {
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { helpText } from "../help-text.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage } from "../named-image.js";
-import { isGiven, lastValue, type ParsedArguments, parseArguments, saying } from "../options.js";
+import { isGiven, lastValue, type ParsedArguments, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";
 import { stateName } from "../zone-picture.js";
@@ -47,11 +47,8 @@ function manualOf(verb: string, about: string): CommandManual {
 }
 
 async function manage(management: Management, args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(management.manual));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(management.manual, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, management.manual, context);
+  if (parsed === undefined) return 0;
   const [path] = parsed.positionals;
   if (path === undefined) throw new UsageError("Expecting one image file name");
   const named = namedImage({ ...parsed, positionals: [path] }, await givenSecrets(parsed));

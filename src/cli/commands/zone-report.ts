@@ -1,4 +1,5 @@
 import { reportZones, type ZoneReport } from "../../jobs/zone-report.js";
+import { commandArguments } from "../command-arguments.js";
 import {
   FORCE_SHARE_OPTION,
   FORMAT_OPTION,
@@ -10,11 +11,10 @@ import {
   outputForm,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { helpText } from "../help-text.js";
 import { jsonText } from "../json.js";
-import { type CommandManual, optionsOf } from "../manual.js";
+import type { CommandManual } from "../manual.js";
 import { namedImage } from "../named-image.js";
-import { isGiven, lastValue, parseArguments, saying } from "../options.js";
+import { lastValue, saying } from "../options.js";
 import { terminal } from "../terminal.js";
 import { bytesArgument, countArgument, withZonedImage } from "../zone-image.js";
 import { zoneLine } from "../zone-line.js";
@@ -51,11 +51,8 @@ export const ZONE_REPORT_MANUAL: CommandManual = {
 };
 
 export async function zoneReportCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(ZONE_REPORT_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(ZONE_REPORT_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, ZONE_REPORT_MANUAL, context);
+  if (parsed === undefined) return 0;
   const form = outputForm(parsed, FORMS);
   const offset = bytesArgument("offset", lastValue(parsed, "offset") ?? "0");
   const count = lastValue(parsed, "count");

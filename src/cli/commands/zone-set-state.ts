@@ -1,14 +1,14 @@
 import { controlRequest } from "../../servers/control/control-client.js";
 import { WRITE_BACK } from "../cache-mode.js";
+import { commandArguments } from "../command-arguments.js";
 import { FORMAT_OPTION, HELP_OPTION } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { EXIT_FAILURE } from "../failure.js";
-import { helpText } from "../help-text.js";
 import { ioCommands } from "../io/all-commands.js";
 import { PLAIN_CHOICE } from "../io/image.js";
 import { IoSession } from "../io/session.js";
-import { type CommandManual, optionsOf } from "../manual.js";
-import { allValues, isGiven, lastValue, parseArguments, saying } from "../options.js";
+import type { CommandManual } from "../manual.js";
+import { allValues, lastValue, saying } from "../options.js";
 import { UsageError } from "../usage-error.js";
 import { bytesArgument } from "../zone-image.js";
 import { realPath } from "./control.js";
@@ -37,11 +37,8 @@ export const ZONE_SET_STATE_MANUAL: CommandManual = {
 };
 
 export async function zoneSetStateCommand(args: readonly string[], context: CommandContext): Promise<number> {
-  const parsed = parseArguments(args, optionsOf(ZONE_SET_STATE_MANUAL));
-  if (isGiven(parsed, "help")) {
-    context.output.out(helpText(ZONE_SET_STATE_MANUAL, context));
-    return 0;
-  }
+  const parsed = commandArguments(args, ZONE_SET_STATE_MANUAL, context);
+  if (parsed === undefined) return 0;
   const [path, offset, state, ...more] = parsed.positionals;
   if (path === undefined || offset === undefined || state === undefined || more.length > 0) {
     throw new UsageError("Expecting an image file name, the offset of a zone and a state");
