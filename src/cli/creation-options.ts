@@ -37,7 +37,7 @@ export function unknownFileFormat(error: ZcowError, format: string): ZcowError {
 
 /**
  * The creation options of `format`; a refusal is for the caller to throw, once it has said what it is about to do. `backing`: what options of their
- * own say of the backing file.
+ * own say of the backing file, where {@link requireBackable} finds nothing wrong with that.
  */
 export function parseCreationOptions(
   format: string,
@@ -47,15 +47,15 @@ export function parseCreationOptions(
 ): ParsedCreation {
   const given = withoutFileAdvice(all);
   if (format !== "raw") return parseQcow2Options([...given, ...backing], secretOf);
-  const parsed = parseRawOptions(given);
-  const [unfit] = backing;
-  if (unfit !== undefined) throw noBackingOfRaw(unfit);
-  return parsed;
+  return parseRawOptions(given);
 }
 
-function noBackingOfRaw([name, value]: Assignment): ZcowError {
+/** Fails when `backing` says something of a backing file and disks of `format` have none. */
+export function requireBackable(format: string, [first]: readonly Assignment[]): void {
+  if (format !== "raw" || first === undefined) return;
+  const [name, value] = first;
   const isFile = name === "backing_file";
-  return new ZcowError("UNSUPPORTED_BACKING_FILE", `raw disks have no backing ${isFile ? "file" : "format"}`, {
+  throw new ZcowError("UNSUPPORTED_BACKING_FILE", `raw disks have no backing ${isFile ? "file" : "format"}`, {
     data: { option: name, value },
     stockText: `Backing file ${isFile ? "" : "format "}not supported for file format 'raw'`,
   });

@@ -30,6 +30,7 @@ import {
   givenAssignments,
   type ParsedCreation,
   parseCreationOptions,
+  requireBackable,
   requireFileFormat,
 } from "../creation-options.js";
 import { errnoText, explain, printError, withSubject } from "../failure.js";
@@ -294,12 +295,10 @@ function backingOptions(parsed: ParsedArguments): Assignment[] {
 /** What the options of the target make. */
 function creationOf({ targetFormat, given, backing, secretOf }: Conversion): ParsedCreation {
   // The size follows from the sources.
-  return parseCreationOptions(
-    targetFormat,
-    given.filter(([name]) => name !== "size"),
-    secretOf,
-    backing,
-  );
+  const withoutSize = given.filter(([name]) => name !== "size");
+  const creation = parseCreationOptions(targetFormat, withoutSize, secretOf, backing);
+  requireBackable(targetFormat, backing);
+  return creation;
 }
 
 async function convert(conversion: Conversion, context: CommandContext): Promise<void> {
@@ -316,13 +315,14 @@ async function convertFiles(conversion: Conversion, line: ProgressLine, context:
     for (const name of conversion.sources) opened.push(await openSource(name, conversion, context));
     const sources = [...opened];
     if (!conversion.targetImageOptions) requireFileFormat(conversion.targetFormat);
-    if (conversion.create) creationOf(conversion);
+    const creation = conversion.create ? creationOf(conversion) : undefined;
     requireSingleSource(conversion);
     requireBackingFormat(conversion);
     requireCompression(conversion);
     bitmaps = await sourceBitmaps(conversion, context);
     const size = sources.reduce((sum, source) => sum + source.size, 0);
-    if (conversion.create) await createTarget(conversion, size, zonesOf(conversion, sources), context);
+    const zones = zonesOf(conversion, sources);
+    if (creation !== undefined) await createTarget(conversion, creation, size, zones, context);
     const target = await openTarget(conversion, context);
     opened.push(target);
     if (bitmaps !== undefined) requireBitmaps(target);
@@ -364,7 +364,7 @@ async function convertStream(conversion: Conversion, context: CommandContext): P
     streams.requireStreamable(targetFormat, given);
     return sendToOutput(named, context);
   }
-  await createTarget(conversion, 0, undefined, context);
+  await createTarget(conversion, creationOf(conversion), 0, undefined, context);
   const format = targetFormat === "qcow2" ? "qcow2" : "raw";
   const open = (): Promise<BlockDevice> => openTarget(conversion, context);
   await streams.takeFromInput(
@@ -377,10 +377,10 @@ async function sendToOutput(conversion: Conversion, context: CommandContext): Pr
   const opened: BlockDevice[] = [];
   try {
     for (const name of conversion.sources) opened.push(await openSource(name, conversion, context));
-    const parsed = creationOf(conversion);
-    if ("refusal" in parsed) throw parsed.refusal;
+    const creation = creationOf(conversion);
+    if ("refusal" in creation) throw creation.refusal;
     const streams = await import("../convert-streams.js");
-    await streams.sendToOutput(opened, conversion.targetFormat, parsed.options);
+    await streams.sendToOutput(opened, conversion.targetFormat, creation.options);
   } finally {
     await Promise.all(opened.map((device) => device.close()));
   }
@@ -468,16 +468,16 @@ function openSource(name: string, conversion: Conversion, context: CommandContex
 
 async function createTarget(
   conversion: Conversion,
+  creation: ParsedCreation,
   size: number,
   zones: ZonedLimits | undefined,
   context: CommandContext,
 ): Promise<void> {
   const { target, targetFormat } = conversion;
-  const parsed = creationOf(conversion);
-  if ("refusal" in parsed) throw parsed.refusal;
+  if ("refusal" in creation) throw creation.refusal;
   const onWarning = (warning: Warning): void => printError(context, `warning: ${warning.message}`);
   try {
-    const options = zones === undefined ? parsed.options : withZones(parsed.options, zones);
+    const options = zones === undefined ? creation.options : withZones(creation.options, zones);
     await createImage(fileOfName(target), { ...options, size, onWarning });
   } catch (error) {
     const subject = `${target}: error while converting ${targetFormat}`;

@@ -12,6 +12,7 @@ import {
   givenAssignments,
   type ParsedCreation,
   parseCreationOptions,
+  requireBackable,
   requireFileFormat,
 } from "../creation-options.js";
 import { errnoText, printError, withSubject } from "../failure.js";
@@ -117,7 +118,7 @@ async function create(creation: Creation, context: CommandContext): Promise<void
   const { path, format, given, backing, quiet, secretOf } = creation;
   requireFileFormat(format);
   const file = fileOfName(path);
-  parseCreationOptions(format, given, secretOf);
+  const parsed = parseCreationOptions(format, given, secretOf, backing);
   const sizeOption = given.findLast(([name]) => name === "size")?.[1];
   if (creation.size !== undefined && sizeOption !== undefined) {
     throw refusal(
@@ -125,7 +126,7 @@ async function create(creation: Creation, context: CommandContext): Promise<void
       "The image size must be specified only once",
     );
   }
-  const parsed = parseCreationOptions(format, given, secretOf, backing);
+  requireBackable(format, backing);
   const asked = creation.size ?? (sizeOption === undefined ? undefined : parseSize(sizeOption));
   const behind = await sizeBehind(creation, parsed);
   const size = asked ?? behind;
