@@ -3,7 +3,7 @@ import { OPTION_SPECS } from "../../formats/qcow2/create-options.js";
 import { parseCreateOptions } from "../../formats/qcow2/create-options-parse.js";
 import { formatDriver } from "../../formats/registry.js";
 import { type AmendImageOptions, amendImage } from "../../jobs/amend.js";
-import { describeImage, type ImageInfo } from "../../jobs/info.js";
+import type { ImageInfo } from "../../jobs/info.js";
 import { amendOptionHelp, STOCK_AMENDABLE } from "../amend-options-text.js";
 import { givenCacheMode } from "../cache-mode.js";
 import { commandArguments } from "../command-arguments.js";
@@ -21,10 +21,10 @@ import { asksForOptions } from "../create-options-text.js";
 import { unknownFileFormat } from "../creation-options.js";
 import { withSubject } from "../failure.js";
 import { splitOptionList } from "../image-options.js";
+import { describeToChange } from "../image-to-change.js";
 import { keySlotChange } from "../key-slot-options.js";
 import type { CommandManual } from "../manual.js";
 import { type ImageSource, type NamedImage, namedImage, withSource } from "../named-image.js";
-import { guessedRawText } from "../open.js";
 import { allValues, isGiven, lastValue, saying } from "../options.js";
 import { ProgressLine } from "../progress.js";
 import { UsageError } from "../usage-error.js";
@@ -113,18 +113,9 @@ function printHelp(context: CommandContext): number {
 }
 
 /** The format is told about before the options, as in the stock tool. */
-async function amendableInfo(
-  { source, format }: ImageSource,
-  image: NamedImage,
-  context: CommandContext,
-): Promise<ImageInfo> {
-  const info = await describeImage(source, { format, forceShare: image.forceShare, beforeWriting: true }).catch(
-    (error) => {
-      throw withSubject(`Could not open '${image.name}'`, error);
-    },
-  );
+async function amendableInfo(found: ImageSource, image: NamedImage, context: CommandContext): Promise<ImageInfo> {
+  const info = await describeToChange(found, image, context, image.forceShare);
   if (info.qcow2 !== undefined) return info;
-  if (format === "probe" && info.format === "raw") context.output.err(guessedRawText(image.name));
   throw notAmendable(image.name, info.format);
 }
 

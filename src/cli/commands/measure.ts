@@ -18,7 +18,7 @@ import {
   outputForm,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { type Assignment, parseCreationOptions } from "../creation-options.js";
+import { type Assignment, parseCreationOptions, unknownFileFormat } from "../creation-options.js";
 import { explain, printError } from "../failure.js";
 import { splitOptionList } from "../image-options.js";
 import { jsonText } from "../json.js";
@@ -124,8 +124,7 @@ function targetOptions(
   try {
     requireMeasurable(format);
   } catch (error) {
-    if (!isZcowError(error, "FORMAT_UNKNOWN")) throw error;
-    throw new ZcowError(error.code, error.message, { data: error.data, stockText: `Unknown file format '${format}'` });
+    throw isZcowError(error, "FORMAT_UNKNOWN") ? unknownFileFormat(error, format) : error;
   }
   try {
     const creation = parseCreationOptions(format, given, secretOf);

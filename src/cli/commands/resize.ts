@@ -1,7 +1,6 @@
 import { isZcowError, ZcowError } from "../../base/errors.js";
 import { parseSize } from "../../base/size-text.js";
 import { PREALLOCATIONS, type Preallocation } from "../../formats/qcow2/create-layout.js";
-import { describeImage } from "../../jobs/info.js";
 import { type ResizeImageOptions, resizeImage } from "../../jobs/resize.js";
 import type { Storage } from "../../storage/storage.js";
 import {
@@ -13,11 +12,11 @@ import {
   QUIET_OPTION,
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
-import { EXIT_FAILURE, explain, printError, withSubject } from "../failure.js";
+import { EXIT_FAILURE, explain, printError } from "../failure.js";
 import { helpText } from "../help-text.js";
+import { describeToChange } from "../image-to-change.js";
 import { type CommandManual, optionsOf } from "../manual.js";
 import { namedImage, withSource } from "../named-image.js";
-import { guessedRawText } from "../open.js";
 import { isGiven, lastValue, parseArguments } from "../options.js";
 import { UsageError } from "../usage-error.js";
 
@@ -65,12 +64,10 @@ export async function resizeCommand(args: readonly string[], context: CommandCon
   const [sign, change] = parseChange(sizeText);
   const image = namedImage(parsed, await givenSecrets(parsed));
   const shrink = isGiven(parsed, "shrink");
-  const status = await withSource(image, "write", context, async ({ source, format, passphrase }) => {
-    const info = await describeImage(source, { format, beforeWriting: true }).catch((error: unknown) => {
-      throw withSubject(`Could not open '${image.name}'`, error);
-    });
-    if (format === "probe" && info.format === "raw") context.output.err(guessedRawText(image.name));
-    const size = sign === 0 ? change : info.virtualSize + sign * change;
+  const status = await withSource(image, "write", context, async (found) => {
+    const { virtualSize } = await describeToChange(found, image, context);
+    const { source, format, passphrase } = found;
+    const size = sign === 0 ? change : virtualSize + sign * change;
     if (size <= 0 || size >= SIZE_LIMIT) throw new UsageError("New image size must be positive", false);
     return resize(source, { format, size, shrink, preallocation, implicitFiles: "allow", passphrase }, context);
   });

@@ -1,6 +1,5 @@
 import { isZcowError, ZcowError } from "../../base/errors.js";
 import { decodeFileName, encodeFileName } from "../../formats/qcow2/file-name.js";
-import { describeImage } from "../../jobs/info.js";
 import { applySnapshot, createSnapshot, deleteSnapshot, listSnapshots } from "../../jobs/snapshot.js";
 import { commandArguments } from "../command-arguments.js";
 import {
@@ -13,9 +12,9 @@ import {
 } from "../common-options.js";
 import type { CommandContext } from "../context.js";
 import { errnoNumber, errnoText, withSubject } from "../failure.js";
+import { describeToChange } from "../image-to-change.js";
 import type { CommandManual } from "../manual.js";
 import { type ImageSource, type NamedImage, namedImage, refuseForcedChange, withSource } from "../named-image.js";
-import { guessedRawText } from "../open.js";
 import { type OptionSpec, saying } from "../options.js";
 import { snapshotListText } from "../snapshot-list.js";
 import { UsageError } from "../usage-error.js";
@@ -63,10 +62,7 @@ export async function snapshotCommand(args: readonly string[], context: CommandC
   }
   await withSource(image, "write", context, async (found) => {
     refuseForcedChange(image);
-    const { source, format } = found;
-    // What cannot be opened is told about as such, before anything is said of snapshots.
-    const info = await opened(image, () => describeImage(source, { format, beforeWriting: true }));
-    if (info.format === "raw" && format === "probe") context.output.err(guessedRawText(image.name));
+    await describeToChange(found, image, context);
     if (action.name !== "nothing") await change(action.name, action.value, found, image);
   });
   return 0;
@@ -74,15 +70,10 @@ export async function snapshotCommand(args: readonly string[], context: CommandC
 
 async function list({ source, format }: ImageSource, image: NamedImage, context: CommandContext): Promise<void> {
   const { forceShare } = image;
-  context.output.out(snapshotListText(await opened(image, () => listSnapshots(source, { format, forceShare }))));
-}
-
-async function opened<T>(image: NamedImage, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
+  const snapshots = await listSnapshots(source, { format, forceShare }).catch((error: unknown) => {
     throw withSubject(`Could not open '${image.name}'`, error);
-  }
+  });
+  context.output.out(snapshotListText(snapshots));
 }
 
 async function change(action: string, name: string, { source, format }: ImageSource, image: NamedImage): Promise<void> {
