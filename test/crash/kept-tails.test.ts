@@ -1,11 +1,9 @@
 import { describe, expect, it } from "vitest";
-import type { MaybePromise } from "../../src/base/maybe-promise.js";
 import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
 import { type OpenQcow2Options, openQcow2 } from "../../src/formats/qcow2/open.js";
 import { borrowedStorage } from "../../src/storage/borrowed-storage.js";
 import { ChangeJournal } from "../../src/storage/change-journal.js";
-import { ForwardingStorage } from "../../src/storage/forwarding-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../src/storage/memory-storage.js";
 import { recordingStorage } from "../../src/storage/recording-storage.js";
 import type { Storage } from "../../src/storage/storage.js";
@@ -16,6 +14,7 @@ import { Random } from "../support/random.js";
 import { referenceCheck } from "../support/reference-check.js";
 import { ReferenceImage } from "../support/reference-image.js";
 import { isAllZero, SECTOR } from "../support/sector-history.js";
+import { WatchedStorage } from "../support/watched-storage.js";
 
 /**
  * Zones that keep their clusters when they are reset: what the clusters held before (`STALE`) is not overwritten when the start of one is,
@@ -138,26 +137,6 @@ async function judge(file: Uint8Array, promised: Contents, where: string): Promi
   const device = await open(memoryStorage(file));
   await expectContents(device, promised, where);
   await device.close();
-}
-
-/** Calls back before and after every call that changes the storage. */
-class WatchedStorage extends ForwardingStorage {
-  onChange: () => void = () => undefined;
-
-  override write(at: number, from: Uint8Array): MaybePromise<void> {
-    return this.#around(() => super.write(at, from));
-  }
-
-  override flush(): MaybePromise<void> {
-    return this.#around(() => super.flush());
-  }
-
-  #around(call: () => MaybePromise<void>): MaybePromise<void> {
-    this.onChange();
-    const wait = call();
-    this.onChange();
-    return wait;
-  }
 }
 
 /** A process that was killed, and what it had acknowledged by then. */

@@ -1,16 +1,16 @@
-import type { MaybePromise } from "../../src/base/maybe-promise.js";
 import type { BlockDevice } from "../../src/block/block-device.js";
 import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { ChangeJournal } from "../../src/storage/change-journal.js";
 import { type MemoryStorage, memoryStorage } from "../../src/storage/memory-storage.js";
-import type { Storage, StorageCapabilities, StorageExtent } from "../../src/storage/storage.js";
 import type { CrashGeometry } from "./crash-geometries.js";
 import { expectSound } from "./engine-images.js";
 import { JitteryStorage } from "./jittery-storage.js";
 import { MemoryJournal } from "./memory-journal.js";
 import { Random } from "./random.js";
+import { SECTOR } from "./sector-history.js";
+import { WatchedStorage } from "./watched-storage.js";
 
 /**
  * A process with an image and a journal, killed at any call of the storage: what it had acknowledged must be there for the
@@ -18,7 +18,6 @@ import { Random } from "./random.js";
  * server: when it is done and the journal was committed afterwards.
  */
 
-const SECTOR = 512;
 const FILL_TAG = 0xf111_f111;
 
 /** What each sector may hold: the tags of writes, 0 for zeros. */
@@ -29,59 +28,6 @@ interface Moment {
   readonly journal: Uint8Array | undefined;
   readonly sectors: Allowed;
   readonly pointers: ReadonlyMap<number, readonly [least: number, most: number, orStart: boolean]>;
-}
-
-/** Calls back before and after every call that changes the storage. */
-class WatchedStorage implements Storage {
-  readonly name: string;
-  readonly capabilities: StorageCapabilities;
-  readonly #inner: MemoryStorage;
-  readonly #onChange: () => void;
-
-  constructor(inner: MemoryStorage, onChange: () => void) {
-    this.#inner = inner;
-    this.#onChange = onChange;
-    this.name = inner.name;
-    this.capabilities = inner.capabilities;
-  }
-
-  size(): number {
-    return this.#inner.size();
-  }
-  read(at: number, into: Uint8Array): MaybePromise<void> {
-    return this.#inner.read(at, into);
-  }
-  write(at: number, from: Uint8Array): MaybePromise<void> {
-    return this.#around(() => this.#inner.write(at, from));
-  }
-  writeZeroes(at: number, length: number, options?: { readonly unmap?: boolean }): MaybePromise<void> {
-    return this.#around(() => this.#inner.writeZeroes(at, length, options));
-  }
-  discard(at: number, length: number): MaybePromise<void> {
-    return this.#around(() => this.#inner.discard(at, length));
-  }
-  flush(): MaybePromise<void> {
-    return this.#around(() => this.#inner.flush());
-  }
-  truncate(size: number): MaybePromise<void> {
-    return this.#around(() => this.#inner.truncate(size));
-  }
-  extents(at: number, length: number): AsyncIterable<StorageExtent> {
-    return this.#inner.extents(at, length);
-  }
-  allocatedSize(): number | undefined {
-    return this.#inner.allocatedSize();
-  }
-  close(): Promise<void> {
-    return this.#inner.close();
-  }
-
-  #around(act: () => MaybePromise<void>): MaybePromise<void> {
-    this.#onChange();
-    const wait = act();
-    this.#onChange();
-    return wait;
-  }
 }
 
 /** The sectors of a disk: what is acknowledged, and what is under way. */
@@ -149,11 +95,7 @@ export async function momentsOfProcess(
   const place = new MemoryJournal();
   const journal = new ChangeJournal(place);
   const moments: Moment[] = [];
-  const taking: { snapshot?: () => Moment } = {};
-  const watched = new WatchedStorage(image, () => {
-    const { snapshot } = taking;
-    if (snapshot !== undefined && moments.length < options.moments && random.chance(0.05)) moments.push(snapshot());
-  });
+  const watched = new WatchedStorage(image);
   const storage = random.chance(0.5) ? new JitteryStorage(watched, random) : watched;
   const device: BlockDevice = await openQcow2(storage, {
     journal,
@@ -178,12 +120,15 @@ export async function momentsOfProcess(
     sectors.end(0, filled, FILL_TAG);
     await device.flush();
   }
-  taking.snapshot = () => ({
-    image: image.clone(),
-    journal: place.load(),
-    sectors: sectors.allowed(),
-    pointers: new Map(zones.map((zone) => [zone.start, [zone.least, zone.most, zone.resetting]])),
-  });
+  watched.onChange = () => {
+    if (moments.length >= options.moments || !random.chance(0.05)) return;
+    moments.push({
+      image: image.clone(),
+      journal: place.load(),
+      sectors: sectors.allowed(),
+      pointers: new Map(zones.map((zone) => [zone.start, [zone.least, zone.most, zone.resetting]])),
+    });
+  };
   let tag = 0;
   // Done, and not acknowledged: as in a server, that takes a commit, later.
   let done: (() => void)[] = [];

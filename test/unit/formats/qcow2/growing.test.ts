@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { viewOf } from "../../../../src/base/bytes.js";
 import { isZcowError } from "../../../../src/base/errors.js";
 import type { MaybePromise } from "../../../../src/base/maybe-promise.js";
 import type { BlockDevice } from "../../../../src/block/block-device.js";
@@ -21,6 +22,7 @@ import { featureImage } from "../../../support/operation-images.js";
 import { compressibleBytes, Random, taggedBytes } from "../../../support/random.js";
 import { referenceCheck } from "../../../support/reference-check.js";
 import { referenceCounts } from "../../../support/reference-snapshots.js";
+import { WatchedStorage } from "../../../support/watched-storage.js";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -29,11 +31,6 @@ const qcow2 = { format: "qcow2" } as const;
 /** 64 entries in a cluster of the L1 table, each of which maps 32 KiB. */
 const SMALL = { size: 160 * KIB, clusterSize: 512 } as const;
 const L1_CLUSTER_COVERS = 2 * MIB;
-
-function viewOf(storage: MemoryStorage): DataView {
-  const bytes = storage.bytes();
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
 
 /** A cluster that {@link HoldingStorage} does not write before it is told to. */
 const HELD = new Uint8Array(4 * KIB).fill(0xab);
@@ -71,7 +68,7 @@ async function turns(): Promise<void> {
 
 /** The fields that a growing disk changes. */
 function sizesOf(storage: MemoryStorage): { size: number; l1Size: number; l1Offset: number } {
-  const view = viewOf(storage);
+  const view = viewOf(storage.bytes());
   return { size: Number(view.getBigUint64(24)), l1Size: view.getUint32(36), l1Offset: Number(view.getBigUint64(40)) };
 }
 
@@ -220,34 +217,13 @@ describe("the L1 table of a disk that grows", () => {
   });
 });
 
-/** Calls back before every call that changes the storage. */
-class WatchedStorage extends ForwardingStorage {
-  readonly #onChange: () => void;
-
-  constructor(inner: MemoryStorage, onChange: () => void) {
-    super(inner);
-    this.#onChange = onChange;
-  }
-
-  override write(at: number, from: Uint8Array): MaybePromise<void> {
-    this.#onChange();
-    return super.write(at, from);
-  }
-
-  override flush(): MaybePromise<void> {
-    this.#onChange();
-    return super.flush();
-  }
-}
-
 describe("a server that is killed while its disk grows", () => {
   it.each([
     { name: "alone", behind: 0 },
     { name: "over a longer backing image", behind: 5 * MIB },
   ])("loses nothing that it had acknowledged, whichever call was the last: $name", async ({ behind }) => {
     const below = memoryStorage(taggedBytes(9, 0, behind));
-    const backing = behind === 0 ? {} : { backing: openRaw(borrowedStorage(below), { readOnly: true }) };
-    const reopened = (): typeof backing =>
+    const backed = (): { readonly backing?: BlockDevice } =>
       behind === 0 ? {} : { backing: openRaw(borrowedStorage(below), { readOnly: true }) };
     const memory = await imageInMemory(SMALL);
     const place = new MemoryJournal();
@@ -255,12 +231,8 @@ describe("a server that is killed while its disk grows", () => {
     let acknowledged = withZeros(below.bytes().subarray(0, SMALL.size), SMALL.size);
     const sizes = new Set([SMALL.size]);
     const kills: { image: Uint8Array; journal: Uint8Array | undefined; held: Uint8Array; sizes: number[] }[] = [];
-    let watching = false;
-    const watched = new WatchedStorage(memory, () => {
-      if (!watching) return;
-      kills.push({ image: memory.bytes().slice(), journal: place.load(), held: acknowledged, sizes: [...sizes] });
-    });
-    const device: BlockDevice = await openQcow2(watched, { journal, ...backing });
+    const watched = new WatchedStorage(memory);
+    const device: BlockDevice = await openQcow2(watched, { journal, ...backed() });
     const write = async (at: number): Promise<void> => {
       await device.write(at, taggedBytes(at, at, 512));
       journal.commit();
@@ -268,7 +240,9 @@ describe("a server that is killed while its disk grows", () => {
       acknowledged.set(taggedBytes(at, at, 512), at);
     };
     await write(40 * KIB);
-    watching = true;
+    watched.onChange = () => {
+      kills.push({ image: memory.bytes().slice(), journal: place.load(), held: acknowledged, sizes: [...sizes] });
+    };
     for (const size of [200 * KIB, L1_CLUSTER_COVERS - 512, L1_CLUSTER_COVERS + 512]) {
       await write(device.size - 512);
       const old = device.size;
@@ -284,7 +258,7 @@ describe("a server that is killed while its disk grows", () => {
       const image = memoryStorage(kill.image);
       const again = await openQcow2(image, {
         journal: new ChangeJournal(new MemoryJournal(kill.journal)),
-        ...reopened(),
+        ...backed(),
       });
       expect(kill.sizes).toContain(again.size);
       const found = await contentsOf(again);
