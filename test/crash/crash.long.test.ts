@@ -1,29 +1,11 @@
 import { describe, it } from "vitest";
-import {
-  COMPRESSED_GEOMETRIES,
-  type CrashGeometry,
-  ENCRYPTED_GEOMETRIES,
-  EXTENDED_GEOMETRIES,
-  FILLED_GEOMETRIES,
-  OLD_LAYOUT_GEOMETRIES,
-  PLAIN_GEOMETRIES,
-  ZONED_GEOMETRIES,
-} from "../support/crash-geometries.js";
+import { ALL_GEOMETRIES, type CrashGeometry } from "../support/crash-geometries.js";
 import { crashGeometry } from "../support/crash-suite.js";
 import { seedFromEnvironment } from "../support/random.js";
 
-const GEOMETRIES = [
-  ...PLAIN_GEOMETRIES,
-  ...EXTENDED_GEOMETRIES,
-  ...FILLED_GEOMETRIES,
-  ...ZONED_GEOMETRIES,
-  ...OLD_LAYOUT_GEOMETRIES,
-  ...COMPRESSED_GEOMETRIES,
-  ...ENCRYPTED_GEOMETRIES,
-];
 /** In pieces, so that each ends within a few minutes, and one can be run alone. */
 const SEEDS_AT_ONCE = 15;
-const PIECES = GEOMETRIES.flatMap((geometry) =>
+const PIECES = ALL_GEOMETRIES.flatMap((geometry) =>
   [1, 2, 3, 4].map((part): [string, number, CrashGeometry] => [geometry.name, part, geometry]),
 );
 

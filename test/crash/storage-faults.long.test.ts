@@ -1,28 +1,10 @@
 import { describe, it } from "vitest";
-import {
-  COMPRESSED_GEOMETRIES,
-  type CrashGeometry,
-  ENCRYPTED_GEOMETRIES,
-  EXTENDED_GEOMETRIES,
-  FILLED_GEOMETRIES,
-  OLD_LAYOUT_GEOMETRIES,
-  PLAIN_GEOMETRIES,
-  ZONED_GEOMETRIES,
-} from "../support/crash-geometries.js";
+import { ALL_GEOMETRIES, type CrashGeometry } from "../support/crash-geometries.js";
 import { countCalls, FAULT_KINDS, type FaultKind, runFault } from "../support/fault-run.js";
 import { geometryImage } from "../support/new-image.js";
 import { seedFromEnvironment } from "../support/random.js";
 
-const GEOMETRIES = [
-  ...PLAIN_GEOMETRIES,
-  ...EXTENDED_GEOMETRIES,
-  ...FILLED_GEOMETRIES,
-  ...ZONED_GEOMETRIES,
-  ...OLD_LAYOUT_GEOMETRIES,
-  ...COMPRESSED_GEOMETRIES,
-  ...ENCRYPTED_GEOMETRIES,
-];
-const CASES = GEOMETRIES.flatMap((geometry) =>
+const CASES = ALL_GEOMETRIES.flatMap((geometry) =>
   FAULT_KINDS.map((kind): [string, FaultKind, CrashGeometry] => [geometry.name, kind, geometry]),
 );
 

@@ -221,3 +221,13 @@ export const ENCRYPTED_GEOMETRIES: readonly CrashGeometry[] = [
     },
   },
 ];
+
+export const ALL_GEOMETRIES: readonly CrashGeometry[] = [
+  ...PLAIN_GEOMETRIES,
+  ...EXTENDED_GEOMETRIES,
+  ...FILLED_GEOMETRIES,
+  ...ZONED_GEOMETRIES,
+  ...OLD_LAYOUT_GEOMETRIES,
+  ...COMPRESSED_GEOMETRIES,
+  ...ENCRYPTED_GEOMETRIES,
+];
