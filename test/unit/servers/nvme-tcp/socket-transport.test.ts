@@ -38,6 +38,15 @@ async function connectedPair(): Promise<{ near: Socket; received: (length: numbe
   return { near, received };
 }
 
+/** Whatever comes, `answer` is sent. */
+function answerWith(transport: SocketTransport, answer: Uint8Array): void {
+  transport.attach({
+    receive: () => transport.send(answer),
+    drained: () => undefined,
+    disconnected: () => undefined,
+  });
+}
+
 describe("what is sent over a socket", () => {
   it("leaves in one write when it lies in one piece of memory", async () => {
     const { near, received } = await connectedPair();
@@ -80,11 +89,7 @@ describe("what is sent over a socket", () => {
       beforeSending: before,
     });
     const answer = taggedBytes(1, 0, 24);
-    transport.attach({
-      receive: () => transport.send(answer),
-      drained: () => undefined,
-      disconnected: () => undefined,
-    });
+    answerWith(transport, answer);
     transport.receive(new Uint8Array(72), false);
     expect([before.mock.calls.length, transport.bytesSent]).toEqual([0, 0]);
     transport.receive(new Uint8Array(72), true);
@@ -97,11 +102,7 @@ describe("what is sent over a socket", () => {
     const { near, received } = await connectedPair();
     const transport = new SocketTransport(near, new DataBuffers((bytes) => new Uint8Array(bytes)));
     const answer = taggedBytes(1, 0, 24);
-    transport.attach({
-      receive: () => transport.send(answer),
-      drained: () => undefined,
-      disconnected: () => undefined,
-    });
+    answerWith(transport, answer);
     transport.receive(new Uint8Array(72), false);
     expect((await received(answer.length)).equals(Buffer.from(answer))).toBe(true);
   });
