@@ -6,11 +6,19 @@ import { parseArgs } from "node:util";
 import { run } from "./contestants.js";
 import { reportedMemoryWarning } from "./host-memory.js";
 import { CONTESTANTS, LOADS, type Load, type Outcome } from "./nbd/loads.js";
-import { type Disks, OURS, QEMU_RING, QEMU_THREADS, RunningServer, type ServerKind } from "./nbd/servers.js";
+import {
+  type Disks,
+  type ListenAt,
+  OURS,
+  QEMU_RING,
+  QEMU_THREADS,
+  RunningServer,
+  type ServerKind,
+} from "./nbd/servers.js";
 import { median, shuffled } from "./statistics.js";
 
 /**
- * `npm run bench -- nbd`: load on NBD servers over the loopback, zcow's beside the stock ones, in an order that is new in every
+ * `npm run bench -- nbd`: load on NBD servers over the loopback, or over Unix sockets (`--unix`), zcow's beside the stock ones, in an order that is new in every
  * round. All serve the same allocated disk, warm: the images of zcow and qemu-nbd are qcow2, nbdkit has no such driver and
  * serves it raw.
  */
@@ -22,6 +30,7 @@ const { values } = parseArgs({
     mib: { type: "string", default: "1024" },
     only: { type: "string" },
     peers: { type: "string" },
+    unix: { type: "boolean", default: false },
     directory: { type: "string", default: existsSync("/dev/shm") ? "/dev/shm" : tmpdir() },
     "disk-directory": { type: "string", default: tmpdir() },
     json: { type: "string" },
@@ -74,9 +83,12 @@ async function freePort(): Promise<number> {
 
 async function startAll(kinds: readonly ServerKind[], disks: Disks, direct: boolean): Promise<RunningServer[]> {
   const servers: RunningServer[] = [];
-  for (const kind of kinds) {
+  for (const [index, kind] of kinds.entries()) {
+    const at: ListenAt = values.unix
+      ? { path: join(dirname(disks.ours), `socket-${index}`) }
+      : { port: await freePort() };
     try {
-      servers.push(await RunningServer.start(kind, disks, await freePort(), direct));
+      servers.push(await RunningServer.start(kind, disks, at, direct));
     } catch (error) {
       // Where the stock tool has no io_uring, the others are still worth comparing.
       if (kind !== QEMU_RING) throw error;
@@ -189,7 +201,9 @@ const wanted = LOADS.filter(({ name }) => values.only === undefined || new RegEx
 const version = run("qemu-nbd", ["--version"], false, tmpdir()).stdout.split("\n")[0] ?? "";
 const warning = reportedMemoryWarning();
 if (warning !== undefined) console.log(warning);
-console.log(`# ${version}; Node ${process.version}; Linux ${release()}; ${cpus().length} cores; load ${loadavg()[0]}`);
+console.log(
+  `# ${version}; Node ${process.version}; Linux ${release()}; ${cpus().length} cores; ${values.unix ? "Unix sockets" : "TCP"}; load ${loadavg()[0]}`,
+);
 console.log("| load | server | rate | zcow / it | goal | server CPU a request | p99 ms | missed |");
 console.log("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |");
 const results = [
@@ -204,7 +218,14 @@ const results = [
     resolve(values["disk-directory"]),
   )),
 ];
-const machine = { version, node: process.version, linux: release(), cores: cpus().length, load: loadavg() };
+const machine = {
+  sockets: values.unix ? "unix" : "tcp",
+  version,
+  node: process.version,
+  linux: release(),
+  cores: cpus().length,
+  load: loadavg(),
+};
 const file = values.json ?? join(import.meta.dirname, `../../bench/results/local/nbd-${Date.now()}.json`);
 mkdirSync(dirname(resolve(file)), { recursive: true });
 writeFileSync(file, `${JSON.stringify({ date: new Date().toISOString(), machine, results }, undefined, 1)}\n`);

@@ -11,10 +11,12 @@ export interface Disks {
   readonly raw: string;
 }
 
+/** Where a server listens: at a port of the loopback, or at a Unix socket of this path. */
+export type ListenAt = { readonly port: number } | { readonly path: string };
+
 export interface ServerKind {
   readonly name: string;
-  /** Called with the port to listen at. */
-  command(disks: Disks, port: number, direct: boolean): readonly [program: string, ...args: string[]];
+  command(disks: Disks, at: ListenAt, direct: boolean): readonly [program: string, ...args: string[]];
 }
 
 const ZCOW = new URL("../cli/zcow.js", import.meta.url).pathname;
@@ -22,8 +24,9 @@ const CONNECTIONS = "16";
 
 export const OURS: ServerKind = {
   name: "zcow",
-  command: ({ ours }, port, direct) => [
-    ...([process.execPath, ZCOW, "nbd", "-p", String(port), "-f", "qcow2"] as const),
+  command: ({ ours }, at, direct) => [
+    ...([process.execPath, ZCOW, "nbd", "-f", "qcow2"] as const),
+    ...("path" in at ? ["-k", at.path] : ["-p", String(at.port)]),
     ...(direct ? ["--cache", "none"] : []),
     ours,
   ],
@@ -32,11 +35,12 @@ export const OURS: ServerKind = {
 function qemuNbd(name: string, aio: "threads" | "io_uring"): ServerKind {
   return {
     name,
-    command: ({ peer }, port, direct) => {
+    command: ({ peer }, at, direct) => {
       // Both kinds of it work on one image, in turns.
       const file = `driver=qcow2,file.driver=file,file.locking=off,file.filename=${peer},file.aio=${aio}`;
       return [
-        ...(["qemu-nbd", "-t", "-b", "127.0.0.1", "-p", String(port), "-e", CONNECTIONS, `--aio=${aio}`] as const),
+        ...(["qemu-nbd", "-t", "-e", CONNECTIONS, `--aio=${aio}`] as const),
+        ...("path" in at ? ["-k", at.path] : ["-b", "127.0.0.1", "-p", String(at.port)]),
         `--cache=${direct ? "none" : "writeback"}`,
         "--image-opts",
         direct ? `${file},file.cache.direct=on,cache.direct=on` : file,
@@ -49,7 +53,11 @@ export const QEMU_THREADS = qemuNbd("qemu-nbd", "threads");
 export const QEMU_RING = qemuNbd("qemu-nbd io_uring", "io_uring");
 export const NBDKIT: ServerKind = {
   name: "nbdkit raw",
-  command: ({ raw }, port) => ["nbdkit", "-f", "-i", "127.0.0.1", "-p", String(port), "file", raw],
+  command: ({ raw }, at) => [
+    ...(["nbdkit", "-f"] as const),
+    ...("path" in at ? ["-U", at.path] : ["-i", "127.0.0.1", "-p", String(at.port)]),
+    ...["file", raw],
+  ],
 };
 
 /** Clock ticks of the kernel in /proc, per second: the same on every architecture that Linux still has. */
@@ -67,13 +75,14 @@ export class RunningServer {
     this.#child = child;
   }
 
-  static async start(kind: ServerKind, disks: Disks, port: number, direct = false): Promise<RunningServer> {
-    const [program, ...args] = kind.command(disks, port, direct);
+  static async start(kind: ServerKind, disks: Disks, at: ListenAt, direct = false): Promise<RunningServer> {
+    const [program, ...args] = kind.command(disks, at, direct);
     const { NODE_EXTRA_CA_CERTS: _dropped, ...env } = process.env;
     const child = spawn(program, args, { env, stdio: ["ignore", "ignore", "inherit"] });
-    const server = new RunningServer(kind, `nbd://127.0.0.1:${port}/`, child);
+    const uri = "path" in at ? `nbd+unix:///?socket=${at.path}` : `nbd://127.0.0.1:${at.port}/`;
+    const server = new RunningServer(kind, uri, child);
     try {
-      await reachable(port, child);
+      await reachable(at, child);
     } catch (error) {
       await server.stop();
       throw error;
@@ -111,18 +120,18 @@ export class RunningServer {
 
 const START_MILLISECONDS = 10_000;
 
-async function reachable(port: number, child: ChildProcess): Promise<void> {
+async function reachable(at: ListenAt, child: ChildProcess): Promise<void> {
   const end = Date.now() + START_MILLISECONDS;
   for (;;) {
     const there = await new Promise<boolean>((resolve) => {
-      const socket = connect(port, "127.0.0.1", () => {
+      const socket = connect("path" in at ? at : { ...at, host: "127.0.0.1" }, () => {
         socket.destroy();
         resolve(true);
       });
       socket.once("error", () => resolve(false));
     });
     if (there) return;
-    if (child.exitCode !== null || Date.now() > end) throw new Error(`no server at port ${port}`);
+    if (child.exitCode !== null || Date.now() > end) throw new Error(`no server at ${Object.values(at)}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
