@@ -7,6 +7,7 @@ import { run } from "./contestants.js";
 import { reportedMemoryWarning } from "./host-memory.js";
 import { CONTESTANTS, LOADS, type Load, type Outcome } from "./nbd/loads.js";
 import {
+  CEILING,
   type Disks,
   type ListenAt,
   OURS,
@@ -189,11 +190,11 @@ async function compare(loads: readonly Load[], direct: boolean, folder: string):
 }
 
 function chosenPeers(direct: boolean): ServerKind[] {
-  const { peers } = values;
+  const named = values.peers?.split(",");
   return CONTESTANTS.filter((kind) => {
     if (kind === OURS) return true;
     if (direct) return kind === QEMU_THREADS;
-    return peers === undefined || peers.split(",").includes(kind.name);
+    return named === undefined ? kind !== CEILING : named.includes(kind.name);
   });
 }
 

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { availableParallelism } from "node:os";
-import { NBDKIT, OURS, QEMU_RING, QEMU_THREADS, type RunningServer, type ServerKind } from "./servers.js";
+import { CEILING, NBDKIT, OURS, QEMU_RING, QEMU_THREADS, type RunningServer, type ServerKind } from "./servers.js";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -128,7 +128,7 @@ loads.push(fioLoad({ kind: "read", bytes: 4 * KIB, depth: 32, goals: [[QEMU_THRE
 
 /** Everything that is measured. */
 export const LOADS: readonly Load[] = loads;
-export const CONTESTANTS: readonly ServerKind[] = [OURS, QEMU_THREADS, QEMU_RING, NBDKIT];
+export const CONTESTANTS: readonly ServerKind[] = [OURS, QEMU_THREADS, QEMU_RING, NBDKIT, CEILING];
 
 function output(program: string, args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {

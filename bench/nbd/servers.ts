@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { connect } from "node:net";
 
 /** Where a server's disks lie. */
@@ -53,12 +53,18 @@ export const QEMU_THREADS = qemuNbd("qemu-nbd", "threads");
 export const QEMU_RING = qemuNbd("qemu-nbd io_uring", "io_uring");
 export const NBDKIT: ServerKind = {
   name: "nbdkit raw",
-  command: ({ raw }, at) => [
-    ...(["nbdkit", "-f"] as const),
-    ...("path" in at ? ["-U", at.path] : ["-i", "127.0.0.1", "-p", String(at.port)]),
-    ...["file", raw],
-  ],
+  command: ({ raw }, at) => ["nbdkit", "-f", ...nbdkitListens(at), "file", raw],
 };
+
+/** Reads nothing and stores nothing: how fast the client can be. Takes part when it is named. */
+export const CEILING: ServerKind = {
+  name: "nbdkit null",
+  command: ({ raw }, at) => ["nbdkit", "-f", ...nbdkitListens(at), "null", String(statSync(raw).size)],
+};
+
+function nbdkitListens(at: ListenAt): string[] {
+  return "path" in at ? ["-U", at.path] : ["-i", "127.0.0.1", "-p", String(at.port)];
+}
 
 /** Clock ticks of the kernel in /proc, per second: the same on every architecture that Linux still has. */
 const TICKS = 100;
