@@ -137,7 +137,9 @@ async function reachable(at: ListenAt, child: ChildProcess): Promise<void> {
       socket.once("error", () => resolve(false));
     });
     if (there) return;
-    if (child.exitCode !== null || Date.now() > end) throw new Error(`no server at ${Object.values(at)}`);
+    if (child.exitCode !== null || Date.now() > end) {
+      throw new Error(`no server at ${"path" in at ? at.path : at.port}`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
