@@ -1,6 +1,6 @@
+import { type BusyPoll, POLL_MILLISECONDS } from "../busy-poll.js";
 import { type DirectSocket, NOTHING_YET, PEER_ENDED } from "../direct-socket.js";
-import type { BusyPoll } from "./busy-poll.js";
-import { POLL_MILLISECONDS, type RequestRhythm } from "./request-rhythm.js";
+import type { RequestRhythm } from "./request-rhythm.js";
 import type { SocketStream } from "./socket-stream.js";
 
 /** The event loop, with all other connections in it, has its turn after so long at the latest. */

@@ -1,5 +1,3 @@
-/** Longer than most clients need to think between an answer and the next request, and too short to be felt as load. */
-export const POLL_MILLISECONDS = 0.06;
 /** So many times in a row that nothing came end the habit of waiting. */
 const FRUITLESS_WAITS = 16;
 /** Deliveries after which it is tried again. */

@@ -2,11 +2,11 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import { boundSocketPath } from "../../host/bound-socket.js";
 import { NbdConnection } from "../../protocols/nbd/connection.js";
 import type { NbdTarget } from "../../protocols/nbd/target.js";
+import { BusyPoll } from "../busy-poll.js";
 import { DirectSocket } from "../direct-socket.js";
 import { bracketed } from "../nvme-tcp/listening.js";
 import type { Logger } from "../nvme-tcp/logger.js";
 import { readIntoOwnBuffer } from "../nvme-tcp/socket-reading.js";
-import { BusyPoll } from "./busy-poll.js";
 import { EagerReader } from "./eager-reader.js";
 import { type ListenAddress, listenOn } from "./listen-address.js";
 import { RequestRhythm } from "./request-rhythm.js";

@@ -1,6 +1,7 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
 import type { PeerInfo, Transport, TransportListener } from "../../protocols/nvme/transport.js";
+import { BusyPoll } from "../busy-poll.js";
 import { DirectSocket } from "../direct-socket.js";
 import { bracketed, listenAt } from "./listening.js";
 import type { Logger } from "./logger.js";
@@ -43,6 +44,7 @@ export class NvmeTcpServer {
   readonly #server: Server;
   readonly #tls: TlsAcceptor | undefined;
   readonly #sockets = new Set<Socket>();
+  readonly #poll = new BusyPoll();
   readonly #transports = new Set<SocketTransport>();
   readonly #perAddress = new Map<string, number>();
   readonly #counters: ServerCounters = {
@@ -161,7 +163,10 @@ export class NvmeTcpServer {
   /** `accepted` is paused. */
   #serve(accepted: Socket, peer: PeerInfo): void {
     // Reads happen in later turns, when the transport is there.
-    const receive = (chunk: Uint8Array, isLast = false): void => transport.receive(chunk, isLast);
+    const receive = (chunk: Uint8Array, isLast = false): void => {
+      transport.receive(chunk, isLast);
+      if (isOnePdu(chunk)) this.#poll.noteRequest();
+    };
     const own = readIntoOwnBuffer(accepted, receive);
     const transport = this.#connect(own ?? accepted, peer, own && DirectSocket.over(own));
     if (own !== undefined) return;
@@ -181,6 +186,14 @@ export class NvmeTcpServer {
     transport.attach(this.#options.accept(transport, peer));
     return transport;
   }
+}
+
+/** The chunk is one PDU by its length field: the host sends one command at a time and waits for the answer, as a rule. */
+function isOnePdu(chunk: Uint8Array): boolean {
+  const low = chunk[4] ?? 0;
+  const middle = chunk[5] ?? 0;
+  const high = chunk[6] ?? 0;
+  return low + 0x100 * middle + 0x10000 * high === chunk.length;
 }
 
 function peerOf(socket: Socket): PeerInfo {

@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
-import { POLL_MILLISECONDS } from "./request-rhythm.js";
 
+/** Longer than most clients need to think between an answer and the next request, and too short to be felt as load. */
+export const POLL_MILLISECONDS = 0.06;
 /** So many polls in a row that nothing came of end the habit. */
 const FRUITLESS_POLLS = 16;
 /** Requests after which it is tried again. */
