@@ -1,4 +1,4 @@
-import type { ZoneIndex } from "../../../base/units.js";
+import { type ZoneIndex, zoneIndex } from "../../../base/units.js";
 import type { AddRecord, ChangeJournal, ChangeSource } from "../../../storage/change-journal.js";
 import type { ZoneModel } from "../../../zoned/zone-model.js";
 import { JOURNAL_STAGE } from "../journal-stages.js";
@@ -24,6 +24,13 @@ export class PointerChanges implements ChangeSource {
     const changes = new PointerChanges(model, table);
     model.onMove = (zone) => {
       changes.#fresh.add(zone);
+      journal.touch();
+    };
+    // What a failed reset or finish may have left in the table must not outlive a killed process that said that it failed.
+    table.onDoubt = (first, past) => {
+      for (let zone = first; zone < past; zone = zoneIndex(zone + 1)) {
+        if (!model.geometry.isConventional(zone)) changes.#fresh.add(zone);
+      }
       journal.touch();
     };
     journal.register(changes);

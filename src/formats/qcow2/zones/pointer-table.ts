@@ -12,7 +12,7 @@
 import { viewOf } from "../../../base/bytes.js";
 import { alignUp } from "../../../base/integers.js";
 import { isPromise } from "../../../base/maybe-promise.js";
-import { hostOffset, SECTOR_SIZE, type ZoneIndex } from "../../../base/units.js";
+import { hostOffset, SECTOR_SIZE, type ZoneIndex, zoneIndex } from "../../../base/units.js";
 import type { Qcow2Engine } from "../engine-contract.js";
 import { encodeWritePointer, writePointerTableBytes } from "../write-pointer-table.js";
 import type { ZonedExtension } from "../zoned-extension.js";
@@ -25,6 +25,8 @@ export const POINTER_TABLE_NAME = "write-pointer table";
 export type PointerEntry = readonly [zone: ZoneIndex, pointer: number];
 
 export class PointerTable {
+  /** Told of zones whose entries may have any of two values in the file, after a commit failed. */
+  onDoubt: ((first: ZoneIndex, past: number) => void) | undefined = undefined;
   readonly #engine: Qcow2Engine;
   readonly #zoned: ZonedExtension;
   /** File offset. */
@@ -107,9 +109,18 @@ export class PointerTable {
     } catch (error) {
       for (const [unit, bytes] of undo) this.#bytes.set(bytes, unit * this.#unit);
       this.#suspect = changed;
+      this.#tellDoubts();
       throw error;
     } finally {
       this.#committing = false;
+    }
+  }
+
+  #tellDoubts(): void {
+    const entries = this.#unit / WRITE_POINTER_BYTES;
+    for (const unit of this.#suspect) {
+      const past = Math.min((unit + 1) * entries, this.#zoned.zoneCount);
+      this.onDoubt?.(zoneIndex(unit * entries), past);
     }
   }
 

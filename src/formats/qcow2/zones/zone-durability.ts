@@ -30,6 +30,8 @@
  *     reset            | old or start      | the table is in doubt there: the next flush writes the old entry again
  *     finish           | old or the end    | the end would cover what is written to the zone next, before it is durable.
  *                      |                   | So these zones take no writes until the entry is written again
+ *
+ * Where a journal is kept it gets the pointers of all doubtful sectors: a killed process leaves the old state.
  */
 import { ZcowError } from "../../../base/errors.js";
 import { isPromise, type MaybePromise } from "../../../base/maybe-promise.js";

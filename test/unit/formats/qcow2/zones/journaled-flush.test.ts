@@ -4,6 +4,7 @@ import { createQcow2 } from "../../../../../src/formats/qcow2/create.js";
 import { openQcow2 } from "../../../../../src/formats/qcow2/open.js";
 import { borrowedStorage } from "../../../../../src/storage/borrowed-storage.js";
 import { ChangeJournal } from "../../../../../src/storage/change-journal.js";
+import { faultStorage } from "../../../../../src/storage/fault-storage.js";
 import { type MemoryStorage, memoryStorage } from "../../../../../src/storage/memory-storage.js";
 import type { Storage } from "../../../../../src/storage/storage.js";
 import { MemoryJournal } from "../../../../support/memory-journal.js";
@@ -68,3 +69,38 @@ it("keeps a write pointer in the journal until it is in the table, whoever short
     await next.close();
   }
 });
+
+// A finish flushes what was written before, too.
+it.each([
+  { operation: "reset", failing: 1 },
+  { operation: "finish", failing: 2 },
+])(
+  "brings back a zone whose $operation failed after its entry was written, when the process is killed then",
+  async ({ operation, failing }) => {
+    const file = memoryStorage();
+    await createQcow2(file, { size: 256 * KIB, zone: { mode: "host-managed", size: 64 * KIB } });
+    const place = new MemoryJournal();
+    const journal = new ChangeJournal(place);
+    const storage = faultStorage(file);
+    const device = await open(storage, journal);
+    await device.append(0, new Uint8Array(KIB).fill(1));
+    await device.flush();
+    // With tables to write, so that the journal begins anew and knows nothing of the first zone.
+    await device.append(64 * KIB, new Uint8Array(KIB).fill(2));
+    await device.flush();
+    const tableBefore = file.clone();
+    storage.plan({ rules: [{ fault: { type: "error" }, kinds: ["flush"], nth: failing }] });
+    const failed = operation === "reset" ? device.resetZones(0, 64 * KIB) : device.finishZones(0, 64 * KIB);
+    await expect(failed).rejects.toThrow();
+    expect(device.report()[0]?.writePointer).toBe(KIB);
+    expect(Buffer.compare(tableBefore.bytes(), file.bytes())).not.toBe(0);
+    journal.commit();
+    const next = await open(file.clone(), new ChangeJournal(new MemoryJournal(place.load())));
+    expect(next.report()[0]?.writePointer).toBe(KIB);
+    const bytes = new Uint8Array(KIB);
+    await next.read(0, bytes);
+    expect(new Set(bytes)).toEqual(new Set([1]));
+    await next.close();
+    await device.close();
+  },
+);
