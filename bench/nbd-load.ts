@@ -19,9 +19,9 @@ import {
 import { median, shuffled } from "./statistics.js";
 
 /**
- * `npm run bench -- nbd`: load on NBD servers over the loopback, or over Unix sockets (`--unix`), zcow's beside the stock ones, in an order that is new in every
- * round. All serve the same allocated disk, warm: the images of zcow and qemu-nbd are qcow2, nbdkit has no such driver and
- * serves it raw.
+ * `npm run bench -- nbd`: load on NBD servers over the loopback, or over Unix sockets (`--unix`), zcow's beside the stock ones,
+ * in an order that is new in every round. All serve the same allocated disk, warm: the images of zcow and qemu-nbd are qcow2,
+ * nbdkit has no such driver and serves it raw.
  */
 
 const { values } = parseArgs({

@@ -14,6 +14,11 @@ export interface Disks {
 /** Where a server listens: at a port of the loopback, or at a Unix socket of this path. */
 export type ListenAt = { readonly port: number } | { readonly path: string };
 
+/** The options that say so: `unix` takes the path, `loopback` is what the port needs besides. */
+function listens(at: ListenAt, unix: string, loopback: readonly string[] = []): string[] {
+  return "path" in at ? [unix, at.path] : [...loopback, "-p", String(at.port)];
+}
+
 export interface ServerKind {
   readonly name: string;
   command(disks: Disks, at: ListenAt, direct: boolean): readonly [program: string, ...args: string[]];
@@ -26,7 +31,7 @@ export const OURS: ServerKind = {
   name: "zcow",
   command: ({ ours }, at, direct) => [
     ...([process.execPath, ZCOW, "nbd", "-f", "qcow2"] as const),
-    ...("path" in at ? ["-k", at.path] : ["-p", String(at.port)]),
+    ...listens(at, "-k"),
     ...(direct ? ["--cache", "none"] : []),
     ours,
   ],
@@ -40,7 +45,7 @@ function qemuNbd(name: string, aio: "threads" | "io_uring"): ServerKind {
       const file = `driver=qcow2,file.driver=file,file.locking=off,file.filename=${peer},file.aio=${aio}`;
       return [
         ...(["qemu-nbd", "-t", "-e", CONNECTIONS, `--aio=${aio}`] as const),
-        ...("path" in at ? ["-k", at.path] : ["-b", "127.0.0.1", "-p", String(at.port)]),
+        ...listens(at, "-k", ["-b", "127.0.0.1"]),
         `--cache=${direct ? "none" : "writeback"}`,
         "--image-opts",
         direct ? `${file},file.cache.direct=on,cache.direct=on` : file,
@@ -53,18 +58,20 @@ export const QEMU_THREADS = qemuNbd("qemu-nbd", "threads");
 export const QEMU_RING = qemuNbd("qemu-nbd io_uring", "io_uring");
 export const NBDKIT: ServerKind = {
   name: "nbdkit raw",
-  command: ({ raw }, at) => ["nbdkit", "-f", ...nbdkitListens(at), "file", raw],
+  command: ({ raw }, at) => ["nbdkit", "-f", ...listens(at, "-U", ["-i", "127.0.0.1"]), "file", raw],
 };
 
 /** Reads nothing and stores nothing: how fast the client can be. Takes part when it is named. */
 export const CEILING: ServerKind = {
   name: "nbdkit null",
-  command: ({ raw }, at) => ["nbdkit", "-f", ...nbdkitListens(at), "null", String(statSync(raw).size)],
+  command: ({ raw }, at) => [
+    "nbdkit",
+    "-f",
+    ...listens(at, "-U", ["-i", "127.0.0.1"]),
+    "null",
+    String(statSync(raw).size),
+  ],
 };
-
-function nbdkitListens(at: ListenAt): string[] {
-  return "path" in at ? ["-U", at.path] : ["-i", "127.0.0.1", "-p", String(at.port)];
-}
 
 /** Clock ticks of the kernel in /proc, per second: the same on every architecture that Linux still has. */
 const TICKS = 100;

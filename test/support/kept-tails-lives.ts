@@ -1,5 +1,5 @@
 import { expect } from "vitest";
-import { isZonedDevice, type ZonedDevice } from "../../src/block/zoned-device.js";
+import type { ZonedDevice } from "../../src/block/zoned-device.js";
 import { createQcow2 } from "../../src/formats/qcow2/create.js";
 import { openQcow2 } from "../../src/formats/qcow2/open.js";
 import { applySnapshot, createSnapshot, deleteSnapshot } from "../../src/jobs/snapshot.js";
@@ -10,6 +10,7 @@ import { recordingStorage } from "../../src/storage/recording-storage.js";
 import { CRASH_KINDS, crashedFile } from "./crash-images.js";
 import { joined } from "./disk-bytes.js";
 import { MemoryJournal } from "./memory-journal.js";
+import { openZoned } from "./open-zoned.js";
 import { Random } from "./random.js";
 import { referenceCheck } from "./reference-check.js";
 import { ReferenceImage } from "./reference-image.js";
@@ -93,13 +94,11 @@ export class KeptTailsLives {
     const recorder = recordingStorage(borrowedStorage(this.#image), this.#image);
     const place = new MemoryJournal();
     const journal = ending === "kill" ? new ChangeJournal(place) : undefined;
-    const device = zoned(
-      await openQcow2(recorder, {
-        keepZoneSpace: random.chance(0.85),
-        ...(random.chance(0.4) ? { cacheBytes: random.pick([2, 4]) * KIB } : {}),
-        ...(journal === undefined ? {} : { journal }),
-      }),
-    );
+    const device = await openZoned(recorder, {
+      keepZoneSpace: random.chance(0.85),
+      ...(random.chance(0.4) ? { cacheBytes: random.pick([2, 4]) * KIB } : {}),
+      ...(journal === undefined ? {} : { journal }),
+    });
     // The power fails somewhere in the last steps, after all that is durable by then.
     let earliest = recorder.moment();
     for (let step = 0; step < steps; step++) {
@@ -181,7 +180,7 @@ export class KeptTailsLives {
     const where = this.#where;
     expect(referenceCheck(file).corruptions, where).toEqual([]);
     const mapped = new ReferenceImage(file);
-    const device = zoned(await openQcow2(memoryStorage(file)));
+    const device = await openZoned(memoryStorage(file));
     for (const { index, start, writePointer } of device.report()) {
       const zone = this.#zones[index] as KnownZone;
       const bytes = new Uint8Array(ZONE);
@@ -245,9 +244,4 @@ export class KeptTailsLives {
 function settle(zone: KnownZone): void {
   zone.durable = zone.written;
   zone.allowed = new Set(zone.since);
-}
-
-function zoned(device: Awaited<ReturnType<typeof openQcow2>>): ZonedDevice {
-  if (!isZonedDevice(device)) throw new Error("not zoned");
-  return device;
 }

@@ -1,5 +1,6 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { DataBuffers } from "../../protocols/nvme/data-buffers.js";
+import { COMMON } from "../../protocols/nvme/pdu/pdu-format.js";
 import type { PeerInfo, Transport, TransportListener } from "../../protocols/nvme/transport.js";
 import { BusyPoll } from "../busy-poll.js";
 import { DirectSocket } from "../direct-socket.js";
@@ -170,7 +171,7 @@ export class NvmeTcpServer {
     const own = readIntoOwnBuffer(accepted, receive);
     const transport = this.#connect(own ?? accepted, peer, own && DirectSocket.over(own));
     if (own !== undefined) return;
-    accepted.on("data", (chunk: Uint8Array) => receive(chunk));
+    accepted.on("data", receive);
     accepted.resume();
   }
 
@@ -190,9 +191,10 @@ export class NvmeTcpServer {
 
 /** The chunk is one PDU by its length field: the host sends one command at a time and waits for the answer, as a rule. */
 function isOnePdu(chunk: Uint8Array): boolean {
-  const low = chunk[4] ?? 0;
-  const middle = chunk[5] ?? 0;
-  const high = chunk[6] ?? 0;
+  const at = COMMON.pduLength;
+  const low = chunk[at] ?? 0;
+  const middle = chunk[at + 1] ?? 0;
+  const high = chunk[at + 2] ?? 0;
   return low + 0x100 * middle + 0x10000 * high === chunk.length;
 }
 

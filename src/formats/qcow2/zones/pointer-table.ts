@@ -2,8 +2,8 @@
  * The write-pointer table of an open image: its bytes as they are in the file, and the only writer of it.
  *
  * Invariants:
- *  - `#bytes` is what the file holds, except while a commit is under way, and in sectors listed in `#suspect`: a write or flush of
- *    those failed, so the file holds their old or their new bytes, and nobody knows which.
+ *  - `#bytes` is what the file holds, except in sectors listed in `#suspect`: a write or flush of those is under way, or failed, so
+ *    the file holds their old or their new bytes, and nobody knows which.
  *  - Every commit writes all suspect sectors again, whether they change or not.
  *  - Entries are changed in whole sectors of the storage; neighbours keep the values they have in the file, never
  *    newer ones whose data might not be durable.
@@ -37,8 +37,6 @@ export class PointerTable {
   readonly #unit: number;
   /** Units, by index, whose content in the file is in doubt. */
   #suspect: ReadonlySet<number> = new Set();
-  /** `#bytes` has entries that are on their way into the file. */
-  #committing = false;
 
   private constructor(engine: Qcow2Engine, zoned: ZonedExtension, offset: number, bytes: Uint8Array, unit: number) {
     this.#engine = engine;
@@ -79,8 +77,7 @@ export class PointerTable {
     const first = view.getUint32(at);
     const second = view.getUint32(at + 4);
     encodeWritePointer(view, zone, pointer, this.#zoned, this.#engine.geometry.size);
-    const isStored =
-      !this.inDoubt && !this.#committing && view.getUint32(at) === first && view.getUint32(at + 4) === second;
+    const isStored = !this.inDoubt && view.getUint32(at) === first && view.getUint32(at + 4) === second;
     for (let byte = 0; byte < WRITE_POINTER_BYTES; byte++) into[byte] = this.#bytes[at + byte] as number;
     view.setUint32(at, first);
     view.setUint32(at + 4, second);
@@ -100,7 +97,7 @@ export class PointerTable {
     const changed = new Set(this.#suspect);
     const undo = this.#encode(entries, changed);
     if (changed.size === 0) return;
-    this.#committing = true;
+    this.#suspect = changed;
     try {
       await this.#engine.prepareForWriting();
       await this.#write([...changed].sort((a, b) => a - b));
@@ -108,11 +105,8 @@ export class PointerTable {
       this.#suspect = new Set();
     } catch (error) {
       for (const [unit, bytes] of undo) this.#bytes.set(bytes, unit * this.#unit);
-      this.#suspect = changed;
       this.#tellDoubts();
       throw error;
-    } finally {
-      this.#committing = false;
     }
   }
 
